@@ -1,0 +1,3 @@
+"""Deep learning inside Apache Flink jobs."""
+
+__version__ = "0.1.0"

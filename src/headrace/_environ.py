@@ -1,0 +1,23 @@
+"""The only place that reads the process environment."""
+
+from __future__ import annotations
+
+import os
+
+__all__ = ["LINK_FD", "PROCESS_SPEC", "copy_environment", "environment_value"]
+
+LINK_FD = "HEADRACE_LINK_FD"
+"""Number of the inherited socket to the node; set for algorithm processes."""
+
+PROCESS_SPEC = "HEADRACE_PROCESS_SPEC"
+"""Path of the JSON file that describes an algorithm process; set for algorithm processes."""
+
+
+def environment_value(name: str) -> str | None:
+    """Return the value of the variable `name`, or None if it is not set."""
+    return os.environ.get(name)
+
+
+def copy_environment() -> dict[str, str]:
+    """Return a copy of the whole environment, to start a child with."""
+    return dict(os.environ)

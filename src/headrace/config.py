@@ -1,0 +1,153 @@
+"""Settings: frozen, checked when built, units in the names."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+from headrace.errors import ConfigError
+
+__all__ = ["AMConfig", "ExchangeConfig", "RoleConfig", "TimeoutConfig"]
+
+_PAGE_BYTES = 4096
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExchangeConfig:
+    """How rows travel between a Flink subtask and its algorithm process.
+
+    Attributes:
+        batch_rows: Most rows in one batch on the queue, 1 to 1,048,576. What the entry function
+            gets is set by `ctx.batches(rows=...)`, not by this.
+        slots: Batches that fit into one direction of the queue; at least 2.
+        slot_bytes: Bytes of one batch; a multiple of 4096, at least 65,536. A direction takes
+            `slots * slot_bytes` of shared memory.
+        linger_ms: How long a batch that is not full may wait for more rows, in milliseconds. 0: it
+            leaves as soon as the process is free.
+        max_row_bytes: A row over this is an error; a row over `slot_bytes` takes a slower path.
+    """
+
+    batch_rows: int = 4096
+    slots: int = 8
+    slot_bytes: int = 2 * 1024 * 1024
+    linger_ms: int = 10
+    max_row_bytes: int = 1024 * 1024 * 1024
+
+    def __post_init__(self) -> None:
+        _require_between("exchange.batch_rows", self.batch_rows, 1, 1 << 20)
+        _require_between("exchange.slots", self.slots, 2, 1024)
+        _require_between("exchange.slot_bytes", self.slot_bytes, 1 << 16, 1 << 30)
+        if self.slot_bytes % _PAGE_BYTES:
+            nearest = (self.slot_bytes // _PAGE_BYTES + 1) * _PAGE_BYTES
+            msg = (
+                f"exchange.slot_bytes={self.slot_bytes} must be a multiple of {_PAGE_BYTES}; "
+                f"try {nearest}"
+            )
+            raise ConfigError(msg)
+        _require_between("exchange.linger_ms", self.linger_ms, 0, 3_600_000)
+        _require_between("exchange.max_row_bytes", self.max_row_bytes, 1, (1 << 31) - 1)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TimeoutConfig:
+    """Every limit on a wait, in seconds.
+
+    Attributes:
+        gather_timeout_s: From the job's start until every node has registered.
+        heartbeat_every_s: Pause between two heartbeats of a node.
+        heartbeat_timeout_s: A node that is silent for longer is lost.
+        master_lost_timeout_s: How long a node looks for a master that does not answer.
+        process_start_timeout_s: From the start of an algorithm process until it has connected.
+        stop_grace_s: From asking a process to end (TERM) until it is killed.
+        stop_timeout_s: For the whole orderly end of a role.
+        checkpoint_hold_timeout_s: How long a Flink checkpoint waits for the process to have
+            handled the rows before its barrier.
+        collective_timeout_s: Longest wait of one collective operation (all-reduce).
+    """
+
+    gather_timeout_s: float = 120.0
+    heartbeat_every_s: float = 1.0
+    heartbeat_timeout_s: float = 10.0
+    master_lost_timeout_s: float = 60.0
+    process_start_timeout_s: float = 120.0
+    stop_grace_s: float = 3.0
+    stop_timeout_s: float = 30.0
+    checkpoint_hold_timeout_s: float = 60.0
+    collective_timeout_s: float = 600.0
+
+    def __post_init__(self) -> None:
+        for each in fields(self):
+            value = getattr(self, each.name)
+            if not value > 0:
+                msg = f"timeouts.{each.name}={value} must be more than 0 seconds; try {each.default}"
+                raise ConfigError(msg)
+        if self.heartbeat_timeout_s <= self.heartbeat_every_s:
+            msg = (
+                f"timeouts.heartbeat_timeout_s={self.heartbeat_timeout_s} must be longer than "
+                f"timeouts.heartbeat_every_s={self.heartbeat_every_s}; "
+                f"try {10 * self.heartbeat_every_s}"
+            )
+            raise ConfigError(msg)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AMConfig:
+    """The application master of one ML cluster.
+
+    Attributes:
+        state_machine: Name of a shipped machine ("all_finish", "pytorch") or a
+            `headrace.framework.machine.Machine`.
+        max_restarts: Group restarts in batch mode before the job fails; in stream mode Flink's own
+            restart strategy decides.
+        max_master_restarts: Restarts of a lost master process before the job fails.
+        timeouts: Limits on every wait.
+    """
+
+    state_machine: Any = "all_finish"
+    max_restarts: int = 3
+    max_master_restarts: int = 3
+    timeouts: TimeoutConfig = field(default_factory=TimeoutConfig)
+
+    def __post_init__(self) -> None:
+        _require_between("am.max_restarts", self.max_restarts, 0, 1_000_000)
+        _require_between("am.max_master_restarts", self.max_master_restarts, 0, 1_000_000)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RoleConfig:
+    """One role: what its nodes run and how many there are.
+
+    Attributes:
+        entry: Function of one argument, the role's context (it travels by cloudpickle), or the path of a
+            script for `runner="script"`.
+        parallelism: Nodes of this role, at least 1.
+        runner: "function", "script", or a subclass of `headrace.framework.runner.Runner`.
+        args: Command-line arguments of a script.
+        environment: Environment variables of the algorithm process.
+        exchange: Size and pace of the memory queue.
+    """
+
+    entry: Callable[[Any], object] | str
+    parallelism: int = 1
+    runner: Any = "function"
+    args: tuple[str, ...] = ()
+    environment: Mapping[str, str] = field(default_factory=dict)
+    exchange: ExchangeConfig = field(default_factory=ExchangeConfig)
+
+    def __post_init__(self) -> None:
+        _require_between("role.parallelism", self.parallelism, 1, 32_768)
+        if isinstance(self.entry, str) != (self.runner == "script"):
+            if isinstance(self.runner, str):
+                msg = (
+                    f"role.entry={self.entry!r} does not fit role.runner={self.runner!r}: "
+                    "a path needs runner='script', a function needs runner='function'"
+                )
+                raise ConfigError(msg)
+
+
+def _require_between(name: str, value: int, least: int, most: int) -> None:
+    if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
+        nearest = min(max(value, least), most) if isinstance(value, int | float) else least
+        msg = f"{name}={value!r} must be a whole number from {least} to {most}; try {int(nearest)}"
+        raise ConfigError(msg)

@@ -1,0 +1,206 @@
+"""Every error that Headrace raises.
+
+Families by who must act::
+
+    HeadraceError
+    ├── ConfigError (ValueError)       the caller: a setting has a value that cannot work
+    ├── PlanError                      the caller: the job cannot be planned like this
+    ├── JobFailedError                 the caller: the Flink job ended in failure
+    ├── UserCodeError                  their training code raised or its process ended badly
+    ├── NodeLostError                  platform: a node fell silent; Flink or the master restarts
+    ├── MasterLostError                platform: the master cannot be reached
+    ├── WaitTimeoutError               platform: a bounded wait ended; names the setting
+    ├── ExchangeError                  platform: the memory queue broke
+    │   ├── PeerLostError              the other side ended without saying END
+    │   └── RowTooLargeError           a row is over `exchange.max_row_bytes`
+    └── ProtocolError                  us: a message that must not be
+        └── IllegalTransitionError     us: an event without a row in the machine's table
+
+Errors carry their facts as fields and build their text themselves. All of them pickle.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+__all__ = [
+    "ConfigError",
+    "ExchangeError",
+    "HeadraceError",
+    "IllegalTransitionError",
+    "JobFailedError",
+    "MasterLostError",
+    "NodeLostError",
+    "PeerLostError",
+    "PlanError",
+    "ProtocolError",
+    "RowTooLargeError",
+    "UserCodeError",
+    "WaitTimeoutError",
+]
+
+
+class HeadraceError(Exception):
+    """Root of the tree. Subclasses with fields pickle through their keyword arguments."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        if self.__dict__:
+            return (_rebuild, (type(self), self.__dict__.copy()))
+        return (type(self), self.args)
+
+
+def _rebuild(cls: type[HeadraceError], fields: dict[str, Any]) -> HeadraceError:
+    return cls(**fields)
+
+
+class ConfigError(HeadraceError, ValueError):
+    """A setting has a value that cannot work; the text offers one that does."""
+
+
+class PlanError(HeadraceError):
+    """The job cannot be planned like this; nothing was submitted."""
+
+
+class JobFailedError(HeadraceError):
+    """The Flink job ended in failure.
+
+    Attributes:
+        job_name: Name of the job.
+        cause: Text of the first cause, Python traceback included where user code raised.
+    """
+
+    def __init__(self, job_name: str, cause: str) -> None:
+        self.job_name = job_name
+        self.cause = cause
+        super().__init__(f"Job {job_name!r} failed. Cause:\n{cause}")
+
+
+class UserCodeError(HeadraceError):
+    """An algorithm process raised, or ended badly.
+
+    Attributes:
+        node: For example "worker-0".
+        summary: One line: the exception, or how the process ended.
+        traceback: The Python traceback, or None if the process could not write one.
+        exit_code: Exit code; None if a signal ended the process or it still ran.
+        signal: Name of the signal, for example "SIGKILL"; None without one.
+        last_lines: The last lines that the process wrote to stdout and stderr.
+        log_path: File with its whole output, if one is kept.
+    """
+
+    def __init__(
+        self,
+        *,
+        node: str,
+        summary: str,
+        traceback: str | None = None,
+        exit_code: int | None = None,
+        signal: str | None = None,
+        last_lines: tuple[str, ...] = (),
+        log_path: str | None = None,
+    ) -> None:
+        self.node = node
+        self.summary = summary
+        self.traceback = traceback
+        self.exit_code = exit_code
+        self.signal = signal
+        self.last_lines = last_lines
+        self.log_path = log_path
+        parts = [f"{node}: {summary}"]
+        if signal is not None:
+            parts.append(f"The process was ended by {signal}.")
+        elif exit_code is not None:
+            parts.append(f"The process ended with exit code {exit_code}.")
+        if traceback:
+            parts.append(traceback.rstrip())
+        elif last_lines:
+            parts.append("Its last output:\n  " + "\n  ".join(last_lines))
+        if log_path is not None:
+            parts.append(f"Whole output: {log_path}")
+        super().__init__("\n".join(parts))
+
+
+class NodeLostError(HeadraceError):
+    """A node sent no heartbeat for too long."""
+
+    def __init__(self, *, node: str, silent_s: float, limit_s: float) -> None:
+        self.node = node
+        self.silent_s = silent_s
+        self.limit_s = limit_s
+        super().__init__(
+            f"Node {node} sent no heartbeat for {silent_s:.1f} s (limit {limit_s:.1f} s, set by "
+            "`timeouts.heartbeat_timeout_s`). Its process is treated as dead and the attempt ends."
+        )
+
+
+class MasterLostError(HeadraceError):
+    """The master cannot be reached."""
+
+    def __init__(self, *, node: str, address: str, silent_s: float, limit_s: float) -> None:
+        self.node = node
+        self.address = address
+        self.silent_s = silent_s
+        self.limit_s = limit_s
+        super().__init__(
+            f"Node {node} has not reached the master at {address} for {silent_s:.1f} s (limit "
+            f"{limit_s:.1f} s, set by `timeouts.master_lost_timeout_s`). The node ends its process."
+        )
+
+
+class WaitTimeoutError(HeadraceError):
+    """A bounded wait ended.
+
+    Attributes:
+        waited_for: What was waited for.
+        waited_s: How long, in seconds.
+        setting: The setting that bounds it.
+        hint: What to do; may be empty.
+    """
+
+    def __init__(
+        self, *, waited_for: str, waited_s: float, setting: str, hint: str = ""
+    ) -> None:
+        self.waited_for = waited_for
+        self.waited_s = waited_s
+        self.setting = setting
+        self.hint = hint
+        tail = f" {hint}" if hint else ""
+        super().__init__(
+            f"Waited {waited_s:.1f} s for {waited_for} (limit set by `{setting}`).{tail}"
+        )
+
+
+class ExchangeError(HeadraceError):
+    """The memory queue broke; the process must start again."""
+
+
+class PeerLostError(ExchangeError):
+    """The other side of the memory queue ended without saying so."""
+
+
+class RowTooLargeError(ExchangeError):
+    """One row needs more bytes than `exchange.max_row_bytes` allows."""
+
+    def __init__(self, *, row_bytes: int, limit_bytes: int) -> None:
+        self.row_bytes = row_bytes
+        self.limit_bytes = limit_bytes
+        super().__init__(
+            f"A row needs {row_bytes} bytes, more than `exchange.max_row_bytes`={limit_bytes}. "
+            "It was not sent. Raise the setting, or split the row."
+        )
+
+
+class ProtocolError(HeadraceError):
+    """A peer sent what the protocol does not allow: a defect, or a foreign process."""
+
+
+class IllegalTransitionError(ProtocolError):
+    """An event has no row in the state machine's table for the present state."""
+
+    def __init__(self, *, event: str, state: str, history: tuple[str, ...]) -> None:
+        self.event = event
+        self.state = state
+        self.history = history
+        super().__init__(
+            f"{event} is not allowed in state {state}; history: {' | '.join(history) or 'none'}"
+        )
