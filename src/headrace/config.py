@@ -125,6 +125,7 @@ class RoleConfig:
         runner: "function", "script", or a subclass of `headrace.framework.runner.Runner`.
         args: Command-line arguments of a script.
         environment: Environment variables of the algorithm process.
+        options: JSON values that the entry function finds in `ctx.options`.
         exchange: Size and pace of the memory queue.
     """
 
@@ -133,6 +134,7 @@ class RoleConfig:
     runner: Any = "function"
     args: tuple[str, ...] = ()
     environment: Mapping[str, str] = field(default_factory=dict)
+    options: Mapping[str, Any] = field(default_factory=dict)
     exchange: ExchangeConfig = field(default_factory=ExchangeConfig)
 
     def __post_init__(self) -> None:

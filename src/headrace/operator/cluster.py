@@ -1,0 +1,222 @@
+"""`Cluster`: an ML cluster planned as Flink operators."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from pyflink.datastream import DataStream, StreamExecutionEnvironment
+from pyflink.java_gateway import get_gateway
+from pyflink.table import StatementSet, StreamTableEnvironment, Table
+
+from headrace.config import AMConfig, RoleConfig
+from headrace.errors import PlanError
+from headrace.operator.environment import open_environment
+from headrace.operator.failure import cause_text
+from headrace.operator.handle import JobHandle
+from headrace.operator.offer import slot_offer
+from headrace.operator.plan import RolePlan, am_payload, master_spec, node_spec, role_payload
+from headrace.operator.schema import OutputSchema, to_java_row_type
+
+__all__ = ["Cluster"]
+
+
+class Cluster:
+    """Plans an application master and any roles as operators of one Flink job.
+
+    Call `add_am_role` first, then `add_role` once per role, then `submit`. Nothing runs before `submit`.
+
+    Thread model: one thread; no method but `submit` talks to a cluster.
+
+    Args:
+        environment: A `StreamTableEnvironment` or `StreamExecutionEnvironment`; None makes a new one.
+        name: Name of the cluster and of the job; part of every operator's uid, so a savepoint of the job fits a
+            later plan with the same name and roles.
+        checkpoint_dir: Directory for `ctx.checkpoint_path` and `ctx.latest_checkpoint` in batch mode, reachable from every
+            host. None: a directory of this job under the temp directory, on the embedded cluster only.
+
+    Example:
+        >>> cluster = Cluster(t_env, name="delays")  # doctest: +SKIP
+        >>> cluster.add_am_role(AMConfig())  # doctest: +SKIP
+        >>> cluster.add_role("worker", RoleConfig(entry=train, parallelism=2), input=features)  # doctest: +SKIP
+        >>> cluster.submit().wait()  # doctest: +SKIP
+    """
+
+    def __init__(
+        self,
+        environment: StreamTableEnvironment | StreamExecutionEnvironment | None = None,
+        *,
+        name: str,
+        checkpoint_dir: str | Path | None = None,
+    ) -> None:
+        if not name or "/" in name:
+            msg = f"name={name!r} must not be empty and must not contain '/'"
+            raise PlanError(msg)
+        self._flink = open_environment(environment)
+        self._returns_streams = isinstance(environment, StreamExecutionEnvironment)
+        self._name = name
+        self._checkpoint_dir = None if checkpoint_dir is None else Path(checkpoint_dir)
+        self._uid_prefix = f"headrace-{name}"
+        self._am: AMConfig | None = None
+        self._j_builder: Any = None
+        self._roles: dict[str, RolePlan] = {}
+        self._is_submitted = False
+
+    @property
+    def table_environment(self) -> StreamTableEnvironment:
+        """The table environment that the roles are planned in."""
+        return self._flink.t_env
+
+    def add_am_role(self, config: AMConfig | None = None) -> None:
+        """Add the application master; exactly once and before any other role.
+
+        Raises:
+            PlanError: There is one already, or its state machine is unknown or unsound.
+        """
+        self._require_not_submitted()
+        if self._am is not None:
+            msg = f"cluster {self._name!r} has an AM role already; an ML cluster has exactly one"
+            raise PlanError(msg)
+        am = config or AMConfig()
+        payload = am_payload(am)
+        document = {
+            "name": self._name,
+            "job_name": self._name,
+            "uid_prefix": self._uid_prefix,
+            "am_spec": {},
+            "timeouts": asdict(am.timeouts),
+            "max_master_restarts": am.max_master_restarts,
+            "offer": slot_offer(self._flink),
+            "python_path": self._flink.python_path(),
+        }
+        self._j_builder = get_gateway().jvm.org.headrace.operator.ClusterBuilder(
+            self._flink.env._j_stream_execution_environment,  # noqa: SLF001 - PyFlink has no public way
+            json.dumps(document),
+            payload,
+        )
+        self._am = am
+
+    def add_role(
+        self,
+        name: str,
+        config: RoleConfig,
+        *,
+        input: Table | DataStream | None = None,  # noqa: A002 - Flink's word
+        output: OutputSchema | None = None,
+    ) -> Table | DataStream | None:
+        """Add `config.parallelism` nodes of the role `name`.
+
+        Args:
+            name: Name of the role, for example "worker".
+            config: What the nodes run.
+            input: Rows for the nodes, insert-only. None plans the role as a source.
+            output: Columns that the nodes emit. None: the role emits nothing.
+
+        Returns:
+            What the nodes emit: a Table (a DataStream if the cluster was made from a StreamExecutionEnvironment), None without
+            `output`.
+
+        Raises:
+            PlanError: No AM role yet, the name is taken, the input is an updating table, a column has a type
+                that does not travel, or the entry does not pickle.
+        """
+        self._require_not_submitted()
+        if self._am is None:
+            msg = f"add_role({name!r}) before add_am_role(): an ML cluster needs its master first"
+            raise PlanError(msg)
+        if name in self._roles or name == "am":
+            msg = f"role {name!r} is there already; add_role takes each name once ('am' is the master)"
+            raise PlanError(msg)
+        role = RolePlan(name=name, config=config, has_input=input is not None)
+        payload = role_payload(role)
+        document = {
+            "role": name,
+            "parallelism": config.parallelism,
+            "spec": node_spec(role, self._am, checkpoint_dir=self._checkpoint_dir),
+            "exchange": asdict(config.exchange),
+        }
+        j_output = None if output is None else to_java_row_type(output)
+        j_input, j_input_type = self._input_stream(name, input)
+        j_stream = self._call_builder(
+            name, "addRole", json.dumps(document), payload, j_input, j_input_type, j_output
+        )
+        self._roles[name] = role
+        return None if output is None else self._output(j_stream, j_output)
+
+    def submit(self, statements: StatementSet | None = None) -> JobHandle:
+        """Submit one job with every role and every sink of this environment.
+
+        Args:
+            statements: A statement set of the same table environment, whose INSERTs join the job.
+
+        Returns:
+            A handle of the running job.
+
+        Raises:
+            PlanError: No role was added, or the cluster was submitted already.
+        """
+        self._require_not_submitted()
+        if self._am is None or not self._roles:
+            msg = f"cluster {self._name!r} has no roles; call add_am_role() and add_role() before submit()"
+            raise PlanError(msg)
+        self._set_restart_strategy()
+        spec = master_spec(self._name, self._am, list(self._roles.values()))
+        self._j_builder.setAmSpec(json.dumps(spec))
+        if statements is not None:
+            statements.attach_as_datastream()
+        client = self._flink.env.execute_async(self._name)
+        self._is_submitted = True
+        return JobHandle(client, job_name=self._name, am_uid=f"{self._uid_prefix}-am")
+
+    def _input_stream(self, name: str, given: Table | DataStream | None) -> tuple[Any, Any]:
+        if given is None:
+            return None, None
+        if isinstance(given, DataStream):
+            given = self._flink.t_env.from_data_stream(given)
+        if not isinstance(given, Table):
+            msg = f"input of role {name!r} is a {type(given).__name__}; it takes a Table or a DataStream"
+            raise PlanError(msg)
+        builder = get_gateway().jvm.org.headrace.operator.ClusterBuilder
+        try:
+            j_stream = builder.toRowData(self._flink.t_env._j_tenv, given._j_table)  # noqa: SLF001
+        except Exception as exc:
+            text = cause_text(exc)
+            if "update and delete changes" in text or "update changes" in text:
+                msg = (
+                    f"input of role {name!r} is an updating table: {text}\nTraining takes rows that are only "
+                    "added. Use inner or temporal joins and windowed aggregations, or keep the "
+                    "change log away with a deduplicated append-only view."
+                )
+                raise PlanError(msg) from exc
+            msg = f"input of role {name!r} cannot be planned: {text}"
+            raise PlanError(msg) from exc
+        return j_stream, builder.rowType(given._j_table)  # noqa: SLF001 - PyFlink has no public way
+
+    def _call_builder(self, name: str, method: str, *arguments: Any) -> Any:
+        try:
+            return getattr(self._j_builder, method)(*arguments)
+        except Exception as exc:
+            msg = f"role {name!r} cannot be planned: {cause_text(exc)}"
+            raise PlanError(msg) from exc
+
+    def _output(self, j_stream: Any, j_type: Any) -> Table | DataStream:
+        builder = get_gateway().jvm.org.headrace.operator.ClusterBuilder
+        t_env = self._flink.t_env
+        table = Table(builder.fromRowData(t_env._j_tenv, j_stream, j_type), t_env)  # noqa: SLF001
+        return t_env.to_data_stream(table) if self._returns_streams else table
+
+    def _set_restart_strategy(self) -> None:
+        """Flink's default backs off to minutes; keep what the user has set."""
+        assert self._am is not None
+        is_batch_mode = not any(role.has_input for role in self._roles.values())
+        if is_batch_mode or self._flink.option("execution.checkpointing.interval") is not None:
+            self._flink.set_default("restart-strategy.type", "fixed-delay")
+            self._flink.set_default("restart-strategy.fixed-delay.attempts", str(self._am.max_restarts))
+            self._flink.set_default("restart-strategy.fixed-delay.delay", "1 s")
+
+    def _require_not_submitted(self) -> None:
+        if self._is_submitted:
+            msg = f"cluster {self._name!r} was submitted; build a new Cluster for the next job"
+            raise PlanError(msg)

@@ -1,0 +1,122 @@
+"""A submitted job: wait for it, look at it, end it."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import Any
+
+from pyflink.common import JobClient
+from pyflink.java_gateway import get_gateway
+
+from headrace.errors import JobFailedError, WaitTimeoutError
+from headrace.operator.failure import cause_text
+from headrace.operator.progress import Progress
+from headrace.operator.status import JobStatus
+
+__all__ = ["JobHandle", "JobResult"]
+
+_REFRESH_EVERY_MS = 500
+_STATUS_ACCUMULATOR = "headrace.status"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobResult:
+    """How a job ended that ended well.
+
+    Attributes:
+        job_id: Flink's job id, 32 hexadecimal digits.
+        status: What the master said last: final row counts and reports of every node.
+        duration_s: Flink's run time of the job, in seconds.
+    """
+
+    job_id: str
+    status: JobStatus
+    duration_s: float
+
+
+class JobHandle:
+    """A submitted job.
+
+    Thread model: each method may be called from any one thread at a time; all of them talk to Flink and block for
+    at most a few seconds, `wait` until the job has ended.
+    """
+
+    def __init__(self, client: JobClient, *, job_name: str, am_uid: str) -> None:
+        self._client = client
+        self._j_client = client._j_job_client  # noqa: SLF001 - PyFlink has no public way
+        self._am_uid = am_uid
+        self._last_status = JobStatus()
+        self.job_name = job_name
+        self.job_id = str(client.get_job_id())
+
+    def status(self) -> JobStatus:
+        """Ask the am operator's coordinator for the present status; after the job's end, the last one known."""
+        j_status = get_gateway().jvm.org.headrace.operator.ClusterBuilder.status
+        text = j_status(self._j_client, self._am_uid)
+        if text:
+            self._last_status = JobStatus.from_json(text)
+        return self._last_status
+
+    def wait(self, *, timeout_s: float | None = None, show_progress: bool = True) -> JobResult:
+        """Block until the job has ended; shows progress on stderr meanwhile.
+
+        Args:
+            timeout_s: Longest wait, in seconds; the job goes on after it. None waits until the end.
+            show_progress: Whether to show a live line (terminal) or a line each 10 s (log).
+
+        Returns:
+            The result of a job that finished.
+
+        Raises:
+            JobFailedError: The job failed or was cancelled; carries the cause, with the Python traceback
+                where user code raised.
+            WaitTimeoutError: `timeout_s` has passed.
+        """
+        progress = Progress(self.job_name) if show_progress else None
+        deadline = None if timeout_s is None else time.monotonic() + timeout_s
+        j_future = self._j_client.getJobExecutionResult()
+        try:
+            while not self._has_ended(j_future, deadline, timeout_s):
+                status = self.status()
+                if progress is not None:
+                    progress.update(status)
+            return self._result(j_future)
+        finally:
+            if progress is not None:
+                progress.close(self._last_status)
+
+    def cancel(self) -> None:
+        """Cancel the job and block until Flink has accepted it; a job that has ended already stays as it is."""
+        self._client.cancel().result()
+
+    def _has_ended(self, j_future: Any, deadline: float | None, timeout_s: float | None) -> bool:
+        """Wait up to the refresh pause for the end; returns at once when the end is there."""
+        jvm = get_gateway().jvm
+        pause_ms = _REFRESH_EVERY_MS
+        if deadline is not None:
+            pause_ms = max(0, min(pause_ms, int((deadline - time.monotonic()) * 1000)))
+        if jvm.org.headrace.operator.ClusterBuilder.hasEnded(j_future, pause_ms):
+            return True
+        if deadline is not None and timeout_s is not None and time.monotonic() >= deadline:
+            raise WaitTimeoutError(
+                waited_for=f"the end of job {self.job_name!r}",
+                waited_s=timeout_s,
+                setting="timeout_s of wait()",
+                hint="The job goes on; wait again or cancel it.",
+            )
+        return False
+
+    def _result(self, j_future: Any) -> JobResult:
+        try:
+            j_result = j_future.get()
+        except Exception as exc:
+            raise JobFailedError(job_name=self.job_name, cause=cause_text(exc)) from exc
+        text = j_result.getAllAccumulatorResults().get(f"{_STATUS_ACCUMULATOR}.{self._am_uid}")
+        if text:
+            self._last_status = JobStatus.from_json(str(text))
+        return JobResult(
+            job_id=self.job_id,
+            status=self._last_status,
+            duration_s=j_result.getNetRuntime() / 1000.0,
+        )

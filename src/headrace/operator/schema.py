@@ -1,0 +1,47 @@
+"""Column types between Python declarations and Flink's `RowType`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from pyflink.table import DataTypes
+from pyflink.table.types import DataType, RowType, _to_java_data_type
+
+from headrace.errors import PlanError
+
+__all__ = ["OutputSchema", "to_java_row_type"]
+
+OutputSchema = Mapping[str, DataType] | DataType
+"""Columns that a role emits: `{"id": DataTypes.BIGINT(), ...}` or a `DataTypes.ROW([...])`."""
+
+
+def to_java_row_type(output: OutputSchema) -> Any:
+    """Return Flink's logical `RowType` (a Java object) for the declared columns.
+
+    Raises:
+        PlanError: `output` is neither a mapping of names to PyFlink types nor a ROW type, or has no columns.
+    """
+    row = _to_row(output)
+    if not row.fields:
+        msg = "output={} declares no column; leave `output` out for a role that emits nothing"
+        raise PlanError(msg)
+    return _to_java_data_type(row).getLogicalType()
+
+
+def _to_row(output: OutputSchema) -> RowType:
+    if isinstance(output, RowType):
+        return output
+    if isinstance(output, Mapping):
+        for name, column in output.items():
+            if not isinstance(column, DataType):
+                msg = (
+                    f"output[{name!r}]={column!r} is not a PyFlink type; "
+                    "use for example DataTypes.FLOAT()"
+                )
+                raise PlanError(msg)
+        fields = [DataTypes.FIELD(name, column) for name, column in output.items()]
+        row: RowType = DataTypes.ROW(fields)
+        return row
+    msg = f"output={output!r} must be a mapping of column names to PyFlink types or DataTypes.ROW([...])"
+    raise PlanError(msg)
