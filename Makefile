@@ -1,0 +1,59 @@
+# The commands of this project. Each one does its own set-up.
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DELETE_ON_ERROR:
+.DEFAULT_GOAL := help
+
+VENV := .venv
+BIN := $(VENV)/bin
+EXTRAS := torch,examples,dev
+READY := $(VENV)/.headrace-ready
+
+# The first of these that is a Python 3.10 to 3.12; `make setup PYTHON=...` overrides it.
+PYTHON ?= $(shell for each in python3.11 python3.12 python3.10 python3; do \
+	if $$each -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 12))' 2>/dev/null; \
+	then echo $$each; break; fi; done)
+
+.PHONY: help setup java demo test lint unit flink faults bench
+help: ## Say what there is
+	@sed -nE 's/^([a-z]+):.*## (.*)/make \1\t\2/p' Makefile | expand -t 14
+
+setup: $(READY) ## Create .venv with everything, pinned by constraints.txt
+
+$(READY): pyproject.toml constraints.txt hatch_build.py
+	@if [ -z "$(PYTHON)" ] && [ ! -x $(BIN)/python ]; then \
+		echo "Headrace needs Python 3.10, 3.11 or 3.12; none was found." \
+			"Install one, or name it: make setup PYTHON=/path/to/python3.11" >&2; exit 1; fi
+	@if ! command -v java >/dev/null; then \
+		echo "Headrace needs a Java 17 JDK; no java was found." \
+			"Install one, for example: apt-get install openjdk-17-jdk-headless" >&2; exit 1; fi
+	[ -x $(BIN)/python ] || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[$(EXTRAS)]'
+	@touch $@
+
+java: setup ## Compile java/ into src/headrace/_jars/headrace.jar, if it has changed
+	@$(BIN)/python hatch_build.py
+
+demo: java ## Train a delay model on real flights that Flink SQL joins with weather and planes
+	$(BIN)/python -m examples.flight_delays
+
+test: java lint ## Everything that CI runs: lint, then all tests
+	$(BIN)/python -m pytest
+
+lint: setup ## ruff, mypy and codespell
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/codespell
+
+unit: java ## Tests without Flink
+	$(BIN)/python -m pytest tests/unit tests/conventions
+
+flink: java ## Tests on Flink's mini-cluster
+	$(BIN)/python -m pytest tests/flink
+
+faults: java ## Tests that kill things
+	$(BIN)/python -m pytest tests/faults
+
+bench: java ## Measure; see benchmarks/README.md
+	$(BIN)/python -m benchmarks

@@ -1,0 +1,91 @@
+"""What holds for every test: time limits by folder, and nothing left behind."""
+
+from __future__ import annotations
+
+import gc
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+_TIMEOUT_S = {"unit": 20, "conventions": 60}
+_CLEANUP_S = 5.0
+_ROOT = Path(__file__).resolve().parent
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if item.get_closest_marker("timeout") is None:
+            limit_s = _TIMEOUT_S.get(item.path.relative_to(_ROOT).parts[0], 120)
+            item.add_marker(pytest.mark.timeout(limit_s))
+
+
+@pytest.fixture(autouse=True)
+def nothing_left_behind() -> Iterator[None]:
+    """Fail a test after which a process, thread, socket, pipe or segment is left.
+
+    What ends by itself within some seconds is not left behind. What a fixture of a wider scope
+    has started was there before the test, so it does not count either.
+    """
+    before = _everything()
+    yield
+    left = _everything() - before
+    deadline = time.monotonic() + _CLEANUP_S
+    while left and time.monotonic() < deadline:
+        gc.collect()
+        threading.Event().wait(0.05)
+        left = _everything() - before
+    if left:
+        pytest.fail(f"left behind {_CLEANUP_S} s after the test: {', '.join(sorted(left))}")
+
+
+def _everything() -> set[str]:
+    return _threads() | _descendants() | _segments() | _channels()
+
+
+def _threads() -> set[str]:
+    return {
+        f"thread {each.name} ({each.native_id})"
+        for each in threading.enumerate()
+        if not type(each).__module__.startswith("py4j") and "py4j" not in repr(_target(each))
+    }
+
+
+def _target(thread: threading.Thread) -> object:
+    return getattr(thread, "_target", None)  # py4j's threads serve the gateway of the session
+
+
+def _descendants() -> set[str]:
+    parents: dict[str, tuple[str, str, str]] = {}
+    for status in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            name, _, rest = status.read_text().rpartition(")")
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+        state, parent = rest.split()[:2]
+        parents[status.parent.name] = (parent, state, name.partition("(")[2])
+    found: set[str] = set()
+    family = {Path("/proc/self").resolve().name}
+    while family:
+        children = {pid for pid, (parent, _, _) in parents.items() if parent in family}
+        found |= {f"process {pid} {parents[pid][2]} {parents[pid][1]}" for pid in children}
+        family = children
+    return found
+
+
+def _segments() -> set[str]:
+    return {f"segment {path}" for path in Path("/dev/shm").glob("headrace-*")}
+
+
+def _channels() -> set[str]:
+    found = set()
+    for descriptor in Path("/proc/self/fd").iterdir():
+        try:
+            target = str(descriptor.readlink())
+        except FileNotFoundError:
+            continue
+        if target.startswith(("socket:", "pipe:")):
+            found.add(f"file descriptor {descriptor.name} {target}")
+    return found
