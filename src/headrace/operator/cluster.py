@@ -77,7 +77,9 @@ class Cluster:
         """
         self._require_not_submitted()
         if self._am is not None:
-            msg = f"cluster {self._name!r} has an AM role already; an ML cluster has exactly one"
+            msg = (
+                f"cluster {self._name!r} has an AM role already; an ML cluster has exactly one"
+            )
             raise PlanError(msg)
         am = config or AMConfig()
         payload = am_payload(am)
@@ -124,7 +126,9 @@ class Cluster:
         """
         self._require_not_submitted()
         if self._am is None:
-            msg = f"add_role({name!r}) before add_am_role(): an ML cluster needs its master first"
+            msg = (
+                f"add_role({name!r}) before add_am_role(): an ML cluster needs its master first"
+            )
             raise PlanError(msg)
         if name in self._roles or name == "am":
             msg = f"role {name!r} is there already; add_role takes each name once ('am' is the master)"
@@ -213,7 +217,9 @@ class Cluster:
         is_batch_mode = not any(role.has_input for role in self._roles.values())
         if is_batch_mode or self._flink.option("execution.checkpointing.interval") is not None:
             self._flink.set_default("restart-strategy.type", "fixed-delay")
-            self._flink.set_default("restart-strategy.fixed-delay.attempts", str(self._am.max_restarts))
+            self._flink.set_default(
+                "restart-strategy.fixed-delay.attempts", str(self._am.max_restarts)
+            )
             self._flink.set_default("restart-strategy.fixed-delay.delay", "1 s")
 
     def _require_not_submitted(self) -> None:

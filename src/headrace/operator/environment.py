@@ -53,7 +53,9 @@ class FlinkEnvironment:
             return []
         own = {str(Path(sys.prefix).resolve()), str(Path(sys.base_prefix).resolve())}
         entries = [str(Path(entry or ".").resolve()) for entry in sys.path]
-        return [e for e in dict.fromkeys(entries) if not any(e.startswith(p + "/") for p in own)]
+        return [
+            e for e in dict.fromkeys(entries) if not any(e.startswith(p + "/") for p in own)
+        ]
 
 
 def open_environment(
@@ -79,8 +81,10 @@ def open_environment(
             "StreamExecutionEnvironment, or None for a new one"
         )
         raise PlanError(msg)
-    j_configuration = get_gateway().jvm.org.apache.flink.python.util.PythonConfigUtil.getEnvironmentConfig(
-        env._j_stream_execution_environment  # noqa: SLF001 - PyFlink has no public way
+    j_configuration = (
+        get_gateway().jvm.org.apache.flink.python.util.PythonConfigUtil.getEnvironmentConfig(
+            env._j_stream_execution_environment  # noqa: SLF001 - PyFlink has no public way
+        )
     )
     target = j_configuration.getString("execution.target", "local")
     flink = FlinkEnvironment(

@@ -90,7 +90,9 @@ class JobHandle:
         """Cancel the job and block until Flink has accepted it; a job that has ended already stays as it is."""
         self._client.cancel().result()
 
-    def _has_ended(self, j_future: Any, deadline: float | None, timeout_s: float | None) -> bool:
+    def _has_ended(
+        self, j_future: Any, deadline: float | None, timeout_s: float | None
+    ) -> bool:
         """Wait up to the refresh pause for the end; returns at once when the end is there."""
         jvm = get_gateway().jvm
         pause_ms = _REFRESH_EVERY_MS

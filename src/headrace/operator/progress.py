@@ -14,6 +14,10 @@ from headrace.operator.status import JobStatus
 __all__ = ["Progress"]
 
 
+class _Bar(tqdm):  # type: ignore[type-arg] # generic only in its stubs
+    monitor_interval = 0  # the refreshes come from wait(): no thread of tqdm's own
+
+
 class Progress:
     """Shows one job's status.
 
@@ -40,10 +44,14 @@ class Progress:
         self._line_every_s = line_every_s
         self._started_at = clock()
         self._next_line_at = self._started_at + line_every_s
-        self._bar: tqdm[None] | None = None
+        self._bar: _Bar | None = None
         if self._stream.isatty():
-            self._bar = tqdm(
-                desc=job_name, unit=" rows", unit_scale=True, file=self._stream, dynamic_ncols=True
+            self._bar = _Bar(
+                desc=job_name,
+                unit=" rows",
+                unit_scale=True,
+                file=self._stream,
+                dynamic_ncols=True,
             )
 
     def update(self, status: JobStatus) -> None:

@@ -57,7 +57,10 @@ class JobStatus:
     def from_json(cls, text: str) -> JobStatus:
         """Read the master's status object (docs/lifecycle.md, section 4); unknown fields are left out."""
         raw: dict[str, Any] = json.loads(text) if text else {}
-        nodes = {name: NodeStatus(**_known(NodeStatus, node)) for name, node in raw.get("nodes", {}).items()}
+        nodes = {
+            name: NodeStatus(**_known(NodeStatus, node))
+            for name, node in raw.get("nodes", {}).items()
+        }
         return cls(**{**_known(cls, raw), "nodes": nodes})
 
     @property

@@ -1,0 +1,282 @@
+"""Roles on the real mini-cluster, with real processes; content is checked."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pyflink.table import DataTypes, StreamTableEnvironment, Table
+
+from headrace.config import AMConfig, ExchangeConfig, RoleConfig, TimeoutConfig
+from headrace.errors import JobFailedError
+from headrace.operator import Cluster
+
+from .conftest import MakeEnvironment
+
+IDENTITY = {"id": DataTypes.BIGINT(), "x": DataTypes.DOUBLE(), "s": DataTypes.STRING()}
+
+
+def numbers(t_env: StreamTableEnvironment, rows: int, name: str = "numbers") -> Table:
+    """A bounded table of `rows` rows: id from 1, x, s."""
+    t_env.execute_sql(
+        f"CREATE TEMPORARY TABLE {name} (id BIGINT) WITH ('connector'='datagen', 'fields.id.kind'='sequence', "
+        f"'fields.id.start'='1', 'fields.id.end'='{rows}', 'number-of-rows'='{rows}')"
+    )
+    return t_env.sql_query(
+        f"SELECT id, CAST(id AS DOUBLE) / 2 AS x, 'row ' || CAST(id AS STRING) AS s FROM {name}"
+    )
+
+
+def file_sink(t_env: StreamTableEnvironment, path: Path, columns: str) -> None:
+    t_env.execute_sql(
+        f"CREATE TEMPORARY TABLE out ({columns}) WITH ('connector'='filesystem', 'path'='{path.as_uri()}', "
+        "'format'='json')"
+    )
+
+
+def read_json(path: Path) -> list[dict[str, Any]]:
+    files = [p for p in path.rglob("part-*") if p.is_file()]
+    return [json.loads(line) for p in files for line in p.read_text().splitlines()]
+
+
+@pytest.mark.parametrize("parallelism", [1, 2])
+@pytest.mark.parametrize("rows", [1, 4096, 10_007])
+def test_every_row_goes_through_a_worker_and_comes_back(
+    make_t_env: MakeEnvironment, tmp_path: Path, rows: int, parallelism: int
+) -> None:
+    t_env = make_t_env(parallelism)
+
+    def entry(ctx: Any) -> None:
+        for batch in ctx.arrow_batches(rows=100):
+            ctx.emit(batch)
+
+    cluster = Cluster(t_env, name="identity")
+    cluster.add_am_role()
+    out = cluster.add_role(
+        "worker",
+        RoleConfig(entry=entry, parallelism=parallelism),
+        input=numbers(t_env, rows),
+        output=IDENTITY,
+    )
+    file_sink(t_env, tmp_path / "out", "id BIGINT, x DOUBLE, s STRING")
+    statements = t_env.create_statement_set()
+    assert isinstance(out, Table)
+    statements.add_insert("out", out)
+    result = cluster.submit(statements).wait(timeout_s=100)
+    got = sorted(read_json(tmp_path / "out"), key=lambda row: row["id"])
+    assert got == [{"id": i, "x": i / 2, "s": f"row {i}"} for i in range(1, rows + 1)]
+    assert result.status.rows_in == rows
+
+
+def test_source_roles_run_without_input_and_report_to_the_result(
+    t_env: StreamTableEnvironment, tmp_path: Path
+) -> None:
+    folder = str(tmp_path)
+
+    def entry(ctx: Any) -> None:
+        ctx.report(answer=42.0 + ctx.index)
+        path = Path(folder) / f"{ctx.role}-{ctx.index}"
+        path.write_text(f"{ctx.parallelism} {ctx.attempt} {sorted(ctx.cluster)}")
+
+    cluster = Cluster(t_env, name="sources")
+    cluster.add_am_role()
+    cluster.add_role("worker", RoleConfig(entry=entry, parallelism=2))
+    cluster.add_role("helper", RoleConfig(entry=entry))
+    result = cluster.submit().wait(timeout_s=100)
+    assert {p.name: p.read_text() for p in tmp_path.iterdir()} == {
+        "worker-0": "2 1 ['helper', 'worker']",
+        "worker-1": "2 1 ['helper', 'worker']",
+        "helper-0": "1 1 ['helper', 'worker']",
+    }
+    assert result.status.state == "FINISHED"
+    assert result.status.nodes["worker-1"].report == {"answer": 43.0}
+
+
+def test_an_entry_that_returns_early_does_not_block_its_upstream(
+    t_env: StreamTableEnvironment,
+) -> None:
+    def entry(ctx: Any) -> None:
+        for batch in ctx.arrow_batches(rows=10):
+            ctx.report(first=float(batch.column("id")[0].as_py()))
+            return
+
+    cluster = Cluster(t_env, name="early")
+    cluster.add_am_role()
+    cluster.add_role("worker", RoleConfig(entry=entry), input=numbers(t_env, 1_000_000))
+    result = cluster.submit().wait(timeout_s=100)
+    assert result.status.nodes["worker-0"].report == {"first": 1.0}
+
+
+def test_a_user_error_fails_the_job_with_its_traceback(t_env: StreamTableEnvironment) -> None:
+    def entry(ctx: Any) -> None:
+        for batch in ctx.arrow_batches(rows=10):
+            msg = f"cannot learn from {batch.num_rows} rows"
+            raise ValueError(msg)
+
+    cluster = Cluster(t_env, name="raises")
+    cluster.add_am_role()
+    cluster.add_role("worker", RoleConfig(entry=entry), input=numbers(t_env, 1000))
+    with pytest.raises(JobFailedError) as caught:
+        cluster.submit().wait(timeout_s=100)
+    assert "worker-0" in caught.value.cause
+    assert "ValueError: cannot learn from 10 rows" in caught.value.cause
+    assert "in entry" in caught.value.cause
+
+
+def test_a_batch_worker_that_fails_twice_succeeds_at_the_third_attempt(
+    t_env: StreamTableEnvironment, tmp_path: Path
+) -> None:
+    folder = str(tmp_path)
+
+    def entry(ctx: Any) -> None:
+        (Path(folder) / f"{ctx.index}-{ctx.attempt}").touch()
+        if ctx.index == 0 and ctx.attempt < 3:
+            msg = "not yet"
+            raise RuntimeError(msg)
+
+    cluster = Cluster(t_env, name="retries")
+    cluster.add_am_role(AMConfig(max_restarts=2))
+    cluster.add_role("worker", RoleConfig(entry=entry, parallelism=2))
+    result = cluster.submit().wait(timeout_s=100)
+    assert {"0-1", "0-2", "0-3"} <= {p.name for p in tmp_path.iterdir()}
+    assert result.status.attempt == 3
+    assert result.status.restarts == 2
+
+
+def test_a_batch_worker_that_always_fails_ends_the_job_after_max_restarts(
+    t_env: StreamTableEnvironment, tmp_path: Path
+) -> None:
+    folder = str(tmp_path)
+
+    def entry(ctx: Any) -> None:
+        (Path(folder) / str(ctx.attempt)).touch()
+        msg = f"attempt {ctx.attempt} is no better"
+        raise RuntimeError(msg)
+
+    cluster = Cluster(t_env, name="hopeless")
+    cluster.add_am_role(AMConfig(max_restarts=1))
+    cluster.add_role("worker", RoleConfig(entry=entry))
+    with pytest.raises(JobFailedError, match=r"(?s)attempt 2 is no better"):
+        cluster.submit().wait(timeout_s=100)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["1", "2"]
+
+
+def test_a_worker_killed_in_stream_mode_is_named_with_its_signal(
+    t_env: StreamTableEnvironment,
+) -> None:
+    def entry(ctx: Any) -> None:
+        import os
+        import signal
+
+        for _ in ctx.arrow_batches(rows=10):
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    cluster = Cluster(t_env, name="killed")
+    cluster.add_am_role()
+    cluster.add_role("worker", RoleConfig(entry=entry), input=numbers(t_env, 1000))
+    with pytest.raises(JobFailedError, match=r"(?s)worker-0.*SIGKILL"):
+        cluster.submit().wait(timeout_s=100)
+
+
+def test_a_missing_module_fails_at_once_although_restarts_are_left(
+    make_t_env: MakeEnvironment,
+) -> None:
+    t_env = make_t_env(
+        **{
+            "restart__strategy_type": "fixed-delay",
+            "restart__strategy_fixed__delay_attempts": "50",
+        }
+    )
+
+    def entry(ctx: Any) -> None:
+        import no_such_module  # type: ignore[import-not-found] # noqa: F401
+
+    cluster = Cluster(t_env, name="missing")
+    cluster.add_am_role()
+    cluster.add_role("worker", RoleConfig(entry=entry), input=numbers(t_env, 10))
+    started_at = time.monotonic()
+    with pytest.raises(JobFailedError, match="No module named 'no_such_module'"):
+        cluster.submit().wait(timeout_s=100)
+    assert time.monotonic() - started_at < 30
+
+
+def test_cancel_while_the_queue_is_full_ends_within_5_s(
+    t_env: StreamTableEnvironment, tmp_path: Path
+) -> None:
+    marker = str(tmp_path / "started")
+
+    def entry(ctx: Any) -> None:
+        import threading
+
+        Path(marker).touch()
+        threading.Event().wait()
+
+    cluster = Cluster(t_env, name="stuck")
+    cluster.add_am_role()
+    cluster.add_role(
+        "worker",
+        RoleConfig(entry=entry, exchange=ExchangeConfig(slots=2, slot_bytes=65_536)),
+        input=numbers(t_env, 10_000_000),
+    )
+    job = cluster.submit()
+    _until(lambda: Path(marker).exists())
+    started_at = time.monotonic()
+    job.cancel()
+    with pytest.raises(JobFailedError):
+        job.wait(timeout_s=30)
+    assert time.monotonic() - started_at < 5
+
+
+def test_checkpoints_complete_while_rows_flow_and_no_row_is_lost(
+    make_t_env: MakeEnvironment, tmp_path: Path
+) -> None:
+    t_env = make_t_env(
+        2,
+        execution_checkpointing_interval="200 ms",
+        execution_checkpointing_dir=(tmp_path / "checkpoints").as_uri(),
+    )
+    rows = 400_000
+
+    def entry(ctx: Any) -> None:
+        total = 0
+        for batch in ctx.arrow_batches(rows=1000):
+            total += sum(batch.column("id").to_pylist())
+        ctx.report(total=float(total))
+
+    cluster = Cluster(t_env, name="checkpoints")
+    cluster.add_am_role()
+    cluster.add_role(
+        "worker", RoleConfig(entry=entry, parallelism=2), input=numbers(t_env, rows)
+    )
+    result = cluster.submit().wait(timeout_s=100)
+    total = sum(node.report["total"] for node in result.status.nodes.values())
+    assert total == rows * (rows + 1) / 2
+    assert result.status.rows_in == rows
+
+
+def test_too_few_slots_fail_within_the_gather_time_out_and_name_need_and_offer(
+    make_t_env: MakeEnvironment,
+) -> None:
+    t_env = make_t_env(taskmanager_numberOfTaskSlots="1")
+
+    def entry(ctx: Any) -> None:
+        return None
+
+    cluster = Cluster(t_env, name="slots")
+    cluster.add_am_role(AMConfig(timeouts=TimeoutConfig(gather_timeout_s=5)))
+    cluster.add_role("worker", RoleConfig(entry=entry, parallelism=3))
+    started_at = time.monotonic()
+    with pytest.raises(JobFailedError, match=r"(?s)3 slots.*1 slot.*gather_timeout_s"):
+        cluster.submit().wait(timeout_s=60)
+    assert time.monotonic() - started_at < 15
+
+
+def _until(condition: Any, limit_s: float = 60.0) -> None:
+    """Wait for something that another process does; the bound is generous, the pause short."""
+    deadline = time.monotonic() + limit_s
+    while not condition():
+        assert time.monotonic() < deadline, "what the test waits for did not come"
+        time.sleep(0.02)  # noqa: TID251 - polling another process
