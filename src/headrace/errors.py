@@ -5,6 +5,8 @@ Families by who must act::
     HeadraceError
     ├── ConfigError (ValueError)       the caller: a setting has a value that cannot work
     ├── PlanError                      the caller: the job cannot be planned like this
+    ├── DataError (ValueError)         the caller: rows do not fit the schema they are handed to
+    ├── UsageError (RuntimeError)      the caller: a method is used where it cannot work
     ├── JobFailedError                 the caller: the Flink job ended in failure
     ├── UserCodeError                  their training code raised or its process ended badly
     ├── NodeLostError                  platform: a node fell silent; Flink or the master restarts
@@ -25,6 +27,7 @@ from typing import Any
 
 __all__ = [
     "ConfigError",
+    "DataError",
     "ExchangeError",
     "HeadraceError",
     "IllegalTransitionError",
@@ -35,6 +38,7 @@ __all__ = [
     "PlanError",
     "ProtocolError",
     "RowTooLargeError",
+    "UsageError",
     "UserCodeError",
     "WaitTimeoutError",
 ]
@@ -59,6 +63,14 @@ class ConfigError(HeadraceError, ValueError):
 
 class PlanError(HeadraceError):
     """The job cannot be planned like this; nothing was submitted."""
+
+
+class DataError(HeadraceError, ValueError):
+    """Rows do not fit the schema that they are handed to; the text names column and types."""
+
+
+class UsageError(HeadraceError, RuntimeError):
+    """A method is used where or when it cannot work; the text says where it can."""
 
 
 class JobFailedError(HeadraceError):
