@@ -12,6 +12,7 @@ Families by who must act::
     ├── NodeLostError                  platform: a node fell silent; Flink or the master restarts
     ├── MasterLostError                platform: the master cannot be reached
     ├── WaitTimeoutError               platform: a bounded wait ended; names the setting
+    ├── CollectiveError                platform: workers could not compute together; a peer is gone
     ├── ExchangeError                  platform: the memory queue broke
     │   ├── PeerLostError              the other side ended without saying END
     │   └── RowTooLargeError           a row is over `exchange.max_row_bytes`
@@ -26,6 +27,7 @@ from __future__ import annotations
 from typing import Any
 
 __all__ = [
+    "CollectiveError",
     "ConfigError",
     "DataError",
     "ExchangeError",
@@ -179,6 +181,36 @@ class WaitTimeoutError(HeadraceError):
         tail = f" {hint}" if hint else ""
         super().__init__(
             f"Waited {waited_s:.1f} s for {waited_for} (limit set by `{setting}`).{tail}"
+        )
+
+
+class CollectiveError(HeadraceError):
+    """A collective operation failed: a peer has ended, or did not take part in time.
+
+    It is a consequence: what ended the peer is the cause, and the peer reports it.
+
+    Attributes:
+        operation: For example "all-reduce of step 17".
+        waited_s: How long this worker was in it, in seconds.
+        limit_s: The limit, in seconds.
+        reason: What the communication library said.
+    """
+
+    def __init__(self, *, operation: str, waited_s: float, limit_s: float, reason: str) -> None:
+        self.operation = operation
+        self.waited_s = waited_s
+        self.limit_s = limit_s
+        self.reason = reason
+        if waited_s < limit_s:
+            what = "A peer has ended; its own error is the cause."
+        else:
+            what = (
+                "A peer is alive but did not take part. If its step may take that long, raise "
+                "the limit."
+            )
+        super().__init__(
+            f"The {operation} failed after {waited_s:.1f} s (limit {limit_s:.1f} s, set by "
+            f"`timeouts.collective_timeout_s`). {what} The library said: {reason}"
         )
 
 
