@@ -12,7 +12,7 @@ Families by who must act::
     ├── NodeLostError                  platform: a node fell silent; Flink or the master restarts
     ├── MasterLostError                platform: the master cannot be reached
     ├── WaitTimeoutError               platform: a bounded wait ended; names the setting
-    ├── CollectiveError                platform: workers could not compute together; a peer is gone
+    ├── CollectiveError                platform: a peer of an all-reduce is gone or silent
     ├── ExchangeError                  platform: the memory queue broke
     │   ├── PeerLostError              the other side ended without saying END
     │   └── RowTooLargeError           a row is over `exchange.max_row_bytes`
