@@ -1,10 +1,16 @@
-"""The only place that reads the process environment."""
+"""The only place that reads or changes the process environment."""
 
 from __future__ import annotations
 
 import os
 
-__all__ = ["LINK_FD", "PROCESS_SPEC", "copy_environment", "environment_value"]
+__all__ = [
+    "LINK_FD",
+    "PROCESS_SPEC",
+    "copy_environment",
+    "environment_value",
+    "set_environment_default",
+]
 
 LINK_FD = "HEADRACE_LINK_FD"
 """Number of the inherited socket to the node; set for algorithm processes."""
@@ -21,3 +27,8 @@ def environment_value(name: str) -> str | None:
 def copy_environment() -> dict[str, str]:
     """Return a copy of the whole environment, to start a child with."""
     return dict(os.environ)
+
+
+def set_environment_default(name: str, value: str) -> None:
+    """Set the variable `name` of this process, also for C code, unless it is set already."""
+    os.environ.setdefault(name, value)
