@@ -23,8 +23,8 @@ class ExchangeConfig:
         slots: Batches that fit into one direction of the queue; at least 2.
         slot_bytes: Bytes of one batch; a multiple of 4096, at least 65,536. A direction takes
             `slots * slot_bytes` of shared memory.
-        linger_ms: How long a batch that is not full may wait for more rows, in milliseconds. 0: it
-            leaves as soon as the process is free.
+        linger_ms: How long a batch that is not full may wait for more rows, in milliseconds. 0:
+            it leaves as soon as the process is free.
         max_row_bytes: A row over this is an error; a row over `slot_bytes` takes a slower path.
     """
 
@@ -80,7 +80,10 @@ class TimeoutConfig:
         for each in fields(self):
             value = getattr(self, each.name)
             if not value > 0:
-                msg = f"timeouts.{each.name}={value} must be more than 0 seconds; try {each.default}"
+                msg = (
+                    f"timeouts.{each.name}={value} must be more than 0 seconds; "
+                    f"try {each.default}"
+                )
                 raise ConfigError(msg)
         if self.heartbeat_timeout_s <= self.heartbeat_every_s:
             msg = (
@@ -98,8 +101,8 @@ class AMConfig:
     Attributes:
         state_machine: Name of a shipped machine ("all_finish", "pytorch") or a
             `headrace.framework.machine.Machine`.
-        max_restarts: Group restarts in batch mode before the job fails; in stream mode Flink's own
-            restart strategy decides.
+        max_restarts: Group restarts in batch mode before the job fails; in stream mode Flink's
+            own restart strategy decides.
         max_master_restarts: Restarts of a lost master process before the job fails.
         timeouts: Limits on every wait.
     """
@@ -119,8 +122,8 @@ class RoleConfig:
     """One role: what its nodes run and how many there are.
 
     Attributes:
-        entry: Function of one argument, the role's context (it travels by cloudpickle), or the path of a
-            script for `runner="script"`.
+        entry: Function of one argument, the role's context (it travels by cloudpickle), or the
+            path of a script for `runner="script"`.
         parallelism: Nodes of this role, at least 1.
         runner: "function", "script", or a subclass of `headrace.framework.runner.Runner`.
         args: Command-line arguments of a script.
@@ -139,17 +142,20 @@ class RoleConfig:
 
     def __post_init__(self) -> None:
         _require_between("role.parallelism", self.parallelism, 1, 32_768)
-        if isinstance(self.entry, str) != (self.runner == "script"):
-            if isinstance(self.runner, str):
-                msg = (
-                    f"role.entry={self.entry!r} does not fit role.runner={self.runner!r}: "
-                    "a path needs runner='script', a function needs runner='function'"
-                )
-                raise ConfigError(msg)
+        is_shipped = isinstance(self.runner, str)
+        if is_shipped and isinstance(self.entry, str) != (self.runner == "script"):
+            msg = (
+                f"role.entry={self.entry!r} does not fit role.runner={self.runner!r}: "
+                "a path needs runner='script', a function needs runner='function'"
+            )
+            raise ConfigError(msg)
 
 
 def _require_between(name: str, value: int, least: int, most: int) -> None:
     if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
         nearest = min(max(value, least), most) if isinstance(value, int | float) else least
-        msg = f"{name}={value!r} must be a whole number from {least} to {most}; try {int(nearest)}"
+        msg = (
+            f"{name}={value!r} must be a whole number from {least} to {most}; "
+            f"try {int(nearest)}"
+        )
         raise ConfigError(msg)

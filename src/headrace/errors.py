@@ -9,14 +9,13 @@ Families by who must act::
     ├── UsageError (RuntimeError)      the caller: a method is used where it cannot work
     ├── JobFailedError                 the caller: the Flink job ended in failure
     ├── UserCodeError                  their training code raised or its process ended badly
-    ├── NodeLostError                  platform: a node fell silent; Flink or the master restarts
-    ├── MasterLostError                platform: the master cannot be reached
-    ├── WaitTimeoutError               platform: a bounded wait ended; names the setting
-    ├── CollectiveError                platform: a peer of an all-reduce is gone or silent
-    ├── ExchangeError                  platform: the memory queue broke
-    │   ├── PeerLostError              the other side ended without saying END
-    │   └── RowTooLargeError           a row is over `exchange.max_row_bytes`
-    └── ProtocolError                  us: a message that must not be
+    ├── NodeLostError                  platform: a node fell silent; Flink or the master
+    restarts ├── MasterLostError                platform: the master cannot be reached ├──
+    WaitTimeoutError               platform: a bounded wait ended; names the setting ├──
+    CollectiveError                platform: a peer of an all-reduce is gone or silent ├──
+    ExchangeError                  platform: the memory queue broke │   ├── PeerLostError
+    the other side ended without saying END │   └── RowTooLargeError           a row is over
+    `exchange.max_row_bytes` └── ProtocolError                  us: a message that must not be
         └── IllegalTransitionError     us: an event without a row in the machine's table
 
 Errors carry their facts as fields and build their text themselves. All of them pickle.
@@ -142,8 +141,9 @@ class NodeLostError(HeadraceError):
         self.silent_s = silent_s
         self.limit_s = limit_s
         super().__init__(
-            f"Node {node} sent no heartbeat for {silent_s:.1f} s (limit {limit_s:.1f} s, set by "
-            "`timeouts.heartbeat_timeout_s`). Its process is treated as dead and the attempt ends."
+            f"Node {node} sent no heartbeat for {silent_s:.1f} s (limit {limit_s:.1f} s, set "
+            "by `timeouts.heartbeat_timeout_s`). Its process is treated as dead and the "
+            "attempt ends."
         )
 
 
@@ -156,8 +156,9 @@ class MasterLostError(HeadraceError):
         self.silent_s = silent_s
         self.limit_s = limit_s
         super().__init__(
-            f"Node {node} has not reached the master at {address} for {silent_s:.1f} s (limit "
-            f"{limit_s:.1f} s, set by `timeouts.master_lost_timeout_s`). The node ends its process."
+            f"Node {node} has not reached the master at {address} for {silent_s:.1f} s "
+            f"(limit {limit_s:.1f} s, set by `timeouts.master_lost_timeout_s`). The node ends "
+            "its process."
         )
 
 

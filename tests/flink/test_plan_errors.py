@@ -72,7 +72,7 @@ def test_an_updating_table_is_refused_with_a_way_out(t_env: StreamTableEnvironme
 def test_batch_runtime_mode_is_refused() -> None:
     env = StreamExecutionEnvironment.get_execution_environment()
     env.set_runtime_mode(RuntimeExecutionMode.BATCH)
-    with pytest.raises(PlanError, match="execution.runtime-mode is BATCH"):
+    with pytest.raises(PlanError, match=r"execution\.runtime-mode is BATCH"):
         Cluster(env, name="plan")
 
 
@@ -111,5 +111,5 @@ def test_an_empty_output_is_refused(t_env: StreamTableEnvironment) -> None:
 
 
 def test_a_setting_that_cannot_work_offers_one_that_does() -> None:
-    with pytest.raises(ConfigError, match="role.parallelism=0 .* try 1"):
+    with pytest.raises(ConfigError, match=r"role\.parallelism=0 .* try 1"):
         RoleConfig(entry=_entry, parallelism=0)

@@ -22,8 +22,9 @@ IDENTITY = {"id": DataTypes.BIGINT(), "x": DataTypes.DOUBLE(), "s": DataTypes.ST
 def numbers(t_env: StreamTableEnvironment, rows: int, name: str = "numbers") -> Table:
     """A bounded table of `rows` rows: id from 1, x, s."""
     t_env.execute_sql(
-        f"CREATE TEMPORARY TABLE {name} (id BIGINT) WITH ('connector'='datagen', 'fields.id.kind'='sequence', "
-        f"'fields.id.start'='1', 'fields.id.end'='{rows}', 'number-of-rows'='{rows}')"
+        f"CREATE TEMPORARY TABLE {name} (id BIGINT) WITH ('connector'='datagen', "
+        "'fields.id.kind'='sequence', 'fields.id.start'='1', "
+        f" 'fields.id.end'='{rows}', 'number-of-rows'='{rows}')"
     )
     return t_env.sql_query(
         f"SELECT id, CAST(id AS DOUBLE) / 2 AS x, 'row ' || CAST(id AS STRING) AS s FROM {name}"
@@ -32,8 +33,8 @@ def numbers(t_env: StreamTableEnvironment, rows: int, name: str = "numbers") -> 
 
 def file_sink(t_env: StreamTableEnvironment, path: Path, columns: str) -> None:
     t_env.execute_sql(
-        f"CREATE TEMPORARY TABLE out ({columns}) WITH ('connector'='filesystem', 'path'='{path.as_uri()}', "
-        "'format'='json')"
+        f"CREATE TEMPORARY TABLE out ({columns}) WITH ('connector'='filesystem', "
+        f"'path'='{path.as_uri()}', 'format'='json')"
     )
 
 
@@ -185,10 +186,7 @@ def test_a_missing_module_fails_at_once_although_restarts_are_left(
     make_t_env: MakeEnvironment,
 ) -> None:
     t_env = make_t_env(
-        **{
-            "restart__strategy_type": "fixed-delay",
-            "restart__strategy_fixed__delay_attempts": "50",
-        }
+        restart__strategy_type="fixed-delay", restart__strategy_fixed__delay_attempts="50"
     )
 
     def entry(ctx: Any) -> None:

@@ -7,6 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from headrace.operator.plan import RolePlan, am_payload, master_spec, node_spec, role_payload
 from pyflink.datastream import DataStream, StreamExecutionEnvironment
 from pyflink.java_gateway import get_gateway
 from pyflink.table import StatementSet, StreamTableEnvironment, Table
@@ -17,7 +18,6 @@ from headrace.operator.environment import open_environment
 from headrace.operator.failure import cause_text
 from headrace.operator.handle import JobHandle
 from headrace.operator.offer import slot_offer
-from headrace.operator.plan import RolePlan, am_payload, master_spec, node_spec, role_payload
 from headrace.operator.schema import OutputSchema, to_java_row_type
 
 __all__ = ["Cluster"]
@@ -26,21 +26,25 @@ __all__ = ["Cluster"]
 class Cluster:
     """Plans an application master and any roles as operators of one Flink job.
 
-    Call `add_am_role` first, then `add_role` once per role, then `submit`. Nothing runs before `submit`.
+    Call `add_am_role` first, then `add_role` once per role, then `submit`. Nothing runs before
+    `submit`.
 
     Thread model: one thread; no method but `submit` talks to a cluster.
 
     Args:
-        environment: A `StreamTableEnvironment` or `StreamExecutionEnvironment`; None makes a new one.
-        name: Name of the cluster and of the job; part of every operator's uid, so a savepoint of the job fits a
-            later plan with the same name and roles.
-        checkpoint_dir: Directory for `ctx.checkpoint_path` and `ctx.latest_checkpoint` in batch mode, reachable from every
-            host. None: a directory of this job under the temp directory, on the embedded cluster only.
+        environment: A `StreamTableEnvironment` or `StreamExecutionEnvironment`; None makes a
+            new one.
+        name: Name of the cluster and of the job; part of every operator's uid, so a savepoint
+            of the job fits a later plan with the same name and roles.
+        checkpoint_dir: Directory for `ctx.checkpoint_path` and `ctx.latest_checkpoint` in batch
+            mode, reachable from every host. None: a directory of this job under the temp
+            directory, on the embedded cluster only.
 
     Example:
         >>> cluster = Cluster(t_env, name="delays")  # doctest: +SKIP
         >>> cluster.add_am_role(AMConfig())  # doctest: +SKIP
-        >>> cluster.add_role("worker", RoleConfig(entry=train, parallelism=2), input=features)  # doctest: +SKIP
+        >>> worker = RoleConfig(entry=train, parallelism=2)  # doctest: +SKIP
+        >>> cluster.add_role("worker", worker, input=features)  # doctest: +SKIP
         >>> cluster.submit().wait()  # doctest: +SKIP
     """
 
@@ -117,12 +121,12 @@ class Cluster:
             output: Columns that the nodes emit. None: the role emits nothing.
 
         Returns:
-            What the nodes emit: a Table (a DataStream if the cluster was made from a StreamExecutionEnvironment), None without
-            `output`.
+            What the nodes emit: a Table (a DataStream if the cluster was made from a
+            StreamExecutionEnvironment), None without `output`.
 
         Raises:
-            PlanError: No AM role yet, the name is taken, the input is an updating table, a column has a type
-                that does not travel, or the entry does not pickle.
+            PlanError: No AM role yet, the name is taken, the input is an updating table, a
+                column has a type that does not travel, or the entry does not pickle.
         """
         self._require_not_submitted()
         if self._am is None:
@@ -131,7 +135,7 @@ class Cluster:
             )
             raise PlanError(msg)
         if name in self._roles or name == "am":
-            msg = f"role {name!r} is there already; add_role takes each name once ('am' is the master)"
+            msg = f"role {name!r} is there already; each name once, 'am' is the master's"
             raise PlanError(msg)
         role = RolePlan(name=name, config=config, has_input=input is not None)
         payload = role_payload(role)
@@ -153,7 +157,8 @@ class Cluster:
         """Submit one job with every role and every sink of this environment.
 
         Args:
-            statements: A statement set of the same table environment, whose INSERTs join the job.
+            statements: A statement set of the same table environment, whose INSERTs join the
+                job.
 
         Returns:
             A handle of the running job.
@@ -163,7 +168,9 @@ class Cluster:
         """
         self._require_not_submitted()
         if self._am is None or not self._roles:
-            msg = f"cluster {self._name!r} has no roles; call add_am_role() and add_role() before submit()"
+            msg = (
+                f"cluster {self._name!r} has no roles; call add_am_role() and add_role() first"
+            )
             raise PlanError(msg)
         self._set_restart_strategy()
         spec = master_spec(self._name, self._am, list(self._roles.values()))
@@ -180,7 +187,10 @@ class Cluster:
         if isinstance(given, DataStream):
             given = self._flink.t_env.from_data_stream(given)
         if not isinstance(given, Table):
-            msg = f"input of role {name!r} is a {type(given).__name__}; it takes a Table or a DataStream"
+            msg = (
+                f"input of role {name!r} is a {type(given).__name__}; "
+                "it takes a Table or a DataStream"
+            )
             raise PlanError(msg)
         builder = get_gateway().jvm.org.headrace.operator.ClusterBuilder
         try:
@@ -189,9 +199,9 @@ class Cluster:
             text = cause_text(exc)
             if "update and delete changes" in text or "update changes" in text:
                 msg = (
-                    f"input of role {name!r} is an updating table: {text}\nTraining takes rows that are only "
-                    "added. Use inner or temporal joins and windowed aggregations, or keep the "
-                    "change log away with a deduplicated append-only view."
+                    f"input of role {name!r} is an updating table: {text}\n"
+                    "Roles take rows that are only added. Use inner or temporal joins "
+                    "and windowed aggregations in its query."
                 )
                 raise PlanError(msg) from exc
             msg = f"input of role {name!r} cannot be planned: {text}"

@@ -1,4 +1,4 @@
-"""The Flink side that a cluster is planned into: environments, configuration, local defaults."""
+"""The Flink side that a cluster is planned into: environments, configuration, defaults."""
 
 from __future__ import annotations
 
@@ -44,10 +44,10 @@ class FlinkEnvironment:
             self.j_configuration.setString(key, value)
 
     def python_path(self) -> list[str]:
-        """Directories that make this program's modules importable in a process on the same machine.
+        """Directories that make this program's modules importable on the same machine.
 
-        Empty for a remote cluster, where headrace must be installed in the interpreter and user modules travel by
-        PyFlink's dependency settings.
+        Empty for a remote cluster, where headrace must be installed in the interpreter and user
+        modules travel by PyFlink's dependency settings.
         """
         if not self.is_embedded or self.option("python.executable") != sys.executable:
             return []
@@ -64,7 +64,8 @@ def open_environment(
     """Make a plan's environment from what the user has, or a new streaming one from None.
 
     Raises:
-        PlanError: `given` is a table environment without a DataStream API, or runs in BATCH or AUTOMATIC mode.
+        PlanError: `given` is a table environment without a DataStream API, or runs in BATCH or
+            AUTOMATIC mode.
     """
     if given is None:
         env = StreamExecutionEnvironment.get_execution_environment()
@@ -120,9 +121,9 @@ def _require_streaming_mode(flink: FlinkEnvironment) -> None:
     for mode in modes:
         if mode and mode.upper() != "STREAMING":
             msg = (
-                f"execution.runtime-mode is {mode}: Flink would schedule one region after another "
-                "and never start an ML cluster's roles together. Use STREAMING; bounded "
-                "tables work there too. Note that a regular outer join is then an updating table: use inner "
-                "or temporal joins."
+                f"execution.runtime-mode is {mode}: Flink would schedule one region after "
+                "another and never start an ML cluster whole. Use STREAMING; bounded "
+                "tables work there too. Note that a regular outer join is then an updating "
+                "table: use inner or temporal joins."
             )
             raise PlanError(msg)

@@ -11,7 +11,7 @@ _MOST_CAUSES = 50
 
 
 def cause_text(error: BaseException) -> str:
-    """Return the text of the cause that says most: ours if one is in the chain, else the deepest.
+    """Return the text of the cause that says most: ours if there is one, else the deepest.
 
     Args:
         error: What a PyFlink call raised.

@@ -38,8 +38,8 @@ class JobResult:
 class JobHandle:
     """A submitted job.
 
-    Thread model: each method may be called from any one thread at a time; all of them talk to Flink and block for
-    at most a few seconds, `wait` until the job has ended.
+    Thread model: each method may be called from any one thread at a time; all of them talk to
+    Flink and block for at most a few seconds, `wait` until the job has ended.
     """
 
     def __init__(self, client: JobClient, *, job_name: str, am_uid: str) -> None:
@@ -51,7 +51,10 @@ class JobHandle:
         self.job_id = str(client.get_job_id())
 
     def status(self) -> JobStatus:
-        """Ask the am operator's coordinator for the present status; after the job's end, the last one known."""
+        """Ask the am operator's coordinator for the present status.
+
+        After the job's end, the last one known.
+        """
         j_status = get_gateway().jvm.org.headrace.operator.ClusterBuilder.status
         text = j_status(self._j_client, self._am_uid)
         if text:
@@ -62,15 +65,16 @@ class JobHandle:
         """Block until the job has ended; shows progress on stderr meanwhile.
 
         Args:
-            timeout_s: Longest wait, in seconds; the job goes on after it. None waits until the end.
+            timeout_s: Longest wait, in seconds; the job goes on after it. None waits until the
+                end.
             show_progress: Whether to show a live line (terminal) or a line each 10 s (log).
 
         Returns:
             The result of a job that finished.
 
         Raises:
-            JobFailedError: The job failed or was cancelled; carries the cause, with the Python traceback
-                where user code raised.
+            JobFailedError: The job failed or was cancelled; carries the cause, with the Python
+                traceback where user code raised.
             WaitTimeoutError: `timeout_s` has passed.
         """
         progress = Progress(self.job_name) if show_progress else None
@@ -87,7 +91,10 @@ class JobHandle:
                 progress.close(self._last_status)
 
     def cancel(self) -> None:
-        """Cancel the job and block until Flink has accepted it; a job that has ended already stays as it is."""
+        """Cancel the job and block until Flink has accepted it.
+
+        A job that has ended already stays as it is.
+        """
         self._client.cancel().result()
 
     def _has_ended(

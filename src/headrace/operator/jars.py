@@ -31,10 +31,10 @@ def headrace_jar() -> Path:
 
 
 def flink_python_jar() -> Path:
-    """Return the path of the `flink-python` jar inside the pip package `apache-flink-libraries`."""
+    """Return the path of the `flink-python` jar of the package `apache-flink-libraries`."""
     found = sorted((Path(pyflink.__file__).parent / "opt").glob("flink-python-*.jar"))
     if not found:
-        msg = "pyflink/opt holds no flink-python jar; reinstall apache-flink and apache-flink-libraries"
+        msg = "pyflink/opt holds no flink-python jar; reinstall apache-flink-libraries"
         raise PlanError(msg)
     return found[-1]
 
@@ -42,8 +42,9 @@ def flink_python_jar() -> Path:
 def add_jars(env: StreamExecutionEnvironment, j_configuration: Any) -> None:
     """Ship both jars with the job of `env`; doing it twice adds nothing.
 
-    A session cluster has no `flink-python` on its class path, so it travels too. Where the parent class
-    loader has it already (embedded cluster), Flink's parent-first rule for its own packages picks that one.
+    A session cluster has no `flink-python` on its class path, so it travels too. Where the
+    parent class loader has it already (embedded cluster), Flink's parent-first rule for its own
+    packages picks that one.
     """
     present = j_configuration.getString("pipeline.jars", "")
     wanted = [path.as_uri() for path in (headrace_jar(), flink_python_jar())]

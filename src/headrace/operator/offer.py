@@ -13,7 +13,10 @@ _REST_TIMEOUT_S = 3.0
 
 
 def slot_offer(flink: FlinkEnvironment) -> str:
-    """Describe the slots that the target offers now; never raises, never blocks for more than 3 s."""
+    """Describe the slots that the target offers now.
+
+    Never raises, never blocks for more than 3 s.
+    """
     if flink.is_embedded:
         slots = flink.option("taskmanager.numberOfTaskSlots")
         managers = flink.option("local.number-taskmanager") or "1"
@@ -24,7 +27,7 @@ def slot_offer(flink: FlinkEnvironment) -> str:
     port = flink.option("rest.port") or "8081"
     try:
         url = f"http://{address}:{port}/overview"
-        with urllib.request.urlopen(url, timeout=_REST_TIMEOUT_S) as reply:  # noqa: S310 - http only
+        with urllib.request.urlopen(url, timeout=_REST_TIMEOUT_S) as reply:
             overview = json.load(reply)
         return (
             f"{overview['slots-available']} of {overview['slots-total']} slot(s) free on "

@@ -1,4 +1,4 @@
-"""What `JobHandle.wait` shows meanwhile: a live line on a terminal, a line now and then in a log."""
+"""What `JobHandle.wait` shows: a live line on a terminal, a line now and then in a log."""
 
 from __future__ import annotations
 
@@ -76,7 +76,8 @@ class Progress:
         elapsed_s = max(self._clock() - self._started_at, 1e-9)
         rate = status.rows_in / elapsed_s
         self._stream.write(
-            f"{self._job_name}: {status.rows_in:,} rows, {rate:,.0f} rows/s, {_figures(status)}\n"
+            f"{self._job_name}: {status.rows_in:,} rows, {rate:,.0f} rows/s, "
+            f"{_figures(status)}\n"
         )
         self._stream.flush()
 

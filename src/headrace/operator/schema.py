@@ -20,7 +20,8 @@ def to_java_row_type(output: OutputSchema) -> Any:
     """Return Flink's logical `RowType` (a Java object) for the declared columns.
 
     Raises:
-        PlanError: `output` is neither a mapping of names to PyFlink types nor a ROW type, or has no columns.
+        PlanError: `output` is neither a mapping of names to PyFlink types nor a ROW type, or
+            has no columns.
     """
     row = _to_row(output)
     if not row.fields:
@@ -43,5 +44,8 @@ def _to_row(output: OutputSchema) -> RowType:
         fields = [DataTypes.FIELD(name, column) for name, column in output.items()]
         row: RowType = DataTypes.ROW(fields)
         return row
-    msg = f"output={output!r} must be a mapping of column names to PyFlink types or DataTypes.ROW([...])"
+    msg = (
+        f"output={output!r} must be a mapping of column names to PyFlink types "
+        "or DataTypes.ROW([...])"
+    )
     raise PlanError(msg)

@@ -55,7 +55,10 @@ class JobStatus:
 
     @classmethod
     def from_json(cls, text: str) -> JobStatus:
-        """Read the master's status object (docs/lifecycle.md, section 4); unknown fields are left out."""
+        """Read the master's status object (docs/lifecycle.md, section 4).
+
+        Unknown fields are left out.
+        """
         raw: dict[str, Any] = json.loads(text) if text else {}
         nodes = {
             name: NodeStatus(**_known(NodeStatus, node))

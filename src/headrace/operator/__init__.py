@@ -1,0 +1,10 @@
+"""ML operator: plans an application master and roles as Flink operators.
+
+The only package that imports pyflink.
+"""
+
+from headrace.operator.cluster import Cluster
+from headrace.operator.handle import JobHandle, JobResult
+from headrace.operator.status import JobStatus, NodeStatus
+
+__all__ = ["Cluster", "JobHandle", "JobResult", "JobStatus", "NodeStatus"]
