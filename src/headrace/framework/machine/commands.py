@@ -1,0 +1,97 @@
+"""What is to be done: the only output of the state machine. The master carries it out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import Enum
+from typing import TypeAlias
+
+from headrace.framework.failure import Failure
+
+__all__ = [
+    "ArmDeadline",
+    "Command",
+    "DeadlineName",
+    "FailJob",
+    "FinishJob",
+    "StartProcesses",
+    "StopProcesses",
+]
+
+
+class DeadlineName(Enum):
+    """Which bounded wait of the master a deadline belongs to."""
+
+    GATHER = "gather"
+    RECOVER = "recover"
+    STOP = "stop"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StartProcesses:
+    """Run the algorithm process of `attempt` on `nodes`; an older one is ended first."""
+
+    attempt: int
+    nodes: tuple[str, ...]
+    cluster: Mapping[str, tuple[str, ...]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StopProcesses:
+    """End the algorithm process on `nodes` and report it.
+
+    Attributes:
+        attempt: The attempt that ends.
+        nodes: Whom to tell.
+        ending_reason: Why the job ends for good; None if the group will be started again.
+    """
+
+    attempt: int
+    nodes: tuple[str, ...]
+    ending_reason: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ArmDeadline:
+    """Report the event of deadline `name` when the seconds of `setting` have passed.
+
+    `setting` is a field of `TimeoutConfig`. Arming again replaces the earlier one of that name.
+    """
+
+    attempt: int
+    name: DeadlineName
+    setting: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FailJob:
+    """Fail the Flink job.
+
+    Attributes:
+        node: Whose failure is the root cause; None if it is nobody's.
+        failure: The root cause: the first failure that arrived.
+        is_restartable: Whether Flink's restart strategy may start the job again.
+        note: What the master had tried before, as a sentence; may be empty.
+    """
+
+    node: str | None
+    failure: Failure
+    is_restartable: bool
+    note: str = ""
+
+    @property
+    def message(self) -> str:
+        """Return the whole text for a person."""
+        text = self.failure.describe(self.node)
+        return f"{text}\n{self.note}" if self.note else text
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FinishJob:
+    """End the ML cluster with success."""
+
+    reason: str
+
+
+Command: TypeAlias = StartProcesses | StopProcesses | ArmDeadline | FailJob | FinishJob

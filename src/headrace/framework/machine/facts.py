@@ -1,0 +1,211 @@
+"""What the master knows about the ML cluster, as one immutable value."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from enum import Enum
+
+from headrace.errors import PlanError
+
+__all__ = ["Job", "JobState", "NodeFacts", "ProcessState", "RoleFacts", "RolePolicy"]
+
+
+class JobState(Enum):
+    """Where the ML cluster stands."""
+
+    GATHERING = "GATHERING"
+    RUNNING = "RUNNING"
+    RECOVERING = "RECOVERING"
+    STOPPING = "STOPPING"
+    FINISHED = "FINISHED"
+    FAILED = "FAILED"
+
+    @property
+    def is_terminal(self) -> bool:
+        """Whether no event can lead out of this state."""
+        return self in (JobState.FINISHED, JobState.FAILED)
+
+
+class ProcessState(Enum):
+    """What is known about a node's algorithm process in the present attempt.
+
+    RUNNING means: the node was told to run it and has not reported its end.
+    """
+
+    NONE = "none"
+    RUNNING = "running"
+    FINISHED = "finished"
+    FAILED = "failed"
+    STOPPED = "stopped"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RolePolicy:
+    """What the end of a role's processes means for the job.
+
+    Attributes:
+        decides_end: The job ends with success once every process of every deciding role has
+            finished; processes of other roles are stopped then.
+        is_helper: A failure of such a process is noted and harms nobody.
+    """
+
+    decides_end: bool = True
+    is_helper: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RoleFacts:
+    """One role.
+
+    Attributes:
+        planned_parallelism: Nodes in the plan; used in messages only.
+        parallelism: Nodes at run time, known from the first registration; None until then.
+        has_input: Whether rows flow into the role. A group with such a role cannot be started
+            again in place: rows already taken would be missing.
+        policy: What its ends mean.
+    """
+
+    planned_parallelism: int
+    parallelism: int | None = None
+    has_input: bool = False
+    policy: RolePolicy = field(default_factory=RolePolicy)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeFacts:
+    """One registered node.
+
+    Attributes:
+        role: Its role.
+        index: Its number in the role, from 0.
+        host: Where it runs, as peers can reach it.
+        instance: Identity of the node process; a new one means that the node was started again.
+        process: State of its algorithm process in the present attempt.
+    """
+
+    role: str
+    index: int
+    host: str
+    instance: str
+    process: ProcessState = ProcessState.NONE
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """Everything that decisions are made from.
+
+    Attributes:
+        state: Where the cluster stands.
+        attempt: Number of the present start of the group, from 1.
+        roles: Every planned role.
+        nodes: Every registered node, by name ("worker-0").
+        max_restarts: Group restarts before the job fails.
+        restarts: Group restarts so far.
+        restarts_finished: Whether a group restart runs finished nodes again (an all-reduce
+            group needs them) or leaves them finished.
+        reason: Why the job stops, failed or ended; None while it runs.
+        lost: Nodes of this attempt that fell silent and have not come back.
+    """
+
+    state: JobState = JobState.GATHERING
+    attempt: int
+    roles: Mapping[str, RoleFacts]
+    nodes: Mapping[str, NodeFacts] = field(default_factory=dict)
+    max_restarts: int
+    restarts: int = 0
+    restarts_finished: bool = False
+    reason: str | None = None
+    lost: frozenset[str] = frozenset()
+
+    def __post_init__(self) -> None:
+        if not any(role.policy.decides_end for role in self.roles.values()):
+            msg = (
+                f"No role of {sorted(self.roles)} decides when the job ends: it would run for "
+                "ever. Give one role of the state machine RolePolicy(decides_end=True)."
+            )
+            raise PlanError(msg)
+
+    @property
+    def is_restartable_in_place(self) -> bool:
+        """Whether the master may restart the group: batch mode, no role has an input."""
+        return not any(role.has_input for role in self.roles.values())
+
+    @property
+    def expected(self) -> int | None:
+        """Number of nodes the job needs; None while a role has not said its parallelism."""
+        total = 0
+        for role in self.roles.values():
+            if role.parallelism is None:
+                return None
+            total += role.parallelism
+        return total
+
+    @property
+    def is_gathered(self) -> bool:
+        """Whether every expected node is registered."""
+        return len(self.nodes) == self.expected
+
+    @property
+    def missing(self) -> list[str]:
+        """Names of expected nodes that are not registered; "role-*" for an unseen role."""
+        names = []
+        for name, role in self.roles.items():
+            if role.parallelism is None:
+                names.append(f"{name}-*")
+                continue
+            every = (f"{name}-{index}" for index in range(role.parallelism))
+            names.extend(node for node in every if node not in self.nodes)
+        return names
+
+    @property
+    def registered(self) -> frozenset[str]:
+        """Names of the registered nodes."""
+        return frozenset(self.nodes)
+
+    @property
+    def running(self) -> tuple[str, ...]:
+        """Names of the nodes whose process has not ended, in a stable order."""
+        return self._named(ProcessState.RUNNING)
+
+    @property
+    def finished(self) -> tuple[str, ...]:
+        """Names of the nodes whose process has finished, in a stable order."""
+        return self._named(ProcessState.FINISHED)
+
+    @property
+    def failed(self) -> tuple[str, ...]:
+        """Names of the nodes whose process has failed in this attempt, in a stable order."""
+        return self._named(ProcessState.FAILED)
+
+    @property
+    def cluster(self) -> dict[str, tuple[str, ...]]:
+        """Hosts of every role in the order of the index; finished nodes included."""
+        hosts: dict[str, list[tuple[int, str]]] = {name: [] for name in self.roles}
+        for node in self.nodes.values():
+            hosts[node.role].append((node.index, node.host))
+        return {name: tuple(host for _, host in sorted(pairs)) for name, pairs in hosts.items()}
+
+    def is_decided(self) -> bool:
+        """Whether every node of every deciding role has finished."""
+        return self.is_gathered and all(
+            node.process is ProcessState.FINISHED
+            for node in self.nodes.values()
+            if self.roles[node.role].policy.decides_end
+        )
+
+    def with_node(self, name: str, facts: NodeFacts) -> Job:
+        """Return the job with the facts of one node replaced."""
+        return replace(self, nodes={**self.nodes, name: facts}, lost=self.lost - {name})
+
+    def without_node(self, name: str) -> Job:
+        """Return the job with one node gone from the registered ones."""
+        rest = {each: facts for each, facts in self.nodes.items() if each != name}
+        return replace(self, nodes=rest, lost=self.lost | {name})
+
+    def with_process(self, name: str, process: ProcessState) -> Job:
+        """Return the job with the process state of one node replaced."""
+        return self.with_node(name, replace(self.nodes[name], process=process))
+
+    def _named(self, process: ProcessState) -> tuple[str, ...]:
+        return tuple(name for name, node in self.nodes.items() if node.process is process)
