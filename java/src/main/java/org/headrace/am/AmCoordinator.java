@@ -1,0 +1,219 @@
+package org.headrace.am;
+
+import org.apache.flink.runtime.execution.SuppressRestartsException;
+import org.apache.flink.runtime.operators.coordination.CoordinationRequest;
+import org.apache.flink.runtime.operators.coordination.CoordinationRequestHandler;
+import org.apache.flink.runtime.operators.coordination.CoordinationResponse;
+import org.apache.flink.runtime.operators.coordination.OperatorCoordinator;
+import org.apache.flink.runtime.operators.coordination.OperatorEvent;
+import org.apache.flink.runtime.source.event.SourceEventWrapper;
+import org.apache.flink.shaded.jackson2.com.fasterxml.jackson.databind.node.ObjectNode;
+
+import org.headrace.plan.ClusterPlan;
+import org.headrace.process.Lines;
+import org.slf4j.Logger;
+import org.slf4j.LoggerFactory;
+
+import java.nio.ByteBuffer;
+import java.util.Map;
+import java.util.concurrent.CompletableFuture;
+import java.util.concurrent.Executors;
+import java.util.concurrent.ScheduledExecutorService;
+import java.util.concurrent.ScheduledFuture;
+import java.util.concurrent.TimeUnit;
+
+/**
+ * The part of the application master that lives in the JobManager: it keeps the latest status for
+ * clients, counts attempts over deployments, fails a job whose nodes do not gather in time, and ends the
+ * am's source when the ML cluster has ended.
+ *
+ * <p>Thread model: Flink calls it in the JobMaster's main thread, the gather timer in a thread of its
+ * own; all methods are synchronized and none blocks. An exception fails the job.
+ */
+final class AmCoordinator implements OperatorCoordinator, CoordinationRequestHandler {
+
+    private static final Logger LOG = LoggerFactory.getLogger(AmCoordinator.class);
+    private static final String GATHERING = "GATHERING";
+
+    private final Context context;
+    private final ClusterPlan cluster;
+    private final Map<String, Integer> parallelismByRole;
+
+    private ScheduledExecutorService timers;
+    private ScheduledFuture<?> gatherTimer;
+    private ObjectNode status;
+    private int lastAttempt;
+    private int deployment;
+    private boolean isDeployed;
+
+    AmCoordinator(Context context, ClusterPlan cluster, Map<String, Integer> parallelismByRole) {
+        this.context = context;
+        this.cluster = cluster;
+        this.parallelismByRole = parallelismByRole;
+        status = emptyStatus();
+    }
+
+    @Override
+    public synchronized void start() {
+        timers =
+                Executors.newSingleThreadScheduledExecutor(
+                        run -> {
+                            Thread thread = new Thread(run, "headrace " + cluster.jobName() + " gather timer");
+                            thread.setDaemon(true);
+                            return thread;
+                        });
+        startGatherTimer();
+    }
+
+    @Override
+    public synchronized void close() {
+        if (timers != null) {
+            timers.shutdownNow();
+            timers = null;
+        }
+    }
+
+    @Override
+    public synchronized void handleEventFromOperator(int subtask, int attemptNumber, OperatorEvent event) {
+        if (attemptNumber < deployment) {
+            LOG.info("Ignoring {} of the earlier deployment {}", event, attemptNumber);
+        } else if (event instanceof AmEvents.StatusChanged) {
+            onStatus(Lines.parse(((AmEvents.StatusChanged) event).status()));
+        } else if (event instanceof AmEvents.ClusterFinished) {
+            stopGatherTimer();
+            endSource(((AmEvents.ClusterFinished) event).sourceExecution(), attemptNumber);
+        } else {
+            throw new IllegalArgumentException("Unknown event " + event);
+        }
+    }
+
+    @Override
+    public synchronized CompletableFuture<CoordinationResponse> handleCoordinationRequest(
+            CoordinationRequest request) {
+        AmRequest question = (AmRequest) request;
+        switch (question.kind()) {
+            case STATUS:
+                return CompletableFuture.completedFuture(AmRequest.answer(status.toString()));
+            case FIRST_ATTEMPT:
+                lastAttempt = Math.max(lastAttempt, question.deployment()) + 1;
+                return CompletableFuture.completedFuture(AmRequest.answer(String.valueOf(lastAttempt)));
+            default:
+                throw new IllegalArgumentException("Unknown request " + question);
+        }
+    }
+
+    @Override
+    public synchronized void checkpointCoordinator(long checkpointId, CompletableFuture<byte[]> result) {
+        result.complete(ByteBuffer.allocate(Integer.BYTES).putInt(lastAttempt).array());
+    }
+
+    @Override
+    public synchronized void resetToCheckpoint(long checkpointId, byte[] state) {
+        if (state != null && state.length == Integer.BYTES) {
+            lastAttempt = Math.max(lastAttempt, ByteBuffer.wrap(state).getInt());
+        }
+        onRestart();
+    }
+
+    @Override
+    public synchronized void subtaskReset(int subtask, long checkpointId) {
+        onRestart();
+    }
+
+    @Override
+    public void executionAttemptFailed(int subtask, int attemptNumber, Throwable reason) {}
+
+    @Override
+    public synchronized void executionAttemptReady(int subtask, int attemptNumber, SubtaskGateway gateway) {
+        deployment = attemptNumber;
+        isDeployed = true;
+    }
+
+    @Override
+    public void notifyCheckpointComplete(long checkpointId) {}
+
+    private void onStatus(ObjectNode changed) {
+        status = changed;
+        lastAttempt = Math.max(lastAttempt, changed.path("attempt").asInt(0));
+        if (!GATHERING.equals(changed.path("state").asText(GATHERING))) {
+            stopGatherTimer();
+        }
+    }
+
+    /**
+     * A deployment that was never made does not renew the limit: a lack of slots makes Flink retry
+     * without end, and each retry is part of the same wait.
+     */
+    private void onRestart() {
+        status = emptyStatus();
+        if (isDeployed) {
+            isDeployed = false;
+            startGatherTimer();
+        }
+    }
+
+    private void startGatherTimer() {
+        stopGatherTimer();
+        if (timers != null) {
+            gatherTimer =
+                    timers.schedule(
+                            this::onGatherTimeout, cluster.timeouts().gather().toMillis(), TimeUnit.MILLISECONDS);
+        }
+    }
+
+    private void stopGatherTimer() {
+        if (gatherTimer != null) {
+            gatherTimer.cancel(false);
+            gatherTimer = null;
+        }
+    }
+
+    private synchronized void onGatherTimeout() {
+        if (gatherTimer == null || timers == null) {
+            return;
+        }
+        gatherTimer = null;
+        context.failJob(
+                new SuppressRestartsException(
+                        new GatherTimeoutException(
+                                cluster.name(),
+                                cluster.timeouts().gather(),
+                                parallelismByRole,
+                                describeRegistered(),
+                                cluster.offer())));
+    }
+
+    private String describeRegistered() {
+        if (!isDeployed) {
+            return "Flink has not deployed the job yet: it lacks task slots.";
+        }
+        int registered = status.path("registered").asInt(0);
+        int expected = parallelismByRole.values().stream().mapToInt(Integer::intValue).sum();
+        StringBuilder nodes = new StringBuilder();
+        status.path("nodes").fieldNames().forEachRemaining(each -> nodes.append(' ').append(each));
+        return String.format(
+                "Registered: %s of %s nodes%s.", registered, expected, nodes.length() == 0 ? "" : " (known:" + nodes + ")");
+    }
+
+    /**
+     * Source: {@code SourceCoordinator.start} puts itself into the store under the id of {@code
+     * SourceTransformation.setCoordinatorListeningID}; the store is shared by a job's coordinators.
+     */
+    private void endSource(String sourceExecution, int attemptNumber) {
+        SourceEventWrapper event = new SourceEventWrapper(new EndControlStream(sourceExecution));
+        Object source = context.getCoordinatorStore().get(AmStream.listeningId(cluster));
+        if (!(source instanceof OperatorCoordinator)) {
+            throw new IllegalStateException("The coordinator of the am's source is not in the store: " + source);
+        }
+        try {
+            ((OperatorCoordinator) source).handleEventFromOperator(0, attemptNumber, event);
+        } catch (Exception e) {
+            throw new IllegalStateException("The coordinator of the am's source took no event", e);
+        }
+    }
+
+    private static ObjectNode emptyStatus() {
+        ObjectNode empty = Lines.parse("{\"restarts\":0,\"registered\":0,\"expected\":null,\"reason\":null,\"nodes\":{}}");
+        return empty.put("state", GATHERING).put("attempt", 0);
+    }
+}

@@ -1,0 +1,36 @@
+package org.headrace.am;
+
+import org.apache.flink.runtime.operators.coordination.CoordinationRequest;
+import org.apache.flink.runtime.operators.coordination.CoordinationResponse;
+import org.apache.flink.streaming.api.operators.collect.CollectCoordinationResponse;
+
+import java.util.List;
+
+/**
+ * What can be asked of the am operator's coordinator.
+ *
+ * <p>The answer is a {@link CollectCoordinationResponse}, whose version field carries our text:
+ * Flink deserialises answers with the class loader of its own jars, which does not know ours.
+ *
+ * @param kind the question
+ * @param deployment number of the asking execution; 0 from a client
+ */
+public record AmRequest(Kind kind, int deployment) implements CoordinationRequest {
+
+    /** The questions. */
+    public enum Kind {
+        /** The latest status, as JSON. */
+        STATUS,
+        /** The number of the first attempt of a new deployment, as decimal text. */
+        FIRST_ATTEMPT
+    }
+
+    static CoordinationResponse answer(String text) {
+        return new CollectCoordinationResponse(text, 0, List.of());
+    }
+
+    /** The text of an answer. */
+    public static String text(CoordinationResponse answer) {
+        return ((CollectCoordinationResponse) answer).getVersion();
+    }
+}

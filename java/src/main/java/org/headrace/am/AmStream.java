@@ -1,0 +1,42 @@
+package org.headrace.am;
+
+import org.apache.flink.api.common.eventtime.WatermarkStrategy;
+import org.apache.flink.api.common.typeinfo.Types;
+import org.apache.flink.streaming.api.datastream.DataStream;
+import org.apache.flink.streaming.api.datastream.DataStreamSource;
+import org.apache.flink.streaming.api.datastream.SingleOutputStreamOperator;
+import org.apache.flink.streaming.api.environment.StreamExecutionEnvironment;
+import org.apache.flink.streaming.api.transformations.SourceTransformation;
+
+import org.headrace.plan.ClusterPlan;
+
+import java.util.Map;
+
+/** Builds the am's part of the job graph: source, operator, control stream. */
+public final class AmStream {
+
+    private AmStream() {}
+
+    /**
+     * Adds the am.
+     *
+     * @param parallelismByRole filled by the caller until the job is submitted
+     * @return the control stream, still to be broadcast
+     */
+    public static DataStream<String> add(
+            StreamExecutionEnvironment env, ClusterPlan cluster, byte[] payload, Map<String, Integer> parallelismByRole) {
+        String name = cluster.name() + " am";
+        DataStreamSource<String> source =
+                env.fromSource(new AmSource(), WatermarkStrategy.noWatermarks(), name + " source", Types.STRING);
+        SingleOutputStreamOperator<String> single = source.setParallelism(1).uid(cluster.uidPrefix() + "-am-source");
+        ((SourceTransformation<?, ?, ?>) single.getTransformation()).setCoordinatorListeningID(listeningId(cluster));
+        SingleOutputStreamOperator<String> am =
+                single.transform(name, Types.STRING, new AmOperatorFactory(cluster, payload, parallelismByRole));
+        am.setParallelism(1).setMaxParallelism(1);
+        return am.uid(cluster.amUid());
+    }
+
+    static String listeningId(ClusterPlan cluster) {
+        return "headrace " + cluster.uidPrefix() + " am source";
+    }
+}

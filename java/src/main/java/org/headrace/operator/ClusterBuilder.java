@@ -1,0 +1,119 @@
+package org.headrace.operator;
+
+import org.apache.flink.configuration.Configuration;
+import org.apache.flink.core.execution.JobClient;
+import org.apache.flink.python.util.PythonConfigUtil;
+import org.apache.flink.runtime.operators.coordination.CoordinationRequestGateway;
+import org.apache.flink.streaming.api.datastream.DataStream;
+import org.apache.flink.streaming.api.datastream.SingleOutputStreamOperator;
+import org.apache.flink.streaming.api.environment.StreamExecutionEnvironment;
+import org.apache.flink.table.api.Table;
+import org.apache.flink.table.api.bridge.java.StreamTableEnvironment;
+import org.apache.flink.table.data.RowData;
+import org.apache.flink.table.runtime.typeutils.InternalTypeInfo;
+import org.apache.flink.table.types.logical.RowType;
+
+import org.headrace.am.AmRequest;
+import org.headrace.am.AmStream;
+import org.headrace.plan.ClusterPlan;
+import org.headrace.plan.RolePlan;
+
+import java.util.LinkedHashMap;
+import java.util.Map;
+import java.util.concurrent.TimeUnit;
+
+/**
+ * Adds one ML cluster to a job graph. The Python plan calls it through py4j.
+ *
+ * <p>Thread model: the plan's thread; nothing here runs in the cluster. {@link #status} blocks for a
+ * bounded time, nothing else blocks.
+ */
+public final class ClusterBuilder {
+
+    private static final long STATUS_TIMEOUT_S = 10;
+
+    private final ClusterPlan cluster;
+    private final DataStream<String> control;
+    private final Map<String, Integer> parallelismByRole = new LinkedHashMap<>();
+
+    /**
+     * Adds the am.
+     *
+     * @param clusterJson {@code name, job_name, uid_prefix, am_spec, timeouts, max_master_restarts,
+     *     offer, python_path}
+     * @param amPayload cloudpickle payload of the master
+     */
+    public ClusterBuilder(StreamExecutionEnvironment env, String clusterJson, byte[] amPayload) {
+        cluster = ClusterPlan.parse(clusterJson, pythonConfig(env));
+        control = AmStream.add(env, cluster, amPayload, parallelismByRole).broadcast();
+    }
+
+    /**
+     * Adds a role.
+     *
+     * @param roleJson {@code role, parallelism, spec, exchange}
+     * @param payload cloudpickle payload of the node
+     * @param input rows for the role; null makes it a source role
+     * @param inputType type of the rows; null without input
+     * @param outputType type of the rows that its processes emit; null if they emit none
+     * @return its rows; an empty stream of rows without columns if it emits none
+     */
+    public DataStream<RowData> addRole(
+            String roleJson, byte[] payload, DataStream<RowData> input, RowType inputType, RowType outputType) {
+        RolePlan role = RolePlan.parse(roleJson, payload, inputType, outputType);
+        parallelismByRole.put(role.role(), role.parallelism());
+        String name = cluster.name() + " " + role.role();
+        InternalTypeInfo<RowData> type = typeInfo(outputType);
+        if (input != null) {
+            throw new UnsupportedOperationException("A role with input");
+        }
+        return named(control.transform(name, type, new SourceRoleOperatorFactory(cluster, role)), cluster, role);
+    }
+
+    /**
+     * The table as a stream of Flink's internal rows.
+     *
+     * @throws org.apache.flink.table.api.TableException if the table is not append-only
+     */
+    public static DataStream<RowData> toRowData(StreamTableEnvironment tableEnvironment, Table table) {
+        return Tables.toRowData(tableEnvironment, table);
+    }
+
+    /** A stream of Flink's internal rows, as {@link #addRole} returns it, as a table. */
+    public static Table fromRowData(
+            StreamTableEnvironment tableEnvironment, DataStream<RowData> stream, RowType type) {
+        return tableEnvironment.fromDataStream(stream);
+    }
+
+    /** The columns of a table; time attributes become plain timestamps. */
+    public static RowType rowType(Table table) {
+        return Tables.rowType(table);
+    }
+
+    /**
+     * The latest status of a running cluster as JSON: docs/lifecycle.md, section 4. Blocks at most 10 s.
+     *
+     * @param amUid the cluster's {@code uid_prefix} and "-am"
+     * @throws Exception if the job is not running or does not answer
+     */
+    public static String status(JobClient client, String amUid) throws Exception {
+        AmRequest question = new AmRequest(AmRequest.Kind.STATUS, 0);
+        return AmRequest.text(
+                ((CoordinationRequestGateway) client)
+                        .sendCoordinationRequest(amUid, question)
+                        .get(STATUS_TIMEOUT_S, TimeUnit.SECONDS));
+    }
+
+    private static Configuration pythonConfig(StreamExecutionEnvironment env) {
+        return PythonConfigUtil.extractPythonConfiguration(env.getConfiguration());
+    }
+
+    private static InternalTypeInfo<RowData> typeInfo(RowType outputType) {
+        return InternalTypeInfo.of(outputType == null ? RowType.of() : outputType);
+    }
+
+    private static DataStream<RowData> named(
+            SingleOutputStreamOperator<RowData> operator, ClusterPlan cluster, RolePlan role) {
+        return operator.setParallelism(role.parallelism()).uid(cluster.uidPrefix() + "-" + role.role());
+    }
+}

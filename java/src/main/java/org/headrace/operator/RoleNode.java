@@ -1,0 +1,199 @@
+package org.headrace.operator;
+
+import org.apache.flink.metrics.Gauge;
+import org.apache.flink.metrics.MetricGroup;
+import org.apache.flink.runtime.execution.Environment;
+import org.apache.flink.shaded.jackson2.com.fasterxml.jackson.databind.JsonNode;
+import org.apache.flink.shaded.jackson2.com.fasterxml.jackson.databind.node.ObjectNode;
+import org.apache.flink.streaming.api.operators.StreamingRuntimeContext;
+
+import org.headrace.plan.ClusterPlan;
+import org.headrace.plan.RolePlan;
+import org.headrace.process.ChildExit;
+import org.headrace.process.ChildHome;
+import org.headrace.process.ChildProcess;
+import org.headrace.process.Lines;
+import org.headrace.process.MailboxWait;
+import org.headrace.process.PythonProcessException;
+import org.headrace.process.WorkDir;
+
+import java.io.IOException;
+import java.nio.file.Path;
+import java.util.Locale;
+import java.util.Map;
+import java.util.concurrent.ConcurrentHashMap;
+
+/**
+ * The node process of one role subtask, seen from its operator.
+ *
+ * <p>Thread model: task thread only; what the node says comes as mails. A failure that the node
+ * reports, and its end without having been told to stop, are thrown from such a mail and fail the task.
+ */
+final class RoleNode implements AutoCloseable {
+
+    /** How the algorithm process ended. */
+    enum Outcome {
+        FINISHED,
+        FAILED,
+        STOPPED
+    }
+
+    /** Told when an algorithm process has ended, on the task thread. */
+    interface ProcessListener {
+
+        /**
+         * The process of one attempt has ended.
+         *
+         * @param failure the full text of its failure; null without one
+         * @param isRestartable whether a restart may mend the failure
+         */
+        void onProcessEnded(Outcome outcome, String failure, boolean isRestartable) throws Exception;
+    }
+
+    private final ClusterPlan cluster;
+    private final MailboxWait wait;
+    private final MetricGroup metrics;
+    private final ProcessListener listener;
+    private final ChildHome home;
+    private final Map<String, Double> reported = new ConcurrentHashMap<>();
+    private ChildProcess child;
+    private long group;
+    private boolean isGone;
+
+    RoleNode(
+            ClusterPlan cluster,
+            RolePlan role,
+            Environment environment,
+            StreamingRuntimeContext context,
+            MailboxWait wait,
+            MetricGroup metrics,
+            ProcessListener listener)
+            throws IOException {
+        this.cluster = cluster;
+        this.wait = wait;
+        this.metrics = metrics;
+        this.listener = listener;
+        home = new ChildHome(cluster, role.role(), role.specJson(), role.payload(), environment, context);
+    }
+
+    /** Role and index, for example "worker-0". */
+    String label() {
+        return home.label();
+    }
+
+    WorkDir workDir() {
+        return home.workDir();
+    }
+
+    /**
+     * Starts the node in the background.
+     *
+     * @param queueSocket where the algorithm process finds its queue; null without rows
+     * @param hasMaster false for a chained role, whose process starts at once
+     */
+    void start(Path queueSocket, boolean hasMaster) {
+        ObjectNode line = home.startLine().put("queue_socket", queueSocket == null ? null : queueSocket.toString());
+        if (!hasMaster) {
+            line.putNull("master");
+        }
+        child =
+                home.start(
+                        cluster.nodeModule(),
+                        line,
+                        new ChildProcess.Listener() {
+                            @Override
+                            public void onLine(ObjectNode said) {
+                                wait.post(() -> onNodeLine(said), "headrace node line");
+                            }
+
+                            @Override
+                            public void onExit(ChildExit exit) {
+                                wait.post(() -> onNodeExit(exit), "headrace node exit");
+                            }
+                        });
+    }
+
+    /** Passes a record of the control stream on. Records after {@link #requestStop} are dropped. */
+    void onControl(String record) {
+        if (!child.isStopRequested()) {
+            child.send(Lines.parse(record));
+        }
+    }
+
+    /** Asks the node to end its process and itself. Idempotent. */
+    void requestStop(String reason) {
+        if (child != null) {
+            child.requestStop(reason);
+        }
+    }
+
+    /** Whether the node process has ended. */
+    boolean isGone() {
+        return child == null || isGone;
+    }
+
+    @Override
+    public void close() {
+        home.close();
+    }
+
+    private void onNodeLine(ObjectNode line) throws Exception {
+        String type = Lines.requireText(line, "type");
+        switch (type) {
+            case "process_started":
+                group = line.path("pid").longValue();
+                child.addGroup(group);
+                break;
+            case "process_ended":
+                child.removeGroup(group);
+                onProcessEnded(line);
+                break;
+            case "report":
+                onReport(line.path("values"));
+                break;
+            case "fail":
+                throw PythonProcessException.of(
+                        Lines.requireText(line, "message"), line.path("is_restartable").asBoolean(true));
+            default:
+                throw new IllegalStateException("Node " + label() + " sent a line of unknown type '" + type + "'");
+        }
+    }
+
+    private void onProcessEnded(ObjectNode line) throws Exception {
+        String outcome = Lines.requireText(line, "outcome");
+        JsonNode failure = line.path("failure");
+        String message = failure.isObject() ? failureText(failure) : null;
+        listener.onProcessEnded(
+                Outcome.valueOf(outcome.toUpperCase(Locale.ROOT)),
+                message,
+                failure.path("is_restartable").asBoolean(true));
+    }
+
+    private String failureText(JsonNode failure) {
+        StringBuilder text = new StringBuilder(label()).append(": ").append(failure.path("message").asText());
+        if (failure.path("traceback").isTextual()) {
+            text.append('\n').append(failure.path("traceback").textValue());
+        } else {
+            for (JsonNode each : failure.path("last_lines")) {
+                text.append("\n  ").append(each.asText());
+            }
+        }
+        return text.toString();
+    }
+
+    private void onReport(JsonNode values) {
+        for (Map.Entry<String, JsonNode> each : values.properties()) {
+            String name = each.getKey();
+            if (reported.put(name, each.getValue().asDouble(Double.NaN)) == null) {
+                metrics.<Double, Gauge<Double>>gauge(name, () -> reported.get(name));
+            }
+        }
+    }
+
+    private void onNodeExit(ChildExit exit) throws PythonProcessException {
+        isGone = true;
+        if (!child.isStopRequested()) {
+            throw new PythonProcessException(exit.describe("The node process of " + label()));
+        }
+    }
+}

@@ -1,0 +1,62 @@
+package org.headrace.plan;
+
+import org.apache.flink.shaded.jackson2.com.fasterxml.jackson.databind.JsonNode;
+import org.apache.flink.shaded.jackson2.com.fasterxml.jackson.databind.node.ObjectNode;
+import org.apache.flink.table.types.logical.RowType;
+
+import org.headrace.process.Lines;
+
+import java.io.Serializable;
+
+/**
+ * One role of a cluster.
+ *
+ * @param role its name
+ * @param parallelism planned number of subtasks; the runtime may have fewer
+ * @param specJson what the node reads; opaque here
+ * @param payload the cloudpickle payload; opaque here
+ * @param exchange size and pace of the memory queue
+ * @param inputType type of its input rows; null without input
+ * @param outputType type of its output rows; null without output
+ */
+public record RolePlan(
+        String role,
+        int parallelism,
+        String specJson,
+        byte[] payload,
+        ExchangeSettings exchange,
+        RowType inputType,
+        RowType outputType)
+        implements Serializable {
+
+    /**
+     * {@code ExchangeConfig} of the Python side.
+     *
+     * @param batchRows most rows in one batch
+     * @param slots batches that fit into one direction
+     * @param slotBytes bytes of one batch
+     * @param lingerMs how long a batch may wait for more rows
+     * @param maxRowBytes a row over this is an error
+     */
+    public record ExchangeSettings(int batchRows, int slots, int slotBytes, int lingerMs, int maxRowBytes)
+            implements Serializable {}
+
+    /** Reads the role's JSON. */
+    public static RolePlan parse(String json, byte[] payload, RowType inputType, RowType outputType) {
+        ObjectNode plan = Lines.parse(json);
+        JsonNode exchange = plan.path("exchange");
+        return new RolePlan(
+                Lines.requireText(plan, "role"),
+                Lines.requireInt(plan, "parallelism"),
+                plan.path("spec").toString(),
+                payload.clone(),
+                new ExchangeSettings(
+                        exchange.path("batch_rows").asInt(4096),
+                        exchange.path("slots").asInt(8),
+                        exchange.path("slot_bytes").asInt(2 * 1024 * 1024),
+                        exchange.path("linger_ms").asInt(10),
+                        exchange.path("max_row_bytes").asInt(1024 * 1024 * 1024)),
+                inputType,
+                outputType);
+    }
+}

@@ -1,0 +1,2 @@
+/** What the plan ships to the operators. */
+package org.headrace.plan;

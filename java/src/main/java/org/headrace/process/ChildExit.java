@@ -1,0 +1,55 @@
+package org.headrace.process;
+
+import java.util.List;
+import java.util.OptionalInt;
+
+/**
+ * How a child ended.
+ *
+ * @param exitCode its exit code; empty if it never started
+ * @param lastLines the last lines that it wrote to stderr, oldest first
+ * @param cause why it could not be started; null otherwise
+ */
+public record ChildExit(OptionalInt exitCode, List<String> lastLines, Throwable cause) {
+
+    private static final int SIGNAL_BASE = 128;
+
+    /**
+     * The failure text.
+     *
+     * @param what the child, for example "The node process of worker-0"
+     */
+    public String describe(String what) {
+        StringBuilder text = new StringBuilder(what);
+        if (exitCode.isEmpty()) {
+            text.append(" could not be started");
+            for (Throwable each = cause; each != null; each = each.getCause()) {
+                text.append(": ").append(each.getMessage() == null ? each.toString() : each.getMessage());
+            }
+        } else if (exitCode.getAsInt() > SIGNAL_BASE) {
+            text.append(" was ended by signal ").append(signalName(exitCode.getAsInt() - SIGNAL_BASE));
+        } else {
+            text.append(" ended unexpectedly with exit code ").append(exitCode.getAsInt());
+        }
+        text.append('.');
+        if (!lastLines.isEmpty()) {
+            text.append(" Its last output:\n  ").append(String.join("\n  ", lastLines));
+        }
+        return text.toString();
+    }
+
+    private static String signalName(int number) {
+        switch (number) {
+            case 6:
+                return "SIGABRT";
+            case 9:
+                return "SIGKILL";
+            case 11:
+                return "SIGSEGV";
+            case 15:
+                return "SIGTERM";
+            default:
+                return String.valueOf(number);
+        }
+    }
+}

@@ -1,0 +1,126 @@
+package org.headrace.process;
+
+import org.apache.flink.runtime.execution.Environment;
+import org.apache.flink.shaded.jackson2.com.fasterxml.jackson.databind.node.ObjectNode;
+import org.apache.flink.streaming.api.operators.StreamingRuntimeContext;
+
+import org.headrace.plan.ClusterPlan;
+
+import java.io.IOException;
+import java.nio.charset.StandardCharsets;
+import java.nio.file.Path;
+import java.time.Duration;
+
+/**
+ * What one subtask gives its child: a work directory with the plan's files, the Python environment
+ * and the fields of the start line. Owns the child. Task thread only.
+ */
+public final class ChildHome implements AutoCloseable {
+
+    private final ClusterPlan cluster;
+    private final String label;
+    private final WorkDir workDir;
+    private final PythonEnvironment python;
+    private final ObjectNode startLine;
+    private final Duration stopGrace;
+    private ChildProcess child;
+
+    /**
+     * Makes the work directory and writes the plan's files into it.
+     *
+     * @param role name of the role; the child's label is role and subtask index
+     */
+    public ChildHome(
+            ClusterPlan cluster,
+            String role,
+            String specJson,
+            byte[] payload,
+            Environment environment,
+            StreamingRuntimeContext context)
+            throws IOException {
+        int index = context.getTaskInfo().getIndexOfThisSubtask();
+        String[] tmpDirs = environment.getTaskManagerInfo().getTmpDirectories();
+        this.cluster = cluster;
+        label = role + "-" + index;
+        stopGrace = cluster.timeouts().stopGrace();
+        python =
+                new PythonEnvironment(
+                        cluster.pythonConfig(),
+                        context.getDistributedCache(),
+                        tmpDirs,
+                        environment.getJobID(),
+                        cluster.pythonPath());
+        workDir = new WorkDir(tmpDirs);
+        try {
+            Path spec = workDir.write("spec.json", specJson.getBytes(StandardCharsets.UTF_8));
+            Path payloadFile = workDir.write("payload.pkl", payload);
+            startLine =
+                    Lines.ofType("start")
+                            .put("job_id", environment.getJobID().toString())
+                            .put("job_name", cluster.jobName())
+                            .put("role", role)
+                            .put("index", index)
+                            .put("parallelism", context.getTaskInfo().getNumberOfParallelSubtasks())
+                            .put("host", host(environment))
+                            .put("work_dir", workDir.path().toString())
+                            .put("spec_path", spec.toString())
+                            .put("payload_path", payloadFile.toString())
+                            .put("deployment", context.getTaskInfo().getAttemptNumber());
+        } catch (IOException | RuntimeException e) {
+            workDir.close();
+            throw e;
+        }
+    }
+
+    /** Flink's embedded cluster has no address: all its processes are on this machine. */
+    private static String host(Environment environment) {
+        String address = environment.getTaskManagerInfo().getTaskManagerExternalAddress();
+        return address == null || address.isEmpty() ? "localhost" : address;
+    }
+
+    /** Role and index, for example "worker-0". */
+    public String label() {
+        return label;
+    }
+
+    public WorkDir workDir() {
+        return workDir;
+    }
+
+    /** A fresh copy of the start line, for the caller to complete. */
+    public ObjectNode startLine() {
+        return startLine.deepCopy();
+    }
+
+    /** Starts a child in the background; an earlier one is closed first. */
+    public ChildProcess start(String module, ObjectNode firstLine, ChildProcess.Listener listener) {
+        if (child != null) {
+            child.close();
+        }
+        child =
+                new ChildProcess(
+                        label,
+                        "headrace " + cluster.jobName() + " " + label,
+                        () -> python.command(module, workDir.path()),
+                        listener,
+                        stopGrace);
+        child.start(firstLine);
+        return child;
+    }
+
+    /** Ends the child and removes the directory. Bounded; idempotent. */
+    @Override
+    public void close() {
+        try {
+            if (child != null) {
+                child.close();
+            }
+        } finally {
+            try {
+                python.close();
+            } finally {
+                workDir.close();
+            }
+        }
+    }
+}

@@ -1,0 +1,142 @@
+package org.headrace.process;
+
+import org.apache.flink.api.common.JobID;
+import org.apache.flink.api.common.cache.DistributedCache;
+import org.apache.flink.configuration.Configuration;
+import org.apache.flink.python.env.PythonDependencyInfo;
+import org.apache.flink.python.env.process.ProcessPythonEnvironmentManager;
+
+import org.slf4j.Logger;
+import org.slf4j.LoggerFactory;
+
+import java.io.File;
+import java.nio.file.Path;
+import java.util.ArrayList;
+import java.util.List;
+import java.util.Map;
+
+/**
+ * Interpreter and environment variables from PyFlink's dependency settings (files, archives,
+ * requirements, interpreter), by Flink's own environment manager. The manager shares one copy of
+ * the files per job and JVM and counts its users.
+ *
+ * <p>Thread model: {@link #command} may run pip and block for minutes; it is called on a child's own
+ * thread. {@link #close} is called on the task thread and waits for a bounded time only.
+ */
+public final class PythonEnvironment implements AutoCloseable {
+
+    private static final Logger LOG = LoggerFactory.getLogger(PythonEnvironment.class);
+    private static final String PYTHON_PATH = "PYTHONPATH";
+    private static final long RELEASE_WAIT_MS = 3_000;
+
+    private final Configuration pythonConfig;
+    private final DistributedCache files;
+    private final String[] tmpDirs;
+    private final JobID jobId;
+    private final List<String> extraPythonPath;
+
+    private final Object lock = new Object();
+    private ProcessPythonEnvironmentManager manager;
+    private boolean isClosed;
+
+    /**
+     * Describes an environment; nothing is unpacked yet.
+     *
+     * @param pythonConfig what {@code PythonConfigUtil.extractPythonConfiguration} gave
+     * @param extraPythonPath entries appended to PYTHONPATH
+     */
+    public PythonEnvironment(
+            Configuration pythonConfig,
+            DistributedCache files,
+            String[] tmpDirs,
+            JobID jobId,
+            List<String> extraPythonPath) {
+        this.pythonConfig = pythonConfig;
+        this.files = files;
+        this.tmpDirs = tmpDirs.clone();
+        this.jobId = jobId;
+        this.extraPythonPath = List.copyOf(extraPythonPath);
+    }
+
+    /**
+     * Prepares the environment if need be and returns the command {@code python -m module}. Blocks,
+     * for as long as pip takes; can be interrupted.
+     *
+     * @param workDir working directory, unless PyFlink's archives ask for their own
+     * @throws Exception if the environment cannot be made; carries pip's output
+     */
+    public ProcessBuilder command(String module, Path workDir) throws Exception {
+        Map<String, String> variables = openManager().getPythonEnv();
+        String archives = variables.get("_PYTHON_WORKING_DIR");
+        String interpreter = variables.getOrDefault("python", "python");
+        if (archives != null && new File(archives, interpreter).exists()) {
+            interpreter = new File(archives, interpreter).getAbsolutePath();
+        }
+        ProcessBuilder builder = new ProcessBuilder(interpreter, "-m", module);
+        builder.directory(archives == null ? workDir.toFile() : new File(archives));
+        builder.environment().putAll(variables);
+        List<String> path = new ArrayList<>();
+        String inherited = variables.get(PYTHON_PATH);
+        if (inherited != null && !inherited.isEmpty()) {
+            path.add(inherited);
+        }
+        path.addAll(extraPythonPath);
+        if (!path.isEmpty()) {
+            builder.environment().put(PYTHON_PATH, String.join(File.pathSeparator, path));
+        }
+        return builder;
+    }
+
+    private ProcessPythonEnvironmentManager openManager() throws Exception {
+        synchronized (lock) {
+            if (manager != null) {
+                return manager;
+            }
+        }
+        ProcessPythonEnvironmentManager opened =
+                new ProcessPythonEnvironmentManager(
+                        PythonDependencyInfo.create(pythonConfig, files), tmpDirs, System.getenv(), jobId);
+        opened.open();
+        synchronized (lock) {
+            if (!isClosed) {
+                manager = opened;
+                return opened;
+            }
+        }
+        opened.close();
+        throw new InterruptedException("The operator was closed while its Python environment was made.");
+    }
+
+    /**
+     * Gives the environment back; the last user of a job in this JVM removes its files. The manager's
+     * lock is held while any job of this JVM runs pip, hence the thread: this waits 3 s at most.
+     */
+    @Override
+    public void close() {
+        ProcessPythonEnvironmentManager opened;
+        synchronized (lock) {
+            isClosed = true;
+            opened = manager;
+            manager = null;
+        }
+        if (opened == null) {
+            return;
+        }
+        Thread releaser = new Thread(() -> release(opened), "headrace release python environment");
+        releaser.setDaemon(true);
+        releaser.start();
+        try {
+            releaser.join(RELEASE_WAIT_MS);
+        } catch (InterruptedException e) {
+            Thread.currentThread().interrupt();
+        }
+    }
+
+    private static void release(ProcessPythonEnvironmentManager opened) {
+        try {
+            opened.close();
+        } catch (Exception e) {
+            LOG.warn("Could not release the Python environment", e);
+        }
+    }
+}
