@@ -1,0 +1,72 @@
+"""What an algorithm process is told at its start."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from headrace._environ import PROCESS_SPEC, environment_value
+from headrace.config import TimeoutConfig
+from headrace.errors import UsageError
+
+__all__ = ["ProcessSpec", "read_process_spec"]
+
+
+class ProcessSpec(msgspec.Struct, frozen=True, kw_only=True):
+    """The facts about one algorithm process; the file that HEADRACE_PROCESS_SPEC names.
+
+    Attributes:
+        job_name: Name of the job.
+        role: Name of the role, for example "worker".
+        index: Number within the role, from 0.
+        parallelism: Processes of this role at run time.
+        attempt: Number of the group's start, from 1.
+        cluster: Role to the hosts of its processes in the order of their index; empty without a
+            master.
+        host: Where this process runs, as peers can reach it.
+        queue_socket: Path of the memory queue's socket; None if the role has no input or
+            output.
+        work_dir: Directory of this process alone, and its working directory; the node
+            removes it when the process has ended.
+        payload_path: File with the entry function.
+        checkpoint_dir: Directory that all attempts share; None if the job has none.
+        options: JSON values from the plan.
+        timeouts: Limits on every wait.
+
+    Source: docs/lifecycle.md section 5.
+    """
+
+    job_name: str
+    role: str
+    index: int
+    parallelism: int
+    attempt: int
+    cluster: dict[str, tuple[str, ...]] = {}
+    host: str
+    queue_socket: str | None = None
+    work_dir: str
+    payload_path: str
+    checkpoint_dir: str | None = None
+    options: dict[str, Any] = {}
+    timeouts: TimeoutConfig = msgspec.field(default_factory=TimeoutConfig)
+
+    @property
+    def node(self) -> str:
+        """Name of the node, for example "worker-0"."""
+        return f"{self.role}-{self.index}"
+
+
+def read_process_spec() -> ProcessSpec:
+    """Return the facts about this process.
+
+    Raises:
+        UsageError: This process was not started by a node.
+        OSError: The file cannot be read.
+    """
+    path = environment_value(PROCESS_SPEC)
+    if path is None:
+        msg = f"{PROCESS_SPEC} is not set: this process was not started by a Headrace node."
+        raise UsageError(msg)
+    return msgspec.json.decode(Path(path).read_bytes(), type=ProcessSpec)

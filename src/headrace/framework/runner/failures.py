@@ -1,0 +1,68 @@
+"""Turns what an entry function raised into a failure."""
+
+from __future__ import annotations
+
+import traceback
+from pathlib import Path
+from types import TracebackType
+
+import headrace
+from headrace.errors import ConfigError, PlanError, UsageError
+from headrace.framework.failure import Failure
+
+__all__ = ["exit_code_of", "failure_of"]
+
+_OURS = str(Path(headrace.__file__).parent)
+_HOPELESS = (ImportError, SyntaxError, ConfigError, PlanError, UsageError)
+_TEXT_CHARACTERS = 65_536
+
+
+def failure_of(error: BaseException) -> Failure | None:
+    """Return the failure that `error` is, or None if it is an exit with success.
+
+    Errors that no other start can mend (import, syntax, configuration) are not restartable. The
+    traceback begins with the first frame that is not ours.
+    """
+    if isinstance(error, SystemExit) and exit_code_of(error) == 0:
+        return None
+    text = "".join(traceback.format_exception(type(error), error, _theirs(error.__traceback__)))
+    return Failure(
+        kind="user_code",
+        message=_summary(error),
+        traceback=_shortened(text),
+        exit_code=exit_code_of(error),
+        is_restartable=not isinstance(error, _HOPELESS),
+    )
+
+
+def exit_code_of(error: BaseException) -> int:
+    """Return the exit code that Python would end with."""
+    if not isinstance(error, SystemExit):
+        return 1
+    if error.code is None:
+        return 0
+    return error.code & 0xFF if isinstance(error.code, int) else 1
+
+
+def _summary(error: BaseException) -> str:
+    if isinstance(error, SystemExit):
+        return f"sys.exit({error.code!r}) was called"
+    lines = traceback.format_exception_only(type(error), error)
+    return _shortened(lines[-1].strip().partition("\n")[0], limit=1000)
+
+
+def _theirs(trace: TracebackType | None) -> TracebackType | None:
+    """Return the traceback without our leading frames; all of it if every frame is ours."""
+    rest = trace
+    while rest is not None:
+        if not rest.tb_frame.f_code.co_filename.startswith(_OURS):
+            return rest
+        rest = rest.tb_next
+    return trace
+
+
+def _shortened(text: str, limit: int = _TEXT_CHARACTERS) -> str:
+    if len(text) <= limit:
+        return text
+    half = limit // 2
+    return f"{text[:half]}\n... {len(text) - limit} characters left out ...\n{text[-half:]}"

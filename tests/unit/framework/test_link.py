@@ -1,0 +1,162 @@
+"""The line from an algorithm process to its node, against a socket that plays the node."""
+
+from __future__ import annotations
+
+import os
+import socket
+import threading
+from collections.abc import Iterator
+
+import pytest
+
+from headrace.errors import HeadraceError, UsageError, WaitTimeoutError
+from headrace.framework.failure import Failure
+from headrace.framework.link import ProcessLink
+from headrace.framework.link_lines import (
+    ErrorLine,
+    FailedLine,
+    FromNode,
+    FromProcess,
+    LookupLine,
+    PublishLine,
+    ReportLine,
+    StopJobLine,
+    ValueLine,
+    decode_from_process,
+    encode_line,
+)
+
+
+class FakeNode:
+    """The node's end of the link; every read is bounded."""
+
+    def __init__(self, end: socket.socket) -> None:
+        self._end = end
+        self._end.settimeout(5)
+        self._lines = end.makefile("rb")
+
+    def read(self) -> FromProcess:
+        return decode_from_process(self._lines.readline())
+
+    def rest(self) -> list[FromProcess]:
+        return [decode_from_process(line) for line in self._lines]
+
+    def answer(self, line: FromNode) -> None:
+        self._end.sendall(encode_line(line))
+
+    def close(self) -> None:
+        self._lines.close()
+        self._end.close()
+
+
+@pytest.fixture
+def ends() -> Iterator[tuple[ProcessLink, FakeNode]]:
+    ours, theirs = socket.socketpair()
+    link, node = ProcessLink(ours), FakeNode(theirs)
+    yield link, node
+    link.close()
+    node.close()
+
+
+def test_every_message_arrives_as_it_was_given(ends: tuple[ProcessLink, FakeNode]) -> None:
+    link, node = ends
+    failure = Failure(kind="user_code", message='"ä"\n', is_restartable=False)
+    link.publish("address", "host:1")
+    link.stop_job("enough")
+    link.failed(failure)
+    assert [node.read() for _ in range(3)] == [
+        PublishLine(key="address", value="host:1"),
+        StopJobLine(reason="enough"),
+        FailedLine(failure=failure),
+    ]
+
+
+def test_of_many_reports_the_latest_always_leaves(ends: tuple[ProcessLink, FakeNode]) -> None:
+    link, node = ends
+    for step in range(1000):
+        link.report({"loss": 1.0 / (step + 1)}, step, 2 * step)
+    link.close()
+    lines = node.rest()
+    assert len(lines) < 100
+    assert lines[-1] == ReportLine(values={"loss": 0.001}, rows_in=999, rows_out=1998)
+
+
+def test_a_report_that_was_held_back_leaves_before_the_next_message(
+    ends: tuple[ProcessLink, FakeNode],
+) -> None:
+    link, node = ends
+    link.report({"step": 1.0})
+    link.report({"step": 2.0})
+    link.stop_job("enough")
+    assert [node.read() for _ in range(3)] == [
+        ReportLine(values={"step": 1.0}),
+        ReportLine(values={"step": 2.0}),
+        StopJobLine(reason="enough"),
+    ]
+
+
+def test_lookups_of_several_threads_get_their_own_answers(
+    ends: tuple[ProcessLink, FakeNode],
+) -> None:
+    link, node = ends
+    found: dict[str, str] = {}
+
+    def look(key: str) -> None:
+        found[key] = link.lookup(key, 5.0)
+
+    threads = [threading.Thread(target=look, args=(f"key-{i}",)) for i in range(8)]
+    for thread in threads:
+        thread.start()
+    asked = [node.read() for _ in threads]
+    for line in reversed(asked):
+        assert isinstance(line, LookupLine)
+        node.answer(ValueLine(id=line.id, value=line.key.upper()))
+    for thread in threads:
+        thread.join(5)
+    assert found == {f"key-{i}": f"KEY-{i}" for i in range(8)}
+
+
+def test_a_lookup_that_times_out_names_key_and_setting(
+    ends: tuple[ProcessLink, FakeNode],
+) -> None:
+    link, node = ends
+    node.answer(ErrorLine(id=1, message="late", is_timeout=True))
+    with pytest.raises(WaitTimeoutError, match=r"'peer'.*`timeouts.collective_timeout_s`"):
+        link.lookup("peer", 0.01, setting="timeouts.collective_timeout_s")
+
+
+def test_a_lookup_that_cannot_work_says_why(ends: tuple[ProcessLink, FakeNode]) -> None:
+    link, node = ends
+    node.answer(ErrorLine(id=1, message="no master"))
+    with pytest.raises(HeadraceError, match="no master"):
+        link.lookup("peer", 5.0)
+
+
+def test_the_end_of_the_node_ends_every_wait(ends: tuple[ProcessLink, FakeNode]) -> None:
+    link, node = ends
+    node.close()
+    with pytest.raises(HeadraceError, match="node of this process has ended"):
+        link.lookup("peer", 5.0)
+
+
+def test_a_fork_may_not_use_the_link_of_its_parent(ends: tuple[ProcessLink, FakeNode]) -> None:
+    link, _ = ends
+    pid = os.fork()
+    if pid == 0:
+        try:
+            link.publish("key", "value")
+        except UsageError:
+            os._exit(7)
+        os._exit(0)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 7
+
+
+def test_closing_twice_is_harmless(ends: tuple[ProcessLink, FakeNode]) -> None:
+    link, _ = ends
+    link.close()
+    link.close()
+
+
+def test_a_process_that_no_node_started_has_no_link() -> None:
+    with pytest.raises(UsageError, match="HEADRACE_LINK_FD is not set"):
+        ProcessLink.from_environment()
