@@ -151,7 +151,7 @@ class RoleConfig:
             raise ConfigError(msg)
 
 
-def _require_between(name: str, value: int, least: int, most: int) -> None:
+def _require_between(name: str, value: Any, least: int, most: int) -> None:
     if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
         nearest = min(max(value, least), most) if isinstance(value, int | float) else least
         msg = (

@@ -7,7 +7,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from headrace.operator.plan import RolePlan, am_payload, master_spec, node_spec, role_payload
 from pyflink.datastream import DataStream, StreamExecutionEnvironment
 from pyflink.java_gateway import get_gateway
 from pyflink.table import StatementSet, StreamTableEnvironment, Table
@@ -18,6 +17,13 @@ from headrace.operator.environment import open_environment
 from headrace.operator.failure import cause_text
 from headrace.operator.handle import JobHandle
 from headrace.operator.offer import slot_offer
+from headrace.operator.plan import (
+    am_payload,
+    am_spec,
+    node_spec,
+    role_payload,
+    temporary_checkpoint_dir,
+)
 from headrace.operator.schema import OutputSchema, to_java_row_type
 
 __all__ = ["Cluster"]
@@ -61,11 +67,13 @@ class Cluster:
         self._flink = open_environment(environment)
         self._returns_streams = isinstance(environment, StreamExecutionEnvironment)
         self._name = name
+        if checkpoint_dir is None and self._flink.is_embedded:
+            checkpoint_dir = temporary_checkpoint_dir(name)
         self._checkpoint_dir = None if checkpoint_dir is None else Path(checkpoint_dir)
         self._uid_prefix = f"headrace-{name}"
         self._am: AMConfig | None = None
         self._j_builder: Any = None
-        self._roles: dict[str, RolePlan] = {}
+        self._has_input_by_role: dict[str, bool] = {}
         self._is_submitted = False
 
     @property
@@ -91,7 +99,7 @@ class Cluster:
             "name": self._name,
             "job_name": self._name,
             "uid_prefix": self._uid_prefix,
-            "am_spec": {},
+            "am_spec": am_spec(self._name, am),
             "timeouts": asdict(am.timeouts),
             "max_master_restarts": am.max_master_restarts,
             "offer": slot_offer(self._flink),
@@ -134,15 +142,14 @@ class Cluster:
                 f"add_role({name!r}) before add_am_role(): an ML cluster needs its master first"
             )
             raise PlanError(msg)
-        if name in self._roles or name == "am":
+        if name in self._has_input_by_role or name == "am":
             msg = f"role {name!r} is there already; each name once, 'am' is the master's"
             raise PlanError(msg)
-        role = RolePlan(name=name, config=config, has_input=input is not None)
-        payload = role_payload(role)
+        payload = role_payload(name, config)
         document = {
             "role": name,
             "parallelism": config.parallelism,
-            "spec": node_spec(role, self._am, checkpoint_dir=self._checkpoint_dir),
+            "spec": node_spec(config, self._am.timeouts, self._checkpoint_dir),
             "exchange": asdict(config.exchange),
         }
         j_output = None if output is None else to_java_row_type(output)
@@ -150,7 +157,7 @@ class Cluster:
         j_stream = self._call_builder(
             name, "addRole", json.dumps(document), payload, j_input, j_input_type, j_output
         )
-        self._roles[name] = role
+        self._has_input_by_role[name] = input is not None
         return None if output is None else self._output(j_stream, j_output)
 
     def submit(self, statements: StatementSet | None = None) -> JobHandle:
@@ -167,14 +174,12 @@ class Cluster:
             PlanError: No role was added, or the cluster was submitted already.
         """
         self._require_not_submitted()
-        if self._am is None or not self._roles:
+        if self._am is None or not self._has_input_by_role:
             msg = (
                 f"cluster {self._name!r} has no roles; call add_am_role() and add_role() first"
             )
             raise PlanError(msg)
         self._set_restart_strategy()
-        spec = master_spec(self._name, self._am, list(self._roles.values()))
-        self._j_builder.setAmSpec(json.dumps(spec))
         if statements is not None:
             statements.attach_as_datastream()
         client = self._flink.env.execute_async(self._name)
@@ -224,7 +229,7 @@ class Cluster:
     def _set_restart_strategy(self) -> None:
         """Flink's default backs off to minutes; keep what the user has set."""
         assert self._am is not None
-        is_batch_mode = not any(role.has_input for role in self._roles.values())
+        is_batch_mode = not any(self._has_input_by_role.values())
         if is_batch_mode or self._flink.option("execution.checkpointing.interval") is not None:
             self._flink.set_default("restart-strategy.type", "fixed-delay")
             self._flink.set_default(

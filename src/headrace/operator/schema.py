@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeAlias
 
 from pyflink.table import DataTypes
 from pyflink.table.types import DataType, RowType, _to_java_data_type
@@ -12,7 +12,7 @@ from headrace.errors import PlanError
 
 __all__ = ["OutputSchema", "to_java_row_type"]
 
-OutputSchema = Mapping[str, DataType] | DataType
+OutputSchema: TypeAlias = Mapping[str, DataType] | DataType
 """Columns that a role emits: `{"id": DataTypes.BIGINT(), ...}` or a `DataTypes.ROW([...])`."""
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 __all__ = ["JobStatus", "NodeStatus"]
@@ -77,6 +77,6 @@ class JobStatus:
         return sum(values) / len(values) if values else None
 
 
-def _known(cls: type, raw: Mapping[str, Any]) -> dict[str, Any]:
-    names = cls.__dataclass_fields__
+def _known(cls: type[JobStatus | NodeStatus], raw: Mapping[str, Any]) -> dict[str, Any]:
+    names = {each.name for each in fields(cls)}
     return {key: value for key, value in raw.items() if key in names and value is not None}

@@ -1,0 +1,117 @@
+"""From settings to what the operators carry: JSON for their Python children, and payloads.
+
+Nothing here talks to Flink; everything is checked before a job is submitted.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import uuid
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from headrace.config import AMConfig, RoleConfig, TimeoutConfig
+from headrace.errors import PlanError
+from headrace.framework import MasterSpec, NodeSpec, dump_payload
+from headrace.framework.machine import Machine, shipped_machine, validate
+from headrace.framework.runner import Runner
+from headrace.role import RoleEntry
+
+__all__ = ["am_payload", "am_spec", "node_spec", "role_payload", "temporary_checkpoint_dir"]
+
+
+def am_spec(job_name: str, am: AMConfig) -> dict[str, Any]:
+    """Return the master's spec as JSON values; the am operator adds the planned roles."""
+    machine = am.state_machine
+    spec = MasterSpec(
+        job_name=job_name,
+        machine=machine if isinstance(machine, str) else None,
+        roles={},
+        max_restarts=am.max_restarts,
+        timeouts=am.timeouts,
+    )
+    return _json_values(spec)
+
+
+def am_payload(am: AMConfig) -> bytes:
+    """Return the master's payload: the user's own state machine, if there is one.
+
+    Raises:
+        PlanError: The machine is unknown, unsound, of a wrong type, or does not pickle.
+    """
+    machine = am.state_machine
+    if isinstance(machine, str):
+        shipped_machine(machine)
+        return dump_payload()
+    if not isinstance(machine, Machine):
+        msg = (
+            f"am.state_machine={machine!r} must be the name of a shipped machine or a "
+            "headrace.framework.machine.Machine"
+        )
+        raise PlanError(msg)
+    validate(machine)
+    return dump_payload(machine=machine)
+
+
+def node_spec(
+    config: RoleConfig, timeouts: TimeoutConfig, checkpoint_dir: Path | None
+) -> dict[str, Any]:
+    """Return the spec of a role's nodes as JSON values.
+
+    Raises:
+        PlanError: An option is no JSON value.
+    """
+    options = {"process_start_timeout_s": timeouts.process_start_timeout_s, **config.options}
+    spec = NodeSpec(
+        runner=config.runner if isinstance(config.runner, str) else None,
+        script=config.entry if isinstance(config.entry, str) else None,
+        args=config.args,
+        environment=dict(config.environment),
+        checkpoint_dir=None if checkpoint_dir is None else str(checkpoint_dir),
+        options=options,
+        timeouts=timeouts,
+    )
+    try:
+        return _json_values(spec)
+    except TypeError as exc:
+        msg = f"role.options={dict(config.options)!r} must hold JSON values only: {exc}"
+        raise PlanError(msg) from exc
+
+
+def role_payload(name: str, config: RoleConfig) -> bytes:
+    """Return a role's payload: its entry function and, if it has one, its own runner class.
+
+    Raises:
+        PlanError: The runner is unknown, or a part does not pickle; names the role.
+    """
+    runner: type[Runner] | None = None
+    if isinstance(config.runner, type) and issubclass(config.runner, Runner):
+        runner = config.runner
+    elif config.runner not in ("function", "script"):
+        msg = (
+            f"role {name!r}: runner={config.runner!r} must be 'function', 'script' or a "
+            "subclass of headrace.framework.Runner"
+        )
+        raise PlanError(msg)
+    entry: object = None
+    if not isinstance(config.entry, str):
+        entry = config.entry
+        if not isinstance(entry, RoleEntry):
+            entry = RoleEntry(config.entry)
+    try:
+        return dump_payload(entry=entry, runner=runner)
+    except PlanError as exc:
+        msg = f"role {name!r}: {exc}"
+        raise PlanError(msg) from exc
+
+
+def temporary_checkpoint_dir(job_name: str) -> Path:
+    """Return a path for one job's checkpoints on this machine; the first writer creates it."""
+    return Path(tempfile.gettempdir()) / "headrace" / f"{job_name}-{uuid.uuid4().hex[:12]}"
+
+
+def _json_values(spec: MasterSpec | NodeSpec) -> dict[str, Any]:
+    values: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(spec))
+    return values
