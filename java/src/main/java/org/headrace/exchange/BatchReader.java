@@ -56,16 +56,15 @@ public final class BatchReader {
     /**
      * Starts on the message in the first {@code messageBytes} of {@code memory}.
      *
-     * @throws MalformedMessageException if it is not a record batch of the schema with that many rows
+     * @throws MalformedMessageException if it is not a record batch of the schema
      */
-    public void open(MemorySegment memory, int messageBytes, long expectedRows) {
+    public void open(MemorySegment memory, int messageBytes) {
         MessageMetadata metadata =
                 MessageMetadata.parse(memory, messageBytes, nodeCount, bufferCount);
         MessageMetadata.require(
-                metadata.rows == expectedRows && expectedRows <= Integer.MAX_VALUE - 8,
-                "%s rows, not %s as announced",
-                metadata.rows,
-                expectedRows);
+                metadata.rows >= 0 && metadata.rows <= Integer.MAX_VALUE - 8,
+                "%s rows",
+                metadata.rows);
         rows = (int) metadata.rows;
         ColumnReader.Message message = new ColumnReader.Message(memory, metadata);
         for (ColumnReader column : columns) {

@@ -119,6 +119,11 @@ public final class BatchWriter {
         return rows >= rowCapacity;
     }
 
+    /** Bytes in the buffers of the last finished batch, without gaps. */
+    public long payloadBytes() {
+        return metadata.payloadBytes();
+    }
+
     /** Completes the message and returns its bytes; the batch must hold at least one row. */
     public int finish() {
         metadata.clear();

@@ -136,6 +136,7 @@ final class MessageMetadata {
         private int nodesUsed;
         private int buffersUsed;
         private long bodyEnd;
+        private long payloadBytes;
 
         Builder(int nodeCount, int bufferCount) {
             nodes = new long[2 * nodeCount];
@@ -150,6 +151,10 @@ final class MessageMetadata {
             return bodyAt;
         }
 
+        long payloadBytes() {
+            return payloadBytes;
+        }
+
         int bufferCount() {
             return buffers.length / 2;
         }
@@ -158,6 +163,7 @@ final class MessageMetadata {
             nodesUsed = 0;
             buffersUsed = 0;
             bodyEnd = bodyAt;
+            payloadBytes = 0;
         }
 
         void node(long length, long nullCount) {
@@ -169,6 +175,7 @@ final class MessageMetadata {
         void buffer(long offset, long length) {
             buffers[buffersUsed++] = offset - bodyAt;
             buffers[buffersUsed++] = length;
+            payloadBytes += length;
             bodyEnd = Math.max(bodyEnd, offset + length);
         }
 

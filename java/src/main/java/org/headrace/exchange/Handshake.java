@@ -1,0 +1,80 @@
+package org.headrace.exchange;
+
+import org.apache.flink.shaded.jackson2.com.fasterxml.jackson.databind.JsonNode;
+import org.apache.flink.shaded.jackson2.com.fasterxml.jackson.databind.ObjectMapper;
+import org.apache.flink.shaded.jackson2.com.fasterxml.jackson.databind.node.ObjectNode;
+import org.apache.flink.table.types.logical.RowType;
+
+import java.io.IOException;
+
+/** HELLO and OPEN: what the two sides tell each other first; docs/exchange.md section 3. */
+final class Handshake {
+
+    static final int VERSION = 1;
+
+    private static final ObjectMapper JSON = new ObjectMapper();
+
+    private final ExchangeSettings settings;
+    private final byte[] inputSchema;
+    private final byte[] outputSchema;
+    private boolean isAnswered;
+    private int attempt;
+    private long pid;
+
+    Handshake(ExchangeSettings settings, RowType inputType, RowType outputType) {
+        this.settings = settings;
+        inputSchema = inputType == null ? null : ArrowSchemas.toIpcBytes(inputType);
+        outputSchema = outputType == null ? null : ArrowSchemas.toIpcBytes(outputType);
+    }
+
+    /** A new connection starts over. */
+    void reset() {
+        isAnswered = false;
+    }
+
+    /** Checks the HELLO and returns the OPEN for it; null segment: no such direction. */
+    Frame answer(Frame hello, Segment input, Segment output) {
+        MessageMetadata.require(
+                hello.value() == VERSION, "protocol version %s, not %s", hello.value(), VERSION);
+        MessageMetadata.require(!isAnswered, "HELLO twice");
+        try {
+            JsonNode who = JSON.readTree(hello.payload());
+            attempt = who.path("attempt").asInt();
+            pid = who.path("pid").asLong();
+            ObjectNode open = JSON.createObjectNode();
+            open.set("input", direction(input, inputSchema));
+            open.set("output", direction(output, outputSchema));
+            isAnswered = true;
+            return Frame.text(FrameType.OPEN, VERSION, JSON.writeValueAsString(open));
+        } catch (IOException e) {
+            throw new MalformedMessageException("HELLO without valid JSON", e);
+        }
+    }
+
+    private ObjectNode direction(Segment segment, byte[] schema) {
+        if (segment == null) {
+            return null;
+        }
+        ObjectNode direction = JSON.createObjectNode();
+        direction.put("path", segment.path().toString());
+        direction.put("slots", segment.slots());
+        direction.put("slot_bytes", segment.slotBytes());
+        direction.put("schema", schema); // Jackson writes bytes as base64
+        direction.put("batch_rows", settings.batchRows());
+        direction.put("max_row_bytes", settings.maxRowBytes());
+        return direction;
+    }
+
+    void requireAnswered() {
+        MessageMetadata.require(isAnswered, "MAPPED before HELLO");
+        isAnswered = false;
+    }
+
+    int attempt() {
+        return attempt;
+    }
+
+    long pid() {
+        return pid;
+    }
+}

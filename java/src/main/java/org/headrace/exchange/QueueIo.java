@@ -1,0 +1,195 @@
+package org.headrace.exchange;
+
+import org.slf4j.Logger;
+import org.slf4j.LoggerFactory;
+
+import java.io.IOException;
+import java.net.StandardProtocolFamily;
+import java.net.UnixDomainSocketAddress;
+import java.nio.channels.CancelledKeyException;
+import java.nio.channels.SelectionKey;
+import java.nio.channels.Selector;
+import java.nio.channels.ServerSocketChannel;
+import java.nio.channels.SocketChannel;
+import java.nio.file.Files;
+import java.nio.file.Path;
+import java.util.concurrent.RejectedExecutionException;
+import java.util.concurrent.atomic.AtomicInteger;
+
+/**
+ * The IO thread of one memory queue: accepts the process, reads its frames, writes what got stuck.
+ *
+ * <p>One connection at a time: another one is closed at once while the first lives. Events carry the
+ * number of their connection, from 1, so that the task thread can fence late ones.
+ *
+ * <p>Frames that the task thread has not handled yet are bounded: over the limit the socket is not
+ * read, so a process that floods is held back.
+ *
+ * <p>Thread model: {@link #run} is the IO thread and never blocks but in select; {@link #close} on the
+ * task thread, bounded by {@link #CLOSE_TIMEOUT_MS}.
+ */
+final class QueueIo implements AutoCloseable {
+
+    /** What happens on the connection; called on the IO thread, must not block. */
+    interface Events {
+
+        void onAccepted(int connection, FrameChannel channel);
+
+        void onFrame(int connection, Frame frame);
+
+        void onLost(int connection, Throwable cause);
+
+        /** The IO thread itself failed and has ended. */
+        void onBroken(Throwable cause);
+    }
+
+    static final long CLOSE_TIMEOUT_MS = 5_000;
+
+    private static final Logger LOG = LoggerFactory.getLogger(QueueIo.class);
+    private static final int MAX_UNHANDLED_FRAMES = 4_096;
+
+    private final Path socketPath;
+    private final Events events;
+    private final Selector selector;
+    private final ServerSocketChannel server;
+    private final Thread thread;
+    private final AtomicInteger unhandledFrames = new AtomicInteger();
+    private volatile boolean isClosed;
+
+    private SelectionKey serverKey;
+    private int connection;
+    private FrameChannel channel;
+    private SelectionKey channelKey;
+
+    private QueueIo(Path socketPath, String name, Events events) throws IOException {
+        this.socketPath = socketPath;
+        this.events = events;
+        selector = Selector.open();
+        server = ServerSocketChannel.open(StandardProtocolFamily.UNIX);
+        thread = new Thread(this::run, "headrace-io " + name);
+        thread.setDaemon(true);
+    }
+
+    /** Binds the socket and starts the thread. */
+    static QueueIo open(Path socketPath, String name, Events events) {
+        QueueIo io = null;
+        try {
+            io = new QueueIo(socketPath, name, events);
+            io.server.bind(UnixDomainSocketAddress.of(socketPath));
+            io.server.configureBlocking(false);
+            io.serverKey = io.server.register(io.selector, SelectionKey.OP_ACCEPT);
+            io.thread.start();
+            return io;
+        } catch (IOException e) {
+            if (io != null) {
+                io.closeChannels();
+            }
+            throw new ExchangeException("Cannot listen on the socket " + socketPath, e);
+        }
+    }
+
+    /** Tells that the task thread has handled a frame. */
+    void frameHandled() {
+        if (unhandledFrames.decrementAndGet() == MAX_UNHANDLED_FRAMES / 2) {
+            selector.wakeup();
+        }
+    }
+
+    private void run() {
+        try {
+            while (!isClosed) {
+                selector.select();
+                boolean isAcceptable = selector.selectedKeys().contains(serverKey);
+                selector.selectedKeys().clear();
+                if (isAcceptable) {
+                    accept();
+                }
+                if (channel != null) {
+                    serveChannel();
+                }
+            }
+        } catch (RejectedExecutionException e) {
+            LOG.debug("The task takes no more mails; the queue's IO thread ends.", e);
+        } catch (Throwable e) { // whatever it is, the task must learn of it
+            if (!isClosed) {
+                events.onBroken(e);
+            }
+        } finally {
+            closeChannels();
+        }
+    }
+
+    private void accept() throws IOException {
+        SocketChannel socket = server.accept();
+        if (socket == null) {
+            return;
+        }
+        if (channel != null) {
+            LOG.warn("A second process connected to {}; its connection is closed.", socketPath);
+            socket.close();
+            return;
+        }
+        socket.configureBlocking(false);
+        connection++;
+        channel = new FrameChannel(socket, selector::wakeup);
+        channelKey = socket.register(selector, SelectionKey.OP_READ);
+        events.onAccepted(connection, channel);
+    }
+
+    private void serveChannel() {
+        try {
+            channel.flush();
+            while (unhandledFrames.get() < MAX_UNHANDLED_FRAMES) {
+                Frame frame = channel.receive();
+                if (frame == null) {
+                    break;
+                }
+                unhandledFrames.incrementAndGet();
+                events.onFrame(connection, frame);
+            }
+            int read = unhandledFrames.get() < MAX_UNHANDLED_FRAMES ? SelectionKey.OP_READ : 0;
+            channelKey.interestOps(read | (channel.wantsToWrite() ? SelectionKey.OP_WRITE : 0));
+        } catch (IOException | CancelledKeyException | MalformedMessageException e) {
+            closeQuietly(channel);
+            channel = null;
+            events.onLost(connection, e);
+        }
+    }
+
+    /** Closes socket and thread. Idempotent; waits at most {@link #CLOSE_TIMEOUT_MS}. */
+    @Override
+    public void close() {
+        isClosed = true;
+        selector.wakeup();
+        try {
+            thread.join(CLOSE_TIMEOUT_MS);
+        } catch (InterruptedException e) {
+            Thread.currentThread().interrupt(); // the thread ends by itself
+        }
+        if (thread.isAlive()) {
+            LOG.warn("{} has not ended within {} ms.", thread.getName(), CLOSE_TIMEOUT_MS);
+        }
+    }
+
+    private void closeChannels() {
+        closeQuietly(channel);
+        closeQuietly(server);
+        closeQuietly(selector);
+        try {
+            Files.deleteIfExists(socketPath);
+        } catch (IOException e) {
+            LOG.warn("Cannot remove {}", socketPath, e);
+        }
+    }
+
+    private static void closeQuietly(AutoCloseable closeable) {
+        if (closeable == null) {
+            return;
+        }
+        try {
+            closeable.close();
+        } catch (Exception e) {
+            LOG.debug("Closing {} failed", closeable, e);
+        }
+    }
+}
