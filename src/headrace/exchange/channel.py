@@ -1,0 +1,272 @@
+"""The memory queue, seen from the algorithm process."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import NoReturn
+
+import pyarrow as pa
+
+from headrace.errors import ProtocolError, UsageError
+from headrace.exchange.conform import conform
+from headrace.exchange.connection import FrameConnection
+from headrace.exchange.direction import InputDirection, OutputDirection
+from headrace.exchange.frames import (
+    PROTOCOL_VERSION,
+    BarrierAckFrame,
+    BarrierFrame,
+    BatchFrame,
+    CreditFrame,
+    EndFrame,
+    Frame,
+    HelloFrame,
+    MappedFrame,
+    OpenFrame,
+    OversizeCreditFrame,
+    OversizeFrame,
+    WatermarkFrame,
+)
+from headrace.exchange.items import Barrier, End, Item, Watermark
+
+__all__ = ["Channel"]
+
+_SETTING = "timeouts.process_start_timeout_s"
+_OTHER_PROCESS = (
+    "The memory queue was used in another process than the one that opened it, for example in "
+    "a DataLoader worker. Use num_workers=0: the rows come from shared memory already"
+)
+
+
+class Channel:
+    """One end of a memory queue; a `Feed`.
+
+    Thread model: one thread at a time, in the process that connected (a forked child gets a
+    `UsageError`). A wait releases the GIL and ends with the death of the other side. A `send`
+    that waits for room goes on reading frames, so two full directions cannot block each other.
+
+    Any error other than `DataError`, `RowTooLargeError` and `UsageError` leaves the channel
+    unusable: close it and end.
+    """
+
+    def __init__(
+        self,
+        connection: FrameConnection,
+        received: InputDirection | None,
+        sent: OutputDirection | None,
+    ) -> None:
+        """Wrap an open connection; use `connect`."""
+        self._connection = connection
+        self._input = received
+        self._output = sent
+        self._inbox: deque[BatchFrame | OversizeFrame | Watermark | Barrier | End] = deque()
+        self._is_input_ended = False
+        self._has_sent_end = False
+        self._pid = os.getpid()
+        self._use = threading.Lock()
+
+    @classmethod
+    def connect(cls, socket_path: str, *, attempt: int, connect_timeout_s: float) -> Channel:
+        """Connect to the operator and map its segments. Blocks for at most `connect_timeout_s`.
+
+        Args:
+            socket_path: Path of the operator's Unix socket.
+            attempt: Number of the group's start that this process belongs to.
+            connect_timeout_s: Longest wait for the whole greeting, in seconds.
+
+        Raises:
+            ExchangeError: Nobody listens, or a segment cannot be mapped.
+            WaitTimeoutError: The operator did not answer in time.
+            ProtocolError: It speaks another version, or what it offers makes no sense.
+        """
+        deadline = time.monotonic() + connect_timeout_s
+        connection = FrameConnection(socket_path, connect_timeout_s=connect_timeout_s)
+        try:
+            connection.queue(HelloFrame(attempt=attempt, pid=os.getpid()))
+            answer = connection.exchange_one(
+                deadline,
+                waited_for="the operator's answer on the memory queue",
+                setting=_SETTING,
+            )
+            offer = _require_open(answer)
+            received = None if offer.input is None else InputDirection(offer.input)
+            sent = None
+            if offer.output is not None:
+                sent = OutputDirection(offer.output, fallback_path=f"{socket_path}.oversize")
+            connection.queue(MappedFrame())
+            connection.try_flush()
+        except BaseException:
+            connection.close()
+            raise
+        return cls(connection, received, sent)
+
+    @property
+    def input_schema(self) -> pa.Schema | None:
+        """Columns that come in, without the hidden timestamp; None if nothing comes in."""
+        return None if self._input is None else self._input.schema
+
+    @property
+    def output_schema(self) -> pa.Schema | None:
+        """Columns that go out, without the hidden timestamp; None if nothing goes out."""
+        return None if self._output is None else self._output.schema
+
+    @property
+    def batch_rows(self) -> int:
+        """Most rows in one received batch."""
+        return 1 if self._input is None else self._input.batch_rows
+
+    def receive(self, *, timeout_s: float | None) -> Item | None:
+        """Take the next item; see `Feed.receive`. Batches lie in shared memory, uncopied."""
+        with self._in_use():
+            received = self._input
+            if received is None:
+                msg = "This role has no input: it gets no rows"
+                raise UsageError(msg)
+            deadline = None if timeout_s is None else time.monotonic() + timeout_s
+            if self._is_input_ended:
+                deadline = 0.0
+            self._give_back_slots(received)
+            while not self._inbox:
+                if not self._pump() and not self._connection.wait(deadline):
+                    return End() if self._is_input_ended else None
+            head = self._inbox.popleft()
+            if isinstance(head, BatchFrame):
+                return received.open_batch(head)
+            if isinstance(head, OversizeFrame):
+                batch = received.open_oversize(head)
+                self._send_frame(OversizeCreditFrame())
+                return batch
+            if isinstance(head, End):
+                self._is_input_ended = True
+            return head
+
+    def acknowledge(self, checkpoint_id: int) -> None:
+        """Say that what was before the barrier is done; see `Feed.acknowledge`."""
+        with self._in_use():
+            self._send_frame(BarrierAckFrame(checkpoint_id))
+
+    def send(self, batch: pa.RecordBatch, timestamps_ms: pa.Array | None = None) -> None:
+        """Send rows; see `Feed.send`. Waits for as long as the operator is behind and lives."""
+        with self._in_use():
+            sent = self._output
+            if sent is None:
+                msg = "This role has no output: give `add_role` an `output` schema to emit rows"
+                raise UsageError(msg)
+            self._require_not_ended()
+            if self._input is None:
+                self._pump()  # nobody calls `receive`, and a barrier may have come
+            rows = sent.with_timestamps(conform(batch, sent.schema), timestamps_ms)
+            for message, message_rows in sent.messages(rows):
+                if message.size <= sent.slot_bytes:
+                    while not sent.segment.has_free_slot:
+                        self._pump_or_wait()
+                    slot = sent.segment.write(message)
+                    self._send_frame(BatchFrame(slot, message.size, message_rows))
+                else:
+                    while sent.is_oversize_outstanding:
+                        self._pump_or_wait()
+                    self._send_frame(sent.write_oversize(message))
+
+    def send_watermark(self, timestamp_ms: int) -> None:
+        """Send a watermark; see `Feed.send_watermark`. Does nothing without an output."""
+        with self._in_use():
+            if self._output is not None:
+                self._require_not_ended()
+                self._send_frame(WatermarkFrame(timestamp_ms))
+
+    def send_end(self) -> None:
+        """Say that nothing more will be sent. Idempotent."""
+        with self._in_use():
+            if not self._has_sent_end:
+                self._send_frame(EndFrame())
+                self._has_sent_end = True
+
+    def close(self) -> None:
+        """Close the connection and let go of the segments. Idempotent.
+
+        Batches that were received stay valid. Without `send_end` before it, the operator takes
+        it for a failure.
+        """
+        self._connection.close()
+        self._inbox.clear()
+        self._output = None
+
+    def __reduce__(self) -> NoReturn:
+        raise UsageError(_OTHER_PROCESS)
+
+    @contextmanager
+    def _in_use(self) -> Iterator[None]:
+        if os.getpid() != self._pid:
+            raise UsageError(_OTHER_PROCESS)
+        if self._connection.is_closed:
+            msg = "The memory queue is closed"
+            raise UsageError(msg)
+        if not self._use.acquire(blocking=False):
+            msg = "The memory queue is used by two threads at the same time; use one"
+            raise UsageError(msg)
+        try:
+            yield
+        finally:
+            self._use.release()
+
+    def _require_not_ended(self) -> None:
+        if self._has_sent_end:
+            msg = "Nothing can be sent after the end of the output"
+            raise UsageError(msg)
+
+    def _give_back_slots(self, received: InputDirection) -> None:
+        for slot in received.segment.take_returned():
+            self._connection.queue(CreditFrame(slot))
+
+    def _send_frame(self, frame: Frame) -> None:
+        self._connection.queue(frame)
+        while not self._connection.try_flush():
+            self._pump_or_wait()
+
+    def _pump_or_wait(self) -> None:
+        if self._input is not None:
+            self._give_back_slots(self._input)
+        if not self._pump():
+            self._connection.wait(None)
+
+    def _pump(self) -> bool:
+        """Send what can be sent, take what is there; return whether anything was there."""
+        self._connection.try_flush()
+        frames = self._connection.try_read()
+        for frame in frames:
+            self._on_frame(frame)
+        return bool(frames)
+
+    def _on_frame(self, frame: Frame) -> None:
+        match frame:
+            case BatchFrame() | OversizeFrame() if self._input is not None:
+                self._inbox.append(frame)
+            case CreditFrame() if self._output is not None:
+                self._output.segment.give_back(frame.slot)
+            case OversizeCreditFrame() if self._output is not None:
+                self._output.is_oversize_outstanding = False
+            case WatermarkFrame() if self._input is not None:
+                if self._inbox and isinstance(self._inbox[-1], Watermark):
+                    self._inbox.pop()
+                self._inbox.append(Watermark(frame.timestamp_ms))
+            case BarrierFrame():
+                if self._input is None:  # nobody will ask for it; what came before it has left
+                    self._connection.queue(BarrierAckFrame(frame.checkpoint_id))
+                else:
+                    self._inbox.append(Barrier(frame.checkpoint_id))
+            case EndFrame() if self._input is not None:
+                self._inbox.append(End())
+            case _:
+                msg = f"The operator sent {frame}, which has no place here"
+                raise ProtocolError(msg)
+
+
+def _require_open(answer: Frame) -> OpenFrame:
+    if not isinstance(answer, OpenFrame) or answer.version != PROTOCOL_VERSION:
+        msg = f"The operator answered HELLO (version {PROTOCOL_VERSION}) with {answer}"
+        raise ProtocolError(msg)
+    return answer

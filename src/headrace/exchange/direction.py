@@ -1,0 +1,169 @@
+"""Rows to messages and back, for one direction of the queue."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pyarrow as pa
+
+from headrace.errors import DataError, ExchangeError, ProtocolError, RowTooLargeError
+from headrace.exchange.frames import BatchFrame, DirectionOffer, OversizeFrame
+from headrace.exchange.items import TIMESTAMP_COLUMN, Batch
+from headrace.exchange.segment import InputSegment, OutputSegment, map_oversize
+
+__all__ = ["InputDirection", "OutputDirection"]
+
+_LOG = logging.getLogger(__name__)
+_FILL = 0.95  # how full a slot is planned; a piece that does not fit is halved again
+
+
+class InputDirection:
+    """Reads the messages that the JVM has written."""
+
+    def __init__(self, offer: DirectionOffer) -> None:
+        self._wire_schema = _wire_schema(offer)
+        self._last = len(self._wire_schema) - 1
+        self.schema = self._wire_schema.remove(self._last)
+        self.batch_rows = offer.batch_rows
+        self.segment = InputSegment(offer)
+
+    def open_batch(self, frame: BatchFrame) -> Batch:
+        """Return the batch in the frame's slot, in place where the segment allows."""
+        return self._decode(self.segment.read(frame.slot, frame.message_bytes), frame.rows)
+
+    def open_oversize(self, frame: OversizeFrame) -> Batch:
+        """Return the row in the frame's file, in place; the file is gone afterwards."""
+        return self._decode(map_oversize(frame.path, frame.message_bytes), 1)
+
+    def _decode(self, message: pa.Buffer, rows: int) -> Batch:
+        try:
+            batch = pa.ipc.read_record_batch(message, self._wire_schema)
+            batch.validate()  # every buffer lies inside the message
+        except (pa.ArrowException, OSError, EOFError) as exc:
+            msg = (
+                f"A message of {message.size} bytes is not a record batch of the schema: {exc}"
+            )
+            raise ProtocolError(msg) from exc
+        if batch.num_rows != rows or not rows:
+            msg = f"A message holds {batch.num_rows} rows, its frame says {rows}"
+            raise ProtocolError(msg)
+        timestamps_ms = batch.column(self._last)
+        return Batch(
+            batch.remove_column(self._last),
+            None if timestamps_ms.null_count == rows else timestamps_ms,
+        )
+
+
+class OutputDirection:
+    """Writes messages for the JVM."""
+
+    def __init__(self, offer: DirectionOffer, *, fallback_path: str) -> None:
+        self._wire_schema = _wire_schema(offer)
+        self.schema = self._wire_schema.remove(len(self._wire_schema) - 1)
+        self.slot_bytes = offer.slot_bytes
+        self.segment = OutputSegment(offer)
+        self.is_oversize_outstanding = False
+        self._batch_rows = offer.batch_rows
+        self._max_row_bytes = offer.max_row_bytes
+        self._oversize_paths = (f"{offer.path}.oversize", fallback_path)
+
+    def with_timestamps(
+        self, batch: pa.RecordBatch, timestamps_ms: pa.Array | None
+    ) -> pa.RecordBatch:
+        """Return `batch` as it goes over the wire, with the hidden column.
+
+        Raises:
+            DataError: The timestamps are not one int64 per row.
+        """
+        if timestamps_ms is None:
+            timestamps_ms = pa.nulls(batch.num_rows, pa.int64())
+        elif not pa.types.is_int64(timestamps_ms.type) or len(timestamps_ms) != batch.num_rows:
+            msg = (
+                f"timestamps_ms holds {len(timestamps_ms)} values of {timestamps_ms.type}; "
+                f"{batch.num_rows} rows need as many int64"
+            )
+            raise DataError(msg)
+        return pa.RecordBatch.from_arrays(
+            [*batch.columns, timestamps_ms], schema=self._wire_schema
+        )
+
+    def messages(self, batch: pa.RecordBatch) -> Iterator[tuple[pa.Buffer, int]]:
+        """Cut `batch` into messages that fit a slot each, in order, with their numbers of rows.
+
+        Only a message of a single row may be larger than a slot.
+
+        Raises:
+            RowTooLargeError: That message is over `max_row_bytes`.
+        """
+        piece_rows = self._batch_rows
+        if batch.num_rows and batch.nbytes > self.slot_bytes * _FILL:
+            fitting_rows = int(batch.num_rows * self.slot_bytes * _FILL / batch.nbytes)
+            piece_rows = max(1, min(piece_rows, fitting_rows))
+        for start in range(0, batch.num_rows, piece_rows):
+            yield from self._fitting(batch.slice(start, piece_rows))
+
+    def _fitting(self, piece: pa.RecordBatch) -> Iterator[tuple[pa.Buffer, int]]:
+        message = piece.serialize()
+        rows = piece.num_rows
+        if message.size > self.slot_bytes and rows > 1:
+            yield from self._fitting(piece.slice(0, rows // 2))
+            yield from self._fitting(piece.slice(rows // 2))
+            return
+        if message.size > max(self.slot_bytes, self._max_row_bytes):
+            raise RowTooLargeError(row_bytes=message.size, limit_bytes=self._max_row_bytes)
+        yield message, rows
+
+    def write_oversize(self, message: pa.Buffer) -> OversizeFrame:
+        """Write `message` into a file of its own and return its frame.
+
+        Raises:
+            ExchangeError: Neither shared memory nor the temporary directory has room.
+        """
+        for path in self._oversize_paths:
+            try:
+                _write_file(path, message)
+            except OSError as exc:
+                Path(path).unlink(missing_ok=True)
+                if exc.errno not in (errno.ENOSPC, errno.EDQUOT, errno.ENOMEM):
+                    what = f"A row of {message.size} bytes cannot be written to {path}"
+                    msg = f"{what}: {exc.strerror}"
+                    raise ExchangeError(msg) from exc
+                _LOG.warning("no room for a row of %d bytes in %s", message.size, path)
+                continue
+            self.is_oversize_outstanding = True
+            return OversizeFrame(message.size, path)
+        msg = (
+            f"There is no room for a row of {message.size} bytes in "
+            f"{' or '.join(str(Path(path).parent) for path in self._oversize_paths)}"
+        )
+        raise ExchangeError(msg)
+
+
+def _wire_schema(offer: DirectionOffer) -> pa.Schema:
+    try:
+        schema = pa.ipc.read_schema(pa.py_buffer(offer.schema))
+    except (pa.ArrowException, OSError, EOFError) as exc:
+        msg = f"The schema of {offer.path} is not an Arrow IPC schema message: {exc}"
+        raise ProtocolError(msg) from exc
+    last = schema.field(len(schema) - 1) if len(schema) else None
+    if last is None or last.name != TIMESTAMP_COLUMN or last.type != pa.int64():
+        msg = (
+            f"The last column of {offer.path} is not {TIMESTAMP_COLUMN} (int64): {schema.names}"
+        )
+        raise ProtocolError(msg)
+    return schema
+
+
+def _write_file(path: str, message: pa.Buffer) -> None:
+    Path(path).unlink(missing_ok=True)  # of a predecessor that was killed
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    try:
+        rest = memoryview(message).cast("B")
+        while rest:
+            rest = rest[os.write(fd, rest) :]
+    finally:
+        os.close(fd)

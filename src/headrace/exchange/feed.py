@@ -1,0 +1,77 @@
+"""Where a role's rows come from and go to: the seam between the queue and what reads it."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import pyarrow as pa
+
+from headrace.exchange.items import Item
+
+__all__ = ["Feed"]
+
+
+class Feed(Protocol):
+    """Rows in and rows out, in stream order.
+
+    `headrace.exchange.Channel` is one (the memory queue); `headrace.exchange.MemoryFeed` is
+    another (a table, without Flink).
+
+    Thread model: one thread at a time, of the process that opened it.
+    """
+
+    @property
+    def input_schema(self) -> pa.Schema | None:
+        """Columns that come in, without the hidden timestamp; None if nothing comes in."""
+
+    @property
+    def output_schema(self) -> pa.Schema | None:
+        """Columns that go out, without the hidden timestamp; None if nothing goes out."""
+
+    @property
+    def batch_rows(self) -> int:
+        """Most rows in one received batch; a hint for whoever groups rows."""
+
+    def receive(self, *, timeout_s: float | None) -> Item | None:
+        """Take the next item in stream order.
+
+        After `End` only barriers may follow: then this never blocks, and returns a barrier that
+        has come, or `End` again.
+
+        Args:
+            timeout_s: Longest wait, in seconds; 0 does not wait, None waits for as long as the
+                other side lives.
+
+        Returns:
+            None if nothing came in time.
+
+        Raises:
+            PeerLostError: The other side is gone.
+            UsageError: The role has no input.
+        """
+
+    def acknowledge(self, checkpoint_id: int) -> None:
+        """Say that everything before the barrier `checkpoint_id` was handled and emitted."""
+
+    def send(self, batch: pa.RecordBatch, timestamps_ms: pa.Array | None = None) -> None:
+        """Send rows; waits while the other side is behind.
+
+        Args:
+            batch: Rows that can be made to fit `output_schema`.
+            timestamps_ms: int64, one per row, NULL for none; None if no row has one.
+
+        Raises:
+            DataError: The rows do not fit; nothing was sent.
+            RowTooLargeError: A row is over `exchange.max_row_bytes`.
+            PeerLostError: The other side is gone.
+            UsageError: The role has no output, or `send_end` was called.
+        """
+
+    def send_watermark(self, timestamp_ms: int) -> None:
+        """Say that no later row is older than `timestamp_ms`."""
+
+    def send_end(self) -> None:
+        """Say that nothing more will be sent. Idempotent."""
+
+    def close(self) -> None:
+        """Let go of everything. Idempotent. Batches that were received stay valid."""

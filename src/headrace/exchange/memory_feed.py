@@ -1,0 +1,146 @@
+"""A feed without Flink: rows from a table, or any items, and what was sent kept for a look."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Iterator
+
+import pyarrow as pa
+
+from headrace.errors import UsageError
+from headrace.exchange.conform import conform
+from headrace.exchange.items import Batch, End, Item, Watermark
+
+__all__ = ["MemoryFeed"]
+
+
+class MemoryFeed:
+    """A `Feed` over rows in memory; `headrace.testing` runs entry functions with it.
+
+    Thread model: one thread at a time. `receive` never waits: when the items are used up before
+    an `End`, it returns None at once, like a stream that is idle.
+
+    Attributes:
+        sent: Batches that were sent, made to fit the output schema, in order.
+        sent_timestamps_ms: Their timestamps.
+        watermarks_ms: Watermarks that were sent, each with the number of rows sent before it.
+        acknowledged: Ids of the barriers that were acknowledged, each with the number of rows
+            sent before it.
+        has_sent_end: Whether `send_end` was called.
+        is_closed: Whether `close` was called.
+    """
+
+    def __init__(
+        self,
+        items: Iterable[Item] = (),
+        *,
+        input_schema: pa.Schema | None = None,
+        output_schema: pa.Schema | None = None,
+        batch_rows: int = 4096,
+    ) -> None:
+        """Feed `items`, taken from the iterable when they are asked for."""
+        self._items: Iterator[Item] = iter(items)
+        self._inbox: deque[Item] = deque()
+        self._input_schema = input_schema
+        self._output_schema = output_schema
+        self._batch_rows = batch_rows
+        self._is_ended = False
+        self.sent: list[pa.RecordBatch] = []
+        self.sent_timestamps_ms: list[pa.Array | None] = []
+        self.sent_rows = 0
+        self.watermarks_ms: list[tuple[int, int]] = []
+        self.acknowledged: list[tuple[int, int]] = []
+        self.has_sent_end = False
+        self.is_closed = False
+
+    @classmethod
+    def of_table(
+        cls, table: pa.Table, *, batch_rows: int = 4096, output_schema: pa.Schema | None = None
+    ) -> MemoryFeed:
+        """Feed `table` in batches of at most `batch_rows`, the last watermark and the end."""
+        return cls(
+            _items_of(table, batch_rows),
+            input_schema=table.schema,
+            output_schema=output_schema,
+            batch_rows=batch_rows,
+        )
+
+    @property
+    def input_schema(self) -> pa.Schema | None:
+        """Columns that come in."""
+        return self._input_schema
+
+    @property
+    def output_schema(self) -> pa.Schema | None:
+        """Columns that go out."""
+        return self._output_schema
+
+    @property
+    def batch_rows(self) -> int:
+        """Most rows in one received batch."""
+        return self._batch_rows
+
+    @property
+    def output(self) -> pa.Table:
+        """Everything that was sent, as one table."""
+        if self._output_schema is None:
+            msg = "This feed has no output schema"
+            raise UsageError(msg)
+        return pa.Table.from_batches(self.sent, schema=self._output_schema)
+
+    def add(self, *items: Item) -> None:
+        """Feed `items` before those that are left of the iterable."""
+        self._inbox.extend(items)
+
+    def receive(self, *, timeout_s: float | None) -> Item | None:
+        """Take the next item, without waiting; see `Feed.receive`."""
+        if self._input_schema is None:
+            msg = "This role has no input: it gets no rows"
+            raise UsageError(msg)
+        item = self._inbox.popleft() if self._inbox else next(self._items, None)
+        self._is_ended = self._is_ended or isinstance(item, End)
+        if item is None and self._is_ended:
+            return End()
+        if item is None and timeout_s is None:
+            msg = "The items are used up without an End, and the wait has no limit"
+            raise UsageError(msg)
+        return item
+
+    def acknowledge(self, checkpoint_id: int) -> None:
+        """Note the acknowledgement."""
+        self.acknowledged.append((checkpoint_id, self.sent_rows))
+
+    def send(self, batch: pa.RecordBatch, timestamps_ms: pa.Array | None = None) -> None:
+        """Keep the rows; see `Feed.send`."""
+        if self._output_schema is None:
+            msg = "This role has no output: give an output schema to emit rows"
+            raise UsageError(msg)
+        if self.has_sent_end:
+            msg = "Nothing can be sent after the end of the output"
+            raise UsageError(msg)
+        self.sent.append(conform(batch, self._output_schema))
+        self.sent_timestamps_ms.append(timestamps_ms)
+        self.sent_rows += batch.num_rows
+
+    def send_watermark(self, timestamp_ms: int) -> None:
+        """Note the watermark."""
+        self.watermarks_ms.append((timestamp_ms, self.sent_rows))
+
+    def send_end(self) -> None:
+        """Note the end."""
+        self.has_sent_end = True
+
+    def close(self) -> None:
+        """Note the close."""
+        self.is_closed = True
+
+
+_MAX_WATERMARK_MS = (1 << 63) - 1
+
+
+def _items_of(table: pa.Table, batch_rows: int) -> Iterator[Item]:
+    for batch in table.to_batches(max_chunksize=batch_rows):
+        if batch.num_rows:
+            yield Batch(batch)
+    yield Watermark(_MAX_WATERMARK_MS)
+    yield End()

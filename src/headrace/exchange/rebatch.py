@@ -1,0 +1,72 @@
+"""Groups rows anew: batches of any size in, batches of a wanted size out."""
+
+from __future__ import annotations
+
+from collections import deque
+
+import pyarrow as pa
+
+__all__ = ["Rebatcher"]
+
+
+class Rebatcher:
+    """Keeps the order of rows and cuts them into batches of exactly `rows` rows.
+
+    Pure; not thread-safe. A batch that lies inside one incoming batch is a slice of it, without
+    a copy; one that straddles several is copied once.
+
+    Attributes:
+        rows: Rows of the next batch; may be changed between two calls.
+
+    Example:
+        >>> import pyarrow as pa
+        >>> rebatcher = Rebatcher(3)
+        >>> rebatcher.push(pa.record_batch({"x": [1, 2, 3, 4]}))
+        >>> rebatcher.take().to_pydict(), rebatcher.take(), rebatcher.flush().to_pydict()
+        ({'x': [1, 2, 3]}, None, {'x': [4]})
+    """
+
+    def __init__(self, rows: int) -> None:
+        self.rows = rows
+        self._held: deque[pa.RecordBatch] = deque()
+        self._held_rows = 0
+
+    @property
+    def held_rows(self) -> int:
+        """Rows that were pushed and not yet taken."""
+        return self._held_rows
+
+    def push(self, batch: pa.RecordBatch) -> None:
+        """Add rows at the end; every batch must have the same schema."""
+        if batch.num_rows:
+            self._held.append(batch)
+            self._held_rows += batch.num_rows
+
+    def take(self) -> pa.RecordBatch | None:
+        """Take the next `rows` rows, or None if fewer are held."""
+        return self._take(self.rows) if self._held_rows >= self.rows else None
+
+    def flush(self) -> pa.RecordBatch | None:
+        """Take what is held, but not more than `rows` rows, or None if nothing is."""
+        return self._take(min(self.rows, self._held_rows)) if self._held_rows else None
+
+    def _take(self, rows: int) -> pa.RecordBatch:
+        parts = []
+        wanted = rows
+        while wanted:
+            head = self._held.popleft()
+            if head.num_rows > wanted:
+                self._held.appendleft(head.slice(wanted))
+                head = head.slice(0, wanted)
+            parts.append(head)
+            wanted -= head.num_rows
+        self._held_rows -= rows
+        return parts[0] if len(parts) == 1 else _concatenated(parts)
+
+
+def _concatenated(parts: list[pa.RecordBatch]) -> pa.RecordBatch:
+    columns = [
+        pa.concat_arrays([part.column(index) for part in parts])
+        for index in range(parts[0].num_columns)
+    ]
+    return pa.RecordBatch.from_arrays(columns, schema=parts[0].schema)

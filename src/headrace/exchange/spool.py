@@ -1,0 +1,138 @@
+"""A local copy of a bounded input, for the passes after the first."""
+
+from __future__ import annotations
+
+import mmap
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pyarrow as pa
+
+from headrace.errors import ExchangeError
+from headrace.exchange.items import TIMESTAMP_COLUMN, Batch
+from headrace.exchange.rebatch import Rebatcher
+
+__all__ = ["Spool", "SpoolWriter"]
+
+_FILE_BATCH_ROWS = 16_384
+_MAP_NORESERVE = 0x4000  # Linux; `mmap.MAP_NORESERVE` exists from Python 3.13 on
+_NAME = "spool.arrow"
+_TIMESTAMP_FIELD = pa.field(TIMESTAMP_COLUMN, pa.int64())
+
+
+class SpoolWriter:
+    """Writes batches to an uncompressed Arrow IPC file; `finish` turns it into a `Spool`.
+
+    Thread model: one thread at a time. The caller ends it with `finish` or `close`; the
+    directory's owner removes what a killed process leaves.
+    """
+
+    def __init__(self, directory: Path, schema: pa.Schema, *, rows: int) -> None:
+        """Create the file; `rows` is the size of the batches that will be cut from it.
+
+        Raises:
+            ExchangeError: The file cannot be created.
+        """
+        self._path = directory / _NAME
+        self._schema = schema.append(_TIMESTAMP_FIELD)
+        # A multiple of what is cut from it later, so that later passes copy nothing.
+        self._rebatcher = Rebatcher(rows * max(1, _FILE_BATCH_ROWS // rows))
+        self._rows = 0
+        try:
+            self._file = pa.OSFile(str(self._path), "wb")
+        except OSError as exc:
+            raise self._failed(exc, "created") from exc
+        self._writer = pa.ipc.new_file(self._file, self._schema)
+
+    def write(self, batch: Batch) -> None:
+        """Append the rows of `batch`.
+
+        Raises:
+            ExchangeError: The disk is full, or fails.
+        """
+        timestamps_ms = batch.timestamps_ms
+        if timestamps_ms is None:
+            timestamps_ms = pa.nulls(batch.columns.num_rows, pa.int64())
+        self._rebatcher.push(batch.columns.append_column(_TIMESTAMP_FIELD, timestamps_ms))
+        self._rows += batch.columns.num_rows
+        while (full := self._rebatcher.take()) is not None:
+            self._write(full)
+
+    def finish(self) -> Spool:
+        """Complete the file, open it for reading and unlink it.
+
+        Raises:
+            ExchangeError: The disk is full, or fails.
+        """
+        rest = self._rebatcher.flush()
+        if rest is not None:
+            self._write(rest)
+        try:
+            self._writer.close()
+            self._file.close()
+            fd = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC)
+            self._path.unlink()
+        except OSError as exc:
+            raise self._failed(exc, "completed") from exc
+        return Spool(fd, rows=self._rows)
+
+    def close(self) -> None:
+        """Give up: close and remove the file. Idempotent, also after `finish`."""
+        self._file.close()
+        self._path.unlink(missing_ok=True)
+
+    def _write(self, batch: pa.RecordBatch) -> None:
+        try:
+            self._writer.write_batch(batch)
+        except OSError as exc:
+            raise self._failed(exc, "written") from exc
+
+    def _failed(self, exc: OSError, what: str) -> ExchangeError:
+        return ExchangeError(
+            f"The spool {self._path} of {self._rows} rows cannot be {what}: {exc}. Passes "
+            "after the first (epochs > 1) read the input from there: it must fit on the "
+            "TaskManager's disk (Flink's `io.tmp.dirs`), or the job must run with epochs=1."
+        )
+
+
+class Spool:
+    """Rows on a local disk, read through a memory map any number of times.
+
+    Thread model: one thread at a time. The file has no name any more; its room is free again
+    when the spool is closed and the last batch of it is gone.
+
+    Attributes:
+        rows: Number of rows.
+        size_bytes: Size of the file.
+    """
+
+    def __init__(self, fd: int, *, rows: int) -> None:
+        """Own the open file `fd`."""
+        self._fd = fd
+        self.rows = rows
+        self.size_bytes = os.fstat(fd).st_size
+
+    def read(self) -> Iterator[Batch]:
+        """Return a pass over all rows, in the order in which they were written.
+
+        Nothing is copied. Each pass maps the file anew and privately: who changes a batch in
+        place changes neither the file nor another pass.
+        """
+        flags = mmap.MAP_PRIVATE | _MAP_NORESERVE
+        memory = mmap.mmap(
+            self._fd, self.size_bytes, flags=flags, prot=mmap.PROT_READ | mmap.PROT_WRITE
+        )
+        reader = pa.ipc.open_file(pa.py_buffer(memory))
+        last = len(reader.schema) - 1
+        for index in range(reader.num_record_batches):
+            batch = reader.get_batch(index)
+            timestamps_ms = batch.column(last)
+            has_timestamps = timestamps_ms.null_count < batch.num_rows
+            yield Batch(batch.remove_column(last), timestamps_ms if has_timestamps else None)
+
+    def close(self) -> None:
+        """Close the file. Idempotent; batches that were read stay valid."""
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1

@@ -1,0 +1,313 @@
+"""What an entry function gets: its role, its rows, and what it may say."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import pyarrow as pa
+
+from headrace.errors import ConfigError, DataError, UsageError, WaitTimeoutError
+from headrace.exchange import Feed
+from headrace.role.arrays import NullRule, to_numpy
+from headrace.role.checkpoints import latest_entry, new_entry
+from headrace.role.emission import to_batches, to_timestamps_ms
+from headrace.role.link import RoleLink
+from headrace.role.reader import BatchReader, EpochEnded, Idle, InputEnded, ReadyBatch
+from headrace.role.reporting import REPORT_EVERY_S, Reporter
+from headrace.role.spec import RoleSpec
+
+__all__ = ["RoleContext"]
+
+
+class RoleContext:
+    """The one argument of an entry function.
+
+    Thread model: one thread at a time, in the process that runs the entry function; not in
+    DataLoader workers (use `num_workers=0`). Subclasses change what a batch looks like by
+    overriding `_convert`.
+
+    Attributes:
+        job_name: Name of the job.
+        role: Name of this role, for example "worker".
+        index: Number of this process within its role, from 0.
+        parallelism: Processes of this role, at run time.
+        attempt: Number of the group's start, from 1; higher after a restart.
+        cluster: Role to the hosts of its processes, in the order of their index.
+        options: What the framework layer has set.
+        checkpoint_dir: Directory that all attempts share; None if the job has none.
+    """
+
+    def __init__(
+        self,
+        *,
+        spec: RoleSpec,
+        link: RoleLink,
+        feed: Feed | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Wrap an open feed; `RoleEntry.open_context` and `headrace.testing` do this."""
+        self.job_name = spec.job_name
+        self.role = spec.role
+        self.index = spec.index
+        self.parallelism = spec.parallelism
+        self.attempt = spec.attempt
+        self.cluster: Mapping[str, tuple[str, ...]] = MappingProxyType(
+            {role: tuple(hosts) for role, hosts in spec.cluster.items()}
+        )
+        self.options: Mapping[str, Any] = MappingProxyType(dict(spec.options))
+        self.checkpoint_dir = None if spec.checkpoint_dir is None else Path(spec.checkpoint_dir)
+        self._work_dir = Path(spec.work_dir)
+        self._link = link
+        self._feed = feed
+        self._clock = clock
+        self._reader: BatchReader | None = None
+        self._timestamps_ms: pa.Array | None = None
+        self._nulls: NullRule = "error"
+        self._rows_out = 0
+        self._reporter = Reporter(link, self._row_counts, clock)
+
+    @property
+    def input_schema(self) -> pa.Schema | None:
+        """Columns that come in; None if the role has no input."""
+        return None if self._feed is None else self._feed.input_schema
+
+    @property
+    def output_schema(self) -> pa.Schema | None:
+        """Columns that `emit` takes; None if the role has no output."""
+        return None if self._feed is None else self._feed.output_schema
+
+    @property
+    def epoch(self) -> int:
+        """The pass over the input that is being read, from 0."""
+        return 0 if self._reader is None else self._reader.epoch
+
+    @property
+    def timestamps_ms(self) -> pa.Array | None:
+        """Flink timestamps of the last batch's rows (int64, NULL for none), or None."""
+        return self._timestamps_ms
+
+    def batches(
+        self,
+        rows: int = 1024,
+        epochs: int = 1,
+        *,
+        nulls: NullRule = "error",
+        timeout_s: float | None = None,
+    ) -> Iterator[dict[str, Any]]:
+        """Iterate over the input as mappings of column names to arrays.
+
+        Numbers without NULL lie in shared memory and are read-only: copy before changing them.
+        They stay valid as long as they are kept. The module `headrace.role.arrays` has the rule
+        for each type.
+
+        Asking for the next batch says that all earlier ones were handled and their rows
+        emitted. A batch has exactly `rows` rows, except the last of an epoch and the last
+        before a Flink checkpoint. A loop that was left can be taken up by a second call, which
+        goes on with the next row.
+
+        Args:
+            rows: Rows per batch, at least 1.
+            epochs: Passes over a bounded input: the first streams, later ones read a local copy
+                on disk.
+            nulls: What to do with NULL in integer and BOOLEAN columns: "error", or "mask" for a
+                second array `<column>__valid`.
+            timeout_s: Longest wait for one batch, in seconds; None waits for as long as the job
+                runs.
+
+        Raises:
+            DataError: A column has a NULL that its array cannot hold.
+            WaitTimeoutError: No batch became complete within `timeout_s`.
+            UsageError: The role has no input.
+            ConfigError: `rows`, `epochs` or `nulls` makes no sense.
+        """
+        if nulls not in ("error", "mask"):
+            msg = f"nulls={nulls!r} must be 'error' or 'mask'"
+            raise ConfigError(msg)
+        self._nulls = nulls
+        reader = self.open_reader(rows=rows, epochs=epochs)
+        return (self._convert(batch) for batch in self._ready(reader, timeout_s))
+
+    def arrow_batches(
+        self, rows: int = 1024, epochs: int = 1, *, timeout_s: float | None = None
+    ) -> Iterator[pa.RecordBatch]:
+        """Iterate over the input as Arrow record batches, uncopied; else like `batches`."""
+        return self._ready(self.open_reader(rows=rows, epochs=epochs), timeout_s)
+
+    def open_reader(self, *, rows: int, epochs: int = 1) -> BatchReader:
+        """Return the reader of the input, for code that has to do other things while it waits.
+
+        There is one reader per process. A second call changes the rows per batch of the first
+        one.
+
+        Raises:
+            UsageError: The role has no input, or the input was started with another number of
+                epochs.
+            ConfigError: `rows` or `epochs` is below 1.
+        """
+        if self._feed is None:
+            msg = "This role has neither input nor output; read your own files"
+            raise UsageError(msg)
+        if self._reader is None:
+            self._reader = BatchReader(
+                self._feed,
+                rows=rows,
+                epochs=epochs,
+                spool_dir=self._work_dir,
+                clock=self._clock,
+                on_poll=self._reporter.tick,
+            )
+        elif self._reader.epochs != epochs:
+            msg = (
+                f"The input is being read with epochs={self._reader.epochs}; it cannot go on "
+                f"with epochs={epochs}"
+            )
+            raise UsageError(msg)
+        else:
+            self._reader.rows = rows
+        return self._reader
+
+    def emit(
+        self, columns: Mapping[str, Any] | pa.RecordBatch | pa.Table, timestamps_ms: Any = None
+    ) -> None:
+        """Send rows downstream. Waits while Flink is behind (back-pressure).
+
+        Args:
+            columns: All columns of `output_schema`, in any order: NumPy arrays, tensors, lists
+                or Arrow arrays of one length. An array of shape (rows, k) becomes a column of
+                lists. Values are cast where nothing is lost.
+            timestamps_ms: Flink timestamp of each row: milliseconds since 1970, or datetime64;
+                None for none.
+
+        Raises:
+            DataError: The columns do not fit; the text names the column and both types. Nothing
+                was sent.
+            RowTooLargeError: A row is over `exchange.max_row_bytes`.
+            UsageError: The role has no output.
+        """
+        schema = self.output_schema
+        if self._feed is None or schema is None:
+            msg = "This role has no output: give `add_role` an `output` schema to emit rows"
+            raise UsageError(msg)
+        stamps = to_timestamps_ms(timestamps_ms)
+        batches = to_batches(columns, schema)
+        rows = sum(batch.num_rows for batch in batches)
+        if stamps is not None and len(stamps) != rows:
+            msg = f"timestamps_ms has {len(stamps)} values for {rows} rows"
+            raise DataError(msg)
+        start = 0
+        for batch in batches:
+            piece = None if stamps is None else stamps.slice(start, batch.num_rows)
+            self._feed.send(batch, piece)
+            start += batch.num_rows
+            self._rows_out += batch.num_rows
+
+    def report(self, **values: Any) -> None:
+        """Tell the latest values of named numbers, for Flink's metrics and the progress line.
+
+        Cheap: the latest values are kept and sent at most every 0.2 s and at the end.
+
+        Args:
+            values: One number each: a float, a NumPy scalar, or a tensor with one element
+                (reading one from a GPU waits for it).
+
+        Raises:
+            DataError: A value is not one number.
+        """
+        self._reporter.update(values)
+
+    def publish(self, key: str, value: str) -> None:
+        """Make `value` known under `key` to every process of this attempt."""
+        self._link.publish(key, value)
+
+    def lookup(self, key: str, timeout_s: float) -> str:
+        """Wait `timeout_s` s at most for what a process of this attempt publishes."""
+        return self._link.lookup(key, timeout_s)
+
+    def stop_job(self, reason: str) -> None:
+        """Ask the master to end all roles with success. Returns at once."""
+        self._link.stop_job(reason)
+
+    def latest_checkpoint(self) -> Path | None:
+        """Return what an earlier attempt saved last with `checkpoint_path`, or None.
+
+        All processes of an attempt get the same answer, whatever the attempt itself has written
+        meanwhile.
+        """
+        if self.checkpoint_dir is None:
+            return None
+        return latest_entry(self.checkpoint_dir, self.attempt)
+
+    def checkpoint_path(self, step: int) -> AbstractContextManager[Path]:
+        """Offer a path to save to; it counts once the `with` block has ended well.
+
+        What was saved counts as a whole or not at all. The path does not exist yet: write a
+        file to it, or make it a directory. One process per job should save.
+
+        Example:
+            with ctx.checkpoint_path(step) as path:
+                torch.save(model.state_dict(), path)
+
+        Raises:
+            UsageError: The job has no checkpoint directory, or nothing was written.
+        """
+        if self.checkpoint_dir is None:
+            msg = (
+                "This job has no checkpoint directory. Set `execution.checkpointing.dir` in "
+                "Flink's configuration to a directory that all TaskManagers reach by that path"
+            )
+            raise UsageError(msg)
+        return new_entry(self.checkpoint_dir, step, self.attempt)
+
+    def close(self, *, is_success: bool) -> None:
+        """End the process's part: send the last report and, on success, the end of the output.
+
+        Idempotent. `RoleEntry` calls this; an entry function does not.
+        """
+        try:
+            self._reporter.flush()
+            if is_success and self._feed is not None:
+                self._feed.send_end()
+        finally:
+            if self._reader is not None:
+                self._reader.close()
+            if self._feed is not None:
+                self._feed.close()
+
+    def _convert(self, batch: pa.RecordBatch) -> dict[str, Any]:
+        """Make the mapping that `batches` hands out; subclasses override this."""
+        return dict(to_numpy(batch, self._nulls))
+
+    def _ready(self, reader: BatchReader, timeout_s: float | None) -> Iterator[pa.RecordBatch]:
+        waiting_since = self._clock()
+        while True:
+            wait_s = REPORT_EVERY_S  # so that a report does not wait for rows
+            if timeout_s is not None:
+                wait_s = min(wait_s, max(0.0, waiting_since + timeout_s - self._clock()))
+            match reader.poll(wait_s):
+                case ReadyBatch() as ready:
+                    self._timestamps_ms = ready.timestamps_ms
+                    columns = ready.columns
+                    del ready  # keep nothing alive while the caller works
+                    yield columns
+                    del columns
+                    waiting_since = self._clock()
+                case Idle():
+                    waited_s = self._clock() - waiting_since
+                    if timeout_s is not None and waited_s >= timeout_s:
+                        raise WaitTimeoutError(
+                            waited_for=f"{reader.rows} rows of input",
+                            waited_s=waited_s,
+                            setting="timeout_s of ctx.batches",
+                        )
+                case EpochEnded():
+                    pass
+                case InputEnded():
+                    return
+
+    def _row_counts(self) -> tuple[int, int]:
+        return (0 if self._reader is None else self._reader.rows_in, self._rows_out)

@@ -1,0 +1,308 @@
+"""From the queue's items to the batches that an entry function sees."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+from typing import TypeAlias
+
+import pyarrow as pa
+
+from headrace.errors import ConfigError, UsageError
+from headrace.exchange import (
+    TIMESTAMP_COLUMN,
+    Barrier,
+    Batch,
+    End,
+    Feed,
+    Rebatcher,
+    Spool,
+    SpoolWriter,
+    Watermark,
+)
+
+__all__ = ["BatchReader", "EpochEnded", "Idle", "InputEnded", "PollResult", "ReadyBatch"]
+
+_TIMESTAMP_FIELD = pa.field(TIMESTAMP_COLUMN, pa.int64())
+
+
+@dataclass(frozen=True, slots=True)
+class ReadyBatch:
+    """Rows to handle now; asking for more says that they were handled.
+
+    Attributes:
+        columns: 1 to `rows` rows; the memory stays valid for as long as anything refers to it.
+        timestamps_ms: int64, one per row, NULL where the row has none; None if no row has one.
+        epoch: Pass over the input, from 0.
+    """
+
+    columns: pa.RecordBatch
+    timestamps_ms: pa.Array | None
+    epoch: int
+
+
+@dataclass(frozen=True, slots=True)
+class Idle:
+    """No batch became complete in time; ask again."""
+
+
+@dataclass(frozen=True, slots=True)
+class EpochEnded:
+    """Every row of the pass `epoch` was handled. Comes once for each pass, an empty one too."""
+
+    epoch: int
+
+
+@dataclass(frozen=True, slots=True)
+class InputEnded:
+    """All passes are over. Comes from then on."""
+
+
+PollResult: TypeAlias = ReadyBatch | Idle | EpochEnded | InputEnded
+
+
+class _Phase(Enum):
+    STREAM = "stream"
+    REPLAY = "replay"
+    ENDED = "ended"
+
+
+class BatchReader:
+    """Pulls items out of a feed and hands out batches of exactly `rows` rows.
+
+    Every call of `poll` says that all batches handed out before it were handled: their rows are
+    used, and what they made was emitted. On that rest three things that the reader does by
+    itself, in the next `poll`:
+
+    - A watermark is sent downstream once the rows before it were handled. It cuts no batch
+      short.
+    - A barrier of a Flink checkpoint cuts: the rows before it come as a shorter batch, and the
+      barrier is acknowledged when they were handled. Rows behind it are not touched before.
+    - With `epochs` over 1, the rows are spooled to `spool_dir` during the first pass, and later
+      passes read the spool. Watermarks then wait for the last pass, since rows of later passes
+      would be late behind them.
+
+    So a batch has fewer than `rows` rows only at the end of an epoch and before a barrier.
+
+    Thread model: one thread at a time, the one that uses the feed. `poll` blocks for at most
+    its time-out; nothing happens between two calls. The reader does not own the feed; `close`
+    it to free the spool.
+    """
+
+    def __init__(
+        self,
+        feed: Feed,
+        *,
+        rows: int,
+        epochs: int = 1,
+        spool_dir: Path | None = None,
+        clock: Callable[[], float] = time.monotonic,
+        on_poll: Callable[[], None] | None = None,
+    ) -> None:
+        """Prepare; nothing is read yet.
+
+        Args:
+            feed: Where rows come from and watermarks go to.
+            rows: Rows of one batch, at least 1.
+            epochs: Passes over the input, at least 1.
+            spool_dir: Existing directory for the spool; needed for more than one pass.
+            clock: Monotonic seconds.
+            on_poll: Called at the start of every `poll`.
+
+        Raises:
+            ConfigError: `rows` or `epochs` is below 1, or `spool_dir` is missing.
+            UsageError: The feed has no input.
+        """
+        if feed.input_schema is None:
+            msg = (
+                "This role has no input, so there are no batches to read: give `add_role` an "
+                "`input`, or read your own files"
+            )
+            raise UsageError(msg)
+        _require_count("epochs", epochs)
+        if epochs > 1 and spool_dir is None:
+            msg = f"epochs={epochs} needs a spool_dir for the passes after the first"
+            raise ConfigError(msg)
+        self._feed = feed
+        self._epochs = epochs
+        self._clock = clock
+        self._on_poll = on_poll
+        self._rebatcher = Rebatcher(_require_count("rows", rows))
+        self._phase = _Phase.STREAM
+        self._epoch = 0
+        self._streamed_rows = 0
+        self._handed_out_rows = 0
+        self._watermarks: deque[tuple[int, int]] = deque()  # (rows before it, ms)
+        self._barrier: Barrier | None = None
+        self._is_end_seen = False
+        self._spool_writer = None
+        if epochs > 1 and spool_dir is not None:
+            self._spool_writer = SpoolWriter(spool_dir, feed.input_schema, rows=rows)
+        self._spool: Spool | None = None
+        self._replay: Iterator[Batch] = iter(())
+
+    @property
+    def epoch(self) -> int:
+        """The pass that is being read, from 0; after the last pass, the last."""
+        return self._epoch
+
+    @property
+    def epochs(self) -> int:
+        """Passes over the input."""
+        return self._epochs
+
+    @property
+    def rows(self) -> int:
+        """Rows of one batch; what is set counts from the next batch on."""
+        return self._rebatcher.rows
+
+    @rows.setter
+    def rows(self, rows: int) -> None:
+        self._rebatcher.rows = _require_count("rows", rows)
+
+    @property
+    def rows_in(self) -> int:
+        """Rows of the input handed out so far; later passes over the same rows do not count."""
+        return self._handed_out_rows
+
+    @property
+    def spool_bytes(self) -> int:
+        """Size of the spool; 0 before the end of the first pass, and without one."""
+        return 0 if self._spool is None else self._spool.size_bytes
+
+    def poll(self, timeout_s: float | None) -> PollResult:
+        """Take the next batch, or say why there is none.
+
+        Blocks for at most `timeout_s`; see the class for what the call implies.
+
+        Args:
+            timeout_s: Longest wait, in seconds; 0 takes only what is there, None waits for as
+                long as the other side lives (then the answer is never `Idle`).
+
+        Raises:
+            PeerLostError: The other side of the feed is gone.
+            ExchangeError: The disk is too small for the spool.
+        """
+        if self._on_poll is not None:
+            self._on_poll()
+        match self._phase:
+            case _Phase.STREAM:
+                return self._poll_stream(timeout_s)
+            case _Phase.REPLAY:
+                self._answer_barriers()
+                return self._poll_replay()
+            case _Phase.ENDED:
+                self._answer_barriers()
+                return InputEnded()
+
+    def close(self) -> None:
+        """Free the spool. Idempotent. Batches that were handed out stay valid."""
+        self._replay = iter(())
+        if self._spool_writer is not None:
+            self._spool_writer.close()
+        if self._spool is not None:
+            self._spool.close()
+
+    def _poll_stream(self, timeout_s: float | None) -> PollResult:
+        self._send_watermarks()
+        deadline = None if timeout_s is None else self._clock() + timeout_s
+        while True:
+            rows = self._rebatcher.take()
+            if rows is None and (self._barrier is not None or self._is_end_seen):
+                rows = self._rebatcher.flush()
+            if rows is not None:
+                self._handed_out_rows += rows.num_rows
+                return self._ready(rows)
+            if self._barrier is not None:
+                self._feed.acknowledge(self._barrier.checkpoint_id)
+                self._barrier = None
+            elif self._is_end_seen:
+                return self._end_epoch()
+            elif not self._receive(deadline):
+                return Idle()
+
+    def _receive(self, deadline: float | None) -> bool:
+        """Take one item off the feed; return False if none came in time."""
+        wait_s = None if deadline is None else max(0.0, deadline - self._clock())
+        item = self._feed.receive(timeout_s=wait_s)
+        match item:
+            case None:
+                return False
+            case Batch():
+                if self._spool_writer is not None:
+                    self._spool_writer.write(item)
+                self._push(item)
+                self._streamed_rows += item.columns.num_rows
+            case Watermark():
+                self._watermarks.append((self._streamed_rows, item.timestamp_ms))
+                self._send_watermarks()
+            case Barrier():
+                self._barrier = item
+            case End():
+                self._is_end_seen = True
+        return True
+
+    def _poll_replay(self) -> PollResult:
+        while True:
+            rows = self._rebatcher.take()
+            if rows is None:
+                batch = next(self._replay, None)
+                if batch is not None:
+                    self._push(batch)
+                    continue
+                rows = self._rebatcher.flush()
+            return self._end_epoch() if rows is None else self._ready(rows)
+
+    def _end_epoch(self) -> EpochEnded:
+        ended = EpochEnded(self._epoch)
+        if self._spool_writer is not None:
+            self._spool = self._spool_writer.finish()
+            self._spool_writer = None
+        if self._epoch + 1 < self._epochs and self._spool is not None:
+            self._phase = _Phase.REPLAY
+            self._replay = self._spool.read()
+            self._epoch += 1
+        else:
+            self._phase = _Phase.ENDED
+            self._send_watermarks()
+        return ended
+
+    def _push(self, batch: Batch) -> None:
+        timestamps_ms = batch.timestamps_ms
+        if timestamps_ms is None:
+            timestamps_ms = pa.nulls(batch.columns.num_rows, pa.int64())
+        self._rebatcher.push(batch.columns.append_column(_TIMESTAMP_FIELD, timestamps_ms))
+
+    def _ready(self, rows: pa.RecordBatch) -> ReadyBatch:
+        last = rows.num_columns - 1
+        timestamps_ms = rows.column(last)
+        has_timestamps = timestamps_ms.null_count < rows.num_rows
+        return ReadyBatch(
+            rows.remove_column(last), timestamps_ms if has_timestamps else None, self._epoch
+        )
+
+    def _send_watermarks(self) -> None:
+        """Send the latest watermark whose rows were handled in every pass."""
+        if self._epochs > 1 and self._phase is not _Phase.ENDED:
+            return
+        due_ms = None
+        while self._watermarks and self._watermarks[0][0] <= self._handed_out_rows:
+            _, due_ms = self._watermarks.popleft()
+        if due_ms is not None:
+            self._feed.send_watermark(due_ms)
+
+    def _answer_barriers(self) -> None:
+        """Acknowledge what came after the end: all rows handed out so far were handled."""
+        while isinstance(item := self._feed.receive(timeout_s=0), Barrier):
+            self._feed.acknowledge(item.checkpoint_id)
+
+
+def _require_count(name: str, value: int) -> int:
+    if value < 1:
+        msg = f"{name}={value} must be a whole number of at least 1"
+        raise ConfigError(msg)
+    return value

@@ -1,0 +1,79 @@
+"""Keeps what an entry function reports, and sends it at a bearable rate."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from headrace.errors import DataError
+from headrace.role.link import RoleLink
+
+__all__ = ["REPORT_EVERY_S", "Reporter"]
+
+REPORT_EVERY_S = 0.2
+
+
+class Reporter:
+    """Latest reported values and row counts of one process.
+
+    Thread model: one thread at a time. Sends at most every `REPORT_EVERY_S`, whenever `update`,
+    `tick` or `flush` is called.
+    """
+
+    def __init__(
+        self,
+        link: RoleLink,
+        row_counts: Callable[[], tuple[int, int]],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Send over `link`; `row_counts` gives rows in and rows out when they are sent."""
+        self._link = link
+        self._row_counts = row_counts
+        self._clock = clock
+        self._values: dict[str, float] = {}
+        self._has_news = False
+        self._sent_counts = (0, 0)
+        self._next_send = -math.inf
+
+    def update(self, values: Mapping[str, Any]) -> None:
+        """Replace the latest values under the given names.
+
+        Raises:
+            DataError: A value is not one number.
+        """
+        for name, value in values.items():
+            self._values[name] = _number(name, value)
+        self._has_news = True
+        self.tick()
+
+    def tick(self) -> None:
+        """Send what is new, if it is time."""
+        now = self._clock()
+        if now >= self._next_send:
+            self._send(now)
+
+    def flush(self) -> None:
+        """Send what is new, now."""
+        self._send(self._clock())
+
+    def _send(self, now: float) -> None:
+        counts = self._row_counts()
+        if self._has_news or counts != self._sent_counts:
+            self._link.report(dict(self._values), *counts)
+            self._has_news = False
+            self._sent_counts = counts
+            self._next_send = now + REPORT_EVERY_S
+
+
+def _number(name: str, value: Any) -> float:
+    try:
+        if isinstance(value, str | bytes):
+            raise TypeError  # noqa: TRY301 (float("1") would take it)
+        if hasattr(value, "detach"):
+            value = value.detach()
+        return float(value)  # also of a tensor or array that holds one element
+    except (TypeError, ValueError, RuntimeError) as exc:
+        msg = f"ctx.report({name}=...) takes one number, not {value!r:.200}"
+        raise DataError(msg) from exc
