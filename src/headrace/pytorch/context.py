@@ -1,0 +1,378 @@
+"""The context of a PyTorch worker."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pyarrow as pa
+import torch
+
+from headrace.errors import ConfigError, UsageError, WaitTimeoutError
+from headrace.pytorch.dataset import BatchDataset, split_rows
+from headrace.pytorch.flat import Reduction
+from headrace.pytorch.group import close_group
+from headrace.pytorch.lockstep import Lockstep, Scheduler
+from headrace.pytorch.parallel import open_lockstep, require_supported
+from headrace.pytorch.saving import save_atomically
+from headrace.pytorch.settings import TorchSettings
+from headrace.pytorch.tensors import Column, to_tensors
+from headrace.role import (
+    BatchReader,
+    EpochEnded,
+    Idle,
+    InputEnded,
+    NullRule,
+    PollResult,
+    ReadyBatch,
+    RoleContext,
+)
+
+__all__ = ["TorchContext"]
+
+_M = TypeVar("_M", bound=torch.nn.Module)
+_REPORT_EVERY_S = 0.2
+
+
+class TorchContext(RoleContext):
+    """The one argument of a PyTorch entry function.
+
+    The default process group of `torch.distributed` exists already, also with one worker, so
+    that `DistributedDataParallel` and other collectives work as they are.
+
+    Thread model: as `RoleContext`; the methods that are collective say so.
+
+    Attributes:
+        device: Where to compute; batches come on the CPU, ``.to(ctx.device)`` moves them.
+        rank: This worker's number in the process group, 0 to `world_size` - 1.
+        world_size: Workers in the group, at run time.
+    """
+
+    settings = TorchSettings()
+    device = torch.device("cpu")
+    collective_timeout_s = 600.0
+    _lockstep: Lockstep | None = None
+    _is_data_parallel = False
+    _is_input_ended = False
+    _own_steps = 0
+
+    @property
+    def rank(self) -> int:
+        """This worker's number in the process group."""
+        return self.index
+
+    @property
+    def world_size(self) -> int:
+        """Workers in the group."""
+        return self.parallelism
+
+    @property
+    def steps(self) -> int:
+        """Common optimizer steps since `data_parallel`; the same on all workers."""
+        return self._own_steps if self._lockstep is None else self._lockstep.steps
+
+    def batches(
+        self,
+        rows: int = 1024,
+        epochs: int | None = None,
+        *,
+        nulls: NullRule = "error",
+        timeout_s: float | None = None,
+    ) -> Iterator[dict[str, Column]]:
+        """Iterate over the input as mappings of column names to tensors.
+
+        Numbers without NULL lie in shared memory: read-only, ``clone()`` before an in-place
+        operation. `headrace.pytorch.tensors` has the rule for each type; what torch has no type
+        for comes as a NumPy array. Everything else is as in `RoleContext.batches`.
+
+        After `data_parallel`, asking for the next batch also takes part in the steps of the
+        other workers while this one has no rows, and the iteration ends when the input of
+        *all* workers has.
+
+        Args:
+            rows: Rows per batch of this worker, at least 1.
+            epochs: Passes over a bounded input; None: what the job was planned with.
+            nulls: "error", or "mask" for a second tensor ``<column>__valid``.
+            timeout_s: Longest wait for one batch, in seconds; None waits as long as the job
+                runs.
+        """
+        count = self.settings.epochs if epochs is None else epochs
+        return super().batches(rows, count, nulls=nulls, timeout_s=timeout_s)
+
+    def arrow_batches(
+        self, rows: int = 1024, epochs: int | None = None, *, timeout_s: float | None = None
+    ) -> Iterator[pa.RecordBatch]:
+        """Iterate over the input as Arrow record batches; else like `batches`."""
+        count = self.settings.epochs if epochs is None else epochs
+        return super().arrow_batches(rows, count, timeout_s=timeout_s)
+
+    def dataset(
+        self, rows: int | None = None, epochs: int | None = None, *, nulls: NullRule = "error"
+    ) -> BatchDataset:
+        """Return the input as a dataset for ``DataLoader``, which must have ``num_workers=0``.
+
+        Args:
+            rows: Rows of an element, for ``DataLoader(dataset, batch_size=None)``. None: an
+                element is one row, and ``DataLoader(dataset, batch_size=n)`` groups them.
+            epochs: As for `batches`.
+            nulls: As for `batches`.
+        """
+        size = 1024 if rows is None else rows
+
+        def read() -> Iterator[dict[str, Any]]:
+            batches = self.batches(size, epochs, nulls=nulls)
+            return self._single_rows(batches) if rows is None else batches
+
+        return BatchDataset(read)
+
+    def data_parallel(
+        self,
+        model: _M,
+        optimizer: torch.optim.Optimizer,
+        scheduler: Scheduler | None = None,
+        *,
+        loss_reduction: Reduction = "mean",
+        before_step: Callable[[], object] | None = None,
+    ) -> _M:
+        """Make every ``optimizer.step()`` one step of all workers on the union of their rows.
+
+        The result is that of one process that gets the union of the batches in each step,
+        within float tolerance, however the rows are split. The model of rank 0 is copied to
+        all. Write the loop as for one process: ``zero_grad``, loss, ``backward``, ``step``. A
+        worker without rows takes part with no weight (a shadow step), so nobody waits for rows
+        that do not come.
+
+        A step's weight is the number of rows that `batches` yielded since the last step;
+        `step_rows` overrides it. With neither, the rows of the last step count again, and 1 if
+        there was none: a worker that reads its own files has equal weight in each step.
+        Several batches may be accumulated into one step.
+
+        Collective: every worker calls it once, with the same model, before its first step.
+        With one worker nothing is changed, bit for bit.
+
+        Args:
+            model: On one device. Returned as it is. Floating-point buffers (running means) are
+                averaged over the rows in each step.
+            optimizer: Any that steps without closure. One per process.
+            scheduler: Give it if the loop calls ``scheduler.step()`` after every
+                ``optimizer.step()``: it is advanced in shadow steps as well.
+            loss_reduction: "mean" if the loss is the mean over the rows of the batch, "sum" if
+                it is their sum.
+            before_step: Called on every worker between the all-reduce and the step, also in
+                shadow
+                steps: the place to clip gradients.
+
+        Returns:
+            `model`.
+
+        Raises:
+            UsageError: It was called before.
+            ConfigError: The workers' models differ, or the model or optimizer cannot be used
+            like this.
+            CollectiveError: A peer ended, or did not come within the limit.
+        """
+        if self._is_data_parallel:
+            msg = (
+                "ctx.data_parallel was called before; it takes one optimizer. Put the "
+                "parameters of several models into one optimizer with parameter groups."
+            )
+            raise UsageError(msg)
+        require_supported(optimizer, loss_reduction)
+        self._is_data_parallel = True
+        if self.world_size > 1:
+            self._lockstep = open_lockstep(
+                model,
+                optimizer,
+                scheduler,
+                reduction=loss_reduction,
+                before_step=before_step,
+                idle_after_s=self.settings.idle_after_s,
+                collective_timeout_s=self.collective_timeout_s,
+            )
+        else:
+            if before_step is not None:
+                optimizer.register_step_pre_hook(_calling(before_step))
+            optimizer.register_step_post_hook(self._count_own_step)
+        return model
+
+    def step_rows(self, rows: int) -> None:
+        """Set the weight of the next step, for a loop that trains on other rows.
+
+        Args:
+            rows: Rows behind the gradients of the next ``optimizer.step()``, at least 1.
+        """
+        if rows < 1:
+            msg = f"ctx.step_rows({rows!r}): rows must be a whole number of at least 1"
+            raise ConfigError(msg)
+        if self._lockstep is not None:
+            self._lockstep.give_rows(rows)
+
+    def all_reduce_gradients(self) -> None:
+        """Make ``p.grad`` the gradient of the union of the rows before ``optimizer.step()``.
+
+        For a loop that changes gradients itself, for example clips them. ``step()`` must
+        follow, every time. Prefer `before_step`, which saves a second all-reduce when a worker
+        is without rows. Nothing happens with one worker.
+
+        Raises:
+            UsageError: `data_parallel` was not called, or there was no step since the last
+            call.
+        """
+        self._require_data_parallel("all_reduce_gradients")
+        if self._lockstep is not None:
+            self._lockstep.reduce_now()
+
+    def join(self) -> None:
+        """Say that this worker makes no further step, and take part until no worker does.
+
+        For a worker that reads its own files and then goes on, for example to evaluate: its
+        peers may have more steps. `batches` does this when the input ends, and returning from
+        the entry function does it too. Blocks until the slowest worker is there; idempotent.
+        """
+        self._require_data_parallel("join")
+        self._finish()
+
+    def save(self, thing: Any, name: str = "model.pt") -> Path:
+        """Write a model into the job's output directory; only rank 0 does.
+
+        A module is saved as its state dict. The file appears as a whole or not at all. After
+        the own input has ended it waits for the others' last steps first, so the model is the
+        final one.
+
+        Args:
+            thing: A module, a scripted module, a state dict, or anything that `torch.save`
+                takes.
+            name: File name, may have directories.
+
+        Returns:
+            The path of the file, on every worker.
+
+        Raises:
+            UsageError: The job was planned without `output_dir`.
+            ConfigError: `name` leads out of the output directory.
+        """
+        directory = self.settings.output_dir
+        if directory is None:
+            msg = "ctx.save needs a place: give headrace.pytorch.train an output_dir"
+            raise UsageError(msg)
+        path = directory / name
+        if ".." in Path(name).parts or Path(name).is_absolute() or path == directory:
+            msg = f"ctx.save(name={name!r}) must be a path below the output directory"
+            raise ConfigError(msg)
+        if self._is_input_ended:
+            self._finish()
+        if self.rank == 0:
+            save_atomically(thing, path)
+        return path
+
+    def close(self, *, is_success: bool) -> None:
+        """End the process's part, at success after the last step of all workers. Idempotent."""
+        try:
+            if is_success:
+                self._finish()
+        except BaseException:
+            super().close(is_success=False)
+            raise
+        finally:
+            if self._lockstep is not None:
+                self._lockstep.close()
+        super().close(is_success=is_success)
+        if is_success or self.world_size == 1:
+            close_group()
+
+    def _finish(self) -> None:
+        if self._lockstep is not None:
+            self._lockstep.finish(self._attend)
+
+    def _attend(self) -> None:
+        """Answer what must not wait while this worker only shadows the others."""
+        if self._reader is not None and self._is_input_ended:
+            self._reader.poll(0)
+        else:
+            self._reporter.tick()
+
+    def _count_own_step(self, *_: Any) -> None:
+        self._own_steps += 1
+
+    def _require_data_parallel(self, method: str) -> None:
+        if not self._is_data_parallel:
+            msg = f"ctx.{method}() needs ctx.data_parallel(model, optimizer) before it"
+            raise UsageError(msg)
+
+    def _convert(self, batch: pa.RecordBatch) -> dict[str, Column]:
+        return to_tensors(batch, self._nulls)
+
+    def _ready(self, reader: BatchReader, timeout_s: float | None) -> Iterator[pa.RecordBatch]:
+        while True:
+            match self._next(reader, timeout_s):
+                case ReadyBatch() as ready:
+                    self._timestamps_ms = ready.timestamps_ms
+                    columns = ready.columns
+                    del ready  # keep nothing alive while the caller works
+                    self._count(columns.num_rows)
+                    yield columns
+                    del columns
+                case EpochEnded(epoch):
+                    if self._lockstep is not None and epoch + 1 < reader.epochs:
+                        self._lockstep.end_pass(self._attend)
+                case InputEnded():
+                    self._is_input_ended = True
+                    self._end_input()
+                    return
+
+    def _next(self, reader: BatchReader, timeout_s: float | None) -> PollResult:
+        begin = self._clock()
+
+        def poll(wait_s: float) -> PollResult | None:
+            wait_s = min(wait_s, _REPORT_EVERY_S)  # so that a report does not wait for rows
+            if timeout_s is not None:
+                wait_s = min(wait_s, max(0.0, begin + timeout_s - self._clock()))
+            result = reader.poll(wait_s)
+            if not isinstance(result, Idle):
+                return result
+            waited_s = self._clock() - begin
+            if timeout_s is not None and waited_s >= timeout_s:
+                raise WaitTimeoutError(
+                    waited_for=f"{reader.rows} rows of input",
+                    waited_s=waited_s,
+                    setting="timeout_s of ctx.batches",
+                )
+            return None
+
+        if self._lockstep is not None:
+            return self._lockstep.wait(poll)
+        result: PollResult | None = None
+        while result is None:
+            result = poll(_REPORT_EVERY_S)
+        return result
+
+    def _count(self, rows: int) -> None:
+        if self._lockstep is not None:
+            self._lockstep.count(rows)
+
+    def _single_rows(self, batches: Iterator[dict[str, Column]]) -> Iterator[dict[str, Any]]:
+        for batch in batches:
+            rows = split_rows(batch)
+            self._count(-len(rows))  # counted as a batch; here each row counts when it is read
+            for row in rows:
+                self._count(1)
+                yield row
+
+    def _end_input(self) -> None:
+        lockstep = self._lockstep
+        if lockstep is None:
+            return
+        if lockstep.pending_rows:
+            # The loop has rows that it has not stepped on, such as a DataLoader's last batch:
+            # it gets the chance to, and shadows the others from that step on.
+            lockstep.finish_after_step(self._attend)
+        else:
+            lockstep.finish(self._attend)
+
+
+def _calling(function: Callable[[], object]) -> Callable[..., None]:
+    def hook(*_: Any) -> None:
+        function()
+
+    return hook

@@ -1,0 +1,97 @@
+"""From a process that has just started to a PyTorch entry function in a process group."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol, cast
+
+import torch
+
+from headrace.config import TimeoutConfig
+from headrace.errors import ConfigError
+from headrace.pytorch.context import TorchContext
+from headrace.pytorch.device import choose_device, choose_threads
+from headrace.pytorch.group import GroupSpec, open_group
+from headrace.pytorch.settings import TorchSettings
+from headrace.role import RoleEntry, RoleLink, RoleSpec
+
+__all__ = ["TorchEntry"]
+
+
+class _ProcessSpec(RoleSpec, Protocol):
+    """What a process is told beyond `RoleSpec`; `headrace.framework.ProcessSpec` is one."""
+
+    @property
+    def host(self) -> str:
+        """Where this process runs, as peers reach it."""
+
+    @property
+    def timeouts(self) -> TimeoutConfig:
+        """Limits on every wait."""
+
+
+class TorchEntry(RoleEntry):
+    """Runs an entry function with a `TorchContext`; travels to the process by cloudpickle.
+
+    Before the function starts, the workers of its role have met in a process group: gloo, or
+    nccl where GPUs are assigned. Torch's threads are set to the cores of the host divided by
+    its workers, unless the environment says OMP_NUM_THREADS.
+
+    Args:
+        entry: Function of one argument, the `TorchContext`.
+        settings: What holds for every worker.
+    """
+
+    context_class = TorchContext
+
+    def __init__(
+        self, entry: Callable[[TorchContext], object], settings: TorchSettings | None = None
+    ) -> None:
+        super().__init__(entry)
+        self.settings = settings or TorchSettings()
+
+    def open_context(self, spec: RoleSpec, link: RoleLink) -> TorchContext:
+        """Connect the memory queue, meet the other workers, and return the context.
+
+        Blocks for at most `timeouts.process_start_timeout_s` and `timeouts.gather_timeout_s`.
+        """
+        facts = cast(_ProcessSpec, spec)
+        context = super().open_context(spec, link)
+        assert isinstance(context, TorchContext)
+        try:
+            self._prepare(context, facts, link)
+        except BaseException:
+            context.close(is_success=False)
+            raise
+        return context
+
+    def _prepare(self, context: TorchContext, facts: _ProcessSpec, link: RoleLink) -> None:
+        context.settings = self.settings
+        context.collective_timeout_s = facts.timeouts.collective_timeout_s
+        context.device = self._device()
+        threads = choose_threads(facts.cluster.get(facts.role, ()), facts.index)
+        if threads is not None:
+            torch.set_num_threads(threads)
+        if context.device.type == "cuda":
+            torch.cuda.set_device(context.device)
+        open_group(
+            GroupSpec(
+                role=facts.role,
+                rank=facts.index,
+                world_size=facts.parallelism,
+                attempt=facts.attempt,
+                host=facts.host,
+                backend="nccl" if context.device.type == "cuda" else "gloo",
+                rendezvous_timeout_s=facts.timeouts.gather_timeout_s,
+                collective_timeout_s=facts.timeouts.collective_timeout_s,
+            ),
+            link,
+        )
+
+    def _device(self) -> torch.device:
+        if self.settings.device == "auto":
+            return choose_device()
+        if self.settings.device == "cuda" and not torch.cuda.is_available():
+            msg = "device='cuda', but torch finds no GPU here; use device='auto' or 'cpu'"
+            raise ConfigError(msg)
+        return torch.device("cuda:0" if self.settings.device == "cuda" else "cpu")

@@ -1,0 +1,236 @@
+"""The process group: how the workers of one attempt find each other, and how they part.
+
+Rank 0 listens on a port of its host that the system chose, opens the key-value store on it, and
+only then publishes the address through the master; the others look it up. Keys carry the
+attempt, so a worker of an older attempt finds nothing here. Rank 0 owns the store's server
+thread; it ends with the store object. The group is destroyed when the entry function returns.
+After an exception it is *not*: destroying closes the connections, and the peers' errors would
+race with the cause; the end of the process closes them after the cause has been reported.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import socket
+import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from time import monotonic
+from typing import Protocol
+
+import torch
+import torch.distributed as dist
+from torch._C._distributed_c10d import HashStore, PrefixStore, Store, TCPStore
+
+from headrace._environ import environment_value, set_environment_default
+from headrace.errors import CollectiveError, WaitTimeoutError
+
+__all__ = ["GroupAdder", "GroupSpec", "Rendezvous", "close_group", "open_group"]
+
+_SIOCGIFADDR = 0x8915  # Linux: IPv4 address of an interface
+
+
+class Rendezvous(Protocol):
+    """Where rank 0 leaves its address and the others find it."""
+
+    def publish(self, key: str, value: str) -> None:
+        """Make `value` known under `key` to all processes of this attempt."""
+
+    def lookup(self, key: str, timeout_s: float) -> str:
+        """Return the value of `key`; waits until it is published.
+
+        Raises:
+            WaitTimeoutError: It was not published within `timeout_s`.
+        """
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GroupSpec:
+    """One worker's place in its group.
+
+    Attributes:
+        role: Name of the role; the group is the role's processes.
+        rank: 0 to `world_size` - 1.
+        world_size: Workers in the group.
+        attempt: Number of the ML group's start; fences older ones.
+        host: Address of this worker's host as the others reach it.
+        backend: "gloo" or "nccl".
+        rendezvous_timeout_s: From here until all workers have met, in seconds.
+        collective_timeout_s: Longest wait of one collective operation, in seconds.
+    """
+
+    role: str
+    rank: int
+    world_size: int
+    attempt: int
+    host: str
+    backend: str = "gloo"
+    rendezvous_timeout_s: float = 120.0
+    collective_timeout_s: float = 600.0
+
+
+def open_group(spec: GroupSpec, rendezvous: Rendezvous) -> None:
+    """Make the default process group of `torch.distributed`.
+
+    Blocks until all workers have met, at most `rendezvous_timeout_s`. A group of one makes no
+    connection. A group that exists already is left alone.
+
+    Raises:
+        WaitTimeoutError: Not all workers came in time.
+    """
+    if dist.is_initialized():
+        return
+    store: Store = HashStore()
+    if spec.world_size > 1:
+        _choose_interface(spec.host)
+        store = _meet(spec, rendezvous)
+    dist.init_process_group(
+        spec.backend,
+        store=PrefixStore(f"headrace/{spec.role}/{spec.attempt}", store),
+        rank=spec.rank,
+        world_size=spec.world_size,
+        timeout=timedelta(seconds=spec.collective_timeout_s),
+    )
+    if spec.world_size > 1:
+        _see_everyone_in(spec, store)
+
+
+def close_group() -> None:
+    """Destroy the default process group, if there is one. Waits for no peer."""
+    if dist.is_initialized():
+        dist.destroy_process_group()
+
+
+class GroupAdder:
+    """The all-reduce of lockstep training, on a group of its own.
+
+    A group of its own keeps the collectives of an entry function apart from those of the steps.
+    Making it is a collective operation: every worker of the default group must.
+    """
+
+    def __init__(self, device: torch.device, *, collective_timeout_s: float) -> None:
+        self._device = device
+        self._limit_s = collective_timeout_s
+        self._group = dist.new_group(timeout=timedelta(seconds=collective_timeout_s))
+        self._rounds = 0
+
+    @property
+    def world_size(self) -> int:
+        """Number of workers."""
+        return dist.get_world_size()
+
+    def add(self, vector: torch.Tensor) -> None:
+        """Replace `vector` by the sum over all workers. Blocks until all have called it."""
+        self._rounds += 1
+        with self._telling("all-reduce of round", self._rounds):
+            dist.all_reduce(vector, group=self._group)
+
+    def spread(self, tensors: list[torch.Tensor]) -> None:
+        """Overwrite `tensors` by those of rank 0. Every worker calls it, same shapes."""
+        with self._telling("broadcast of the model of rank", 0):
+            for tensor in tensors:
+                dist.broadcast(tensor, src=0, group=self._group)
+
+    def is_same_everywhere(self, number: int) -> bool:
+        """Say whether every worker gave the same number. Every worker calls it."""
+        bounds = torch.tensor([number, -number], dtype=torch.int64, device=self._device)
+        with self._telling("comparison of the models with rank", 0):
+            dist.all_reduce(bounds, op=dist.ReduceOp.MAX, group=self._group)
+        most, least = bounds.tolist()
+        return bool(most == -least)
+
+    @contextmanager
+    def _telling(self, operation: str, number: int) -> Iterator[None]:
+        begin = monotonic()
+        try:
+            yield
+        except RuntimeError as error:
+            raise CollectiveError(
+                operation=f"{operation} {number}",
+                waited_s=monotonic() - begin,
+                limit_s=self._limit_s,
+                reason=str(error).partition("\n")[0],
+            ) from error
+
+
+def _meet(spec: GroupSpec, rendezvous: Rendezvous) -> Store:
+    key = f"pytorch/{spec.role}/{spec.attempt}/store"
+    limit = timedelta(seconds=spec.rendezvous_timeout_s)
+    if spec.rank == 0:
+        family = socket.AF_INET6 if ":" in spec.host else socket.AF_INET
+        listener = socket.socket(family, socket.SOCK_STREAM)
+        try:
+            listener.bind((spec.host, 0))
+            listener.listen(spec.world_size + 128)
+            port = int(listener.getsockname()[1])
+            descriptor = listener.detach()  # the store closes it
+        except OSError:
+            listener.close()
+            raise
+        store = TCPStore(
+            spec.host,
+            port,
+            is_master=True,
+            wait_for_workers=False,
+            timeout=limit,
+            master_listen_fd=descriptor,
+        )
+        rendezvous.publish(key, f"{spec.host}:{port}")
+        return store
+    try:
+        address = rendezvous.lookup(key, spec.rendezvous_timeout_s)
+    except WaitTimeoutError as error:
+        raise WaitTimeoutError(
+            waited_for=f"{spec.role}-0 to tell where the process group meets",
+            waited_s=spec.rendezvous_timeout_s,
+            setting="timeouts.gather_timeout_s",
+        ) from error
+    host, _, port_text = address.rpartition(":")
+    return TCPStore(host, int(port_text), is_master=False, timeout=limit)
+
+
+def _see_everyone_in(spec: GroupSpec, store: Store) -> None:
+    # Rank 0 serves the store: if it went on and ended while others still met, they would fail.
+    store.set(f"headrace/in/{spec.rank}", "1")
+    if spec.rank != 0:
+        return
+    begin = monotonic()
+    try:
+        store.wait(
+            [f"headrace/in/{rank}" for rank in range(spec.world_size)],
+            timedelta(seconds=spec.rendezvous_timeout_s),
+        )
+    except RuntimeError as error:
+        raise WaitTimeoutError(
+            waited_for=f"the {spec.world_size} {spec.role} processes to meet",
+            waited_s=monotonic() - begin,
+            setting="timeouts.gather_timeout_s",
+        ) from error
+
+
+def _choose_interface(host: str) -> None:
+    """Tell gloo and nccl which interface has the address that the others know."""
+    if environment_value("GLOO_SOCKET_IFNAME") is not None:
+        return
+    name = _interface_of(socket.gethostbyname(host))
+    if name is not None:
+        set_environment_default("GLOO_SOCKET_IFNAME", name)
+        if name != "lo":
+            set_environment_default("NCCL_SOCKET_IFNAME", name)
+
+
+def _interface_of(address: str) -> str | None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        for _, name in socket.if_nameindex():
+            request = struct.pack("256s", name.encode()[:15])
+            try:
+                reply = fcntl.ioctl(probe.fileno(), _SIOCGIFADDR, request)
+            except OSError:
+                continue  # an interface without an IPv4 address
+            if socket.inet_ntoa(reply[20:24]) == address or (
+                name == "lo" and address.startswith("127.")
+            ):
+                return name
+    return None

@@ -1,0 +1,78 @@
+"""From a model and an optimizer to a worker's part in the common steps."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import get_args
+
+import torch
+
+from headrace.errors import ConfigError
+from headrace.pytorch.flat import FlatGradients, Reduction
+from headrace.pytorch.group import GroupAdder
+from headrace.pytorch.lockstep import Lockstep, Scheduler
+
+__all__ = ["open_lockstep", "require_supported"]
+
+
+def require_supported(optimizer: torch.optim.Optimizer, reduction: str) -> None:
+    """Refuse what cannot be reduced, with one worker as with many.
+
+    Raises:
+        ConfigError: The optimizer evaluates the loss itself, or `reduction` is unknown.
+    """
+    if isinstance(optimizer, torch.optim.LBFGS):
+        msg = (
+            "ctx.data_parallel: LBFGS evaluates the loss several times in a step (closure), "
+            "which cannot be done in common steps; use SGD, Adam or another one that steps "
+            "without closure"
+        )
+        raise ConfigError(msg)
+    if reduction not in get_args(Reduction):
+        msg = f"ctx.data_parallel(loss_reduction={reduction!r}) must be 'mean' or 'sum'"
+        raise ConfigError(msg)
+
+
+def open_lockstep(
+    model: torch.nn.Module,
+    optimizer: torch.optim.Optimizer,
+    scheduler: Scheduler | None,
+    *,
+    reduction: Reduction,
+    before_step: Callable[[], object] | None,
+    idle_after_s: float,
+    collective_timeout_s: float,
+) -> Lockstep:
+    """Spread the model of rank 0 and hook the optimizer. Every worker calls it.
+
+    Raises:
+        ConfigError: The workers' models differ.
+        CollectiveError: A peer ended, or did not come within the limit.
+    """
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    vector = FlatGradients(parameters, model.buffers())
+    adder = GroupAdder(vector.vector.device, collective_timeout_s=collective_timeout_s)
+    state = _distinct([*model.parameters(), *parameters, *model.buffers()])
+    elements = sum(tensor.numel() for tensor in state)
+    if not adder.is_same_everywhere(len(state)) or not adder.is_same_everywhere(elements):
+        msg = (
+            f"ctx.data_parallel: the workers' models differ; this one has {len(state)} tensors "
+            f"with {elements} elements. Build the same model and optimizer on every worker."
+        )
+        raise ConfigError(msg)
+    with torch.no_grad():
+        adder.spread(state)
+    vector.note_buffers()
+    return Lockstep(
+        vector,
+        optimizer,
+        scheduler,
+        adder,
+        reduction=reduction,
+        before_step=before_step,
+        idle_after_s=idle_after_s,
+    )
+
+
+def _distinct(tensors: list[torch.Tensor]) -> list[torch.Tensor]:
+    return list({id(tensor): tensor.detach() for tensor in tensors}.values())

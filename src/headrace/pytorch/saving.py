@@ -1,0 +1,47 @@
+"""Writes a file so that a reader sees the whole of it or the one before it."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import torch
+
+__all__ = ["save_atomically"]
+
+
+def save_atomically(thing: Any, path: Path) -> None:
+    """Write `thing` with `torch.save` to `path`, which is replaced in one step.
+
+    A module is saved as its state dict (load with
+    ``model.load_state_dict(torch.load(path))``), a scripted module by its own ``save``,
+    anything else as it is. Missing directories are made. Tensors that are views are saved
+    without the rest of their memory.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    part = Path(name)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            if isinstance(thing, torch.jit.ScriptModule):
+                torch.jit.save(thing, file)
+            else:
+                torch.save(_content(thing), file)
+            file.flush()
+            os.fsync(file.fileno())
+        part.chmod(0o644)
+        part.replace(path)
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise
+
+
+def _content(thing: Any) -> Any:
+    if not isinstance(thing, torch.nn.Module):
+        return thing
+    return {
+        name: value.detach().cpu().clone() if isinstance(value, torch.Tensor) else value
+        for name, value in thing.state_dict().items()
+    }
