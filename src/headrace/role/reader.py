@@ -199,6 +199,19 @@ class BatchReader:
                 self._answer_barriers()
                 return InputEnded()
 
+    def attend(self) -> None:
+        """Answer what must not wait while the caller waits for something else.
+
+        For a process that has no rows to handle but is not done: between two passes, and after
+        the last. It says the same about the batches handed out as `poll`, takes no rows, and
+        does not block. While the input streams it answers nothing: there, barriers stand between
+        rows.
+        """
+        if self._on_poll is not None:
+            self._on_poll()
+        if self._phase is not _Phase.STREAM:
+            self._answer_barriers()
+
     def close(self) -> None:
         """Free the spool. Idempotent. Batches that were handed out stay valid."""
         self._replay = iter(())
