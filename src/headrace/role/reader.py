@@ -204,8 +204,8 @@ class BatchReader:
 
         For a process that has no rows to handle but is not done: between two passes, and after
         the last. It says the same about the batches handed out as `poll`, takes no rows, and
-        does not block. While the input streams it answers nothing: there, barriers stand between
-        rows.
+        does not block. While the input streams it answers nothing: there, barriers stand
+        between rows.
         """
         if self._on_poll is not None:
             self._on_poll()
