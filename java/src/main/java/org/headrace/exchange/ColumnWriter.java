@@ -42,6 +42,16 @@ abstract class ColumnWriter {
     /** Appends an array element; false if it does not fit (the caller then truncates). */
     abstract boolean write(ArrayData array, int position);
 
+    /** Appends all {@code size} elements of an array, for which there is capacity. */
+    boolean writeAll(ArrayData array, int size) {
+        for (int i = 0; i < size; i++) {
+            if (!write(array, i)) {
+                return false;
+            }
+        }
+        return true;
+    }
+
     /** Appends NULL. */
     abstract boolean writeNull();
 

@@ -3,6 +3,7 @@ package org.headrace.exchange;
 import org.apache.flink.core.memory.MemorySegment;
 import org.apache.flink.table.data.ArrayData;
 import org.apache.flink.table.data.RowData;
+import org.apache.flink.table.data.binary.BinaryArrayData;
 
 import java.util.List;
 
@@ -104,6 +105,22 @@ abstract class FixedColumnWriter extends ColumnWriter {
                     memory.putLong(at, Double.doubleToRawLongBits(row.getDouble(position)));
             }
             return true;
+        }
+
+        @Override
+        boolean writeAll(ArrayData array, int size) {
+            if (array instanceof BinaryArrayData) {
+                BinaryArrayData binary = (BinaryArrayData) array;
+                MemorySegment[] segments = binary.getSegments();
+                if (segments.length == 1 && !binary.anyNull()) {
+                    int header = BinaryArrayData.calculateHeaderInBytes(size);
+                    int at = dataAt + count * width;
+                    segments[0].copyTo(binary.getOffset() + header, target, at, size * width);
+                    count += size;
+                    return true;
+                }
+            }
+            return super.writeAll(array, size);
         }
 
         @Override

@@ -125,12 +125,7 @@ abstract class ListColumnWriter extends ColumnWriter {
             if (!hasRoom(size)) {
                 return false;
             }
-            for (int i = 0; i < size; i++) {
-                if (!child.write(elements, i)) {
-                    return false;
-                }
-            }
-            return close();
+            return child.writeAll(elements, size) && close();
         }
 
         @Override

@@ -1,7 +1,9 @@
 package org.headrace.exchange;
 
+import org.apache.flink.core.memory.MemorySegment;
+import org.apache.flink.core.memory.MemorySegmentFactory;
 import org.apache.flink.table.data.ArrayData;
-import org.apache.flink.table.data.GenericArrayData;
+import org.apache.flink.table.data.binary.BinaryArrayData;
 import org.apache.flink.table.data.writer.BinaryRowWriter;
 
 /** Integers, floats and DATE: Arrow's bytes are Flink's bytes. */
@@ -64,45 +66,20 @@ final class NumberColumnReader extends ColumnReader {
         }
     }
 
-    /** The elements from {@code start} on, none of which is NULL, without boxing. */
+    /** The elements from {@code start} on, none of which is NULL, by one copy. */
     ArrayData array(int start, int size) {
-        int at = dataAt + start * kind.width();
-        switch (kind) {
-            case BYTE:
-                byte[] bytes = new byte[size];
-                source.get(at, bytes, 0, size);
-                return new GenericArrayData(bytes);
-            case SHORT:
-                short[] shorts = new short[size];
-                for (int i = 0; i < size; i++) {
-                    shorts[i] = source.getShort(at + i * Short.BYTES);
-                }
-                return new GenericArrayData(shorts);
-            case INT:
-                int[] ints = new int[size];
-                for (int i = 0; i < size; i++) {
-                    ints[i] = source.getInt(at + i * Integer.BYTES);
-                }
-                return new GenericArrayData(ints);
-            case LONG:
-                long[] longs = new long[size];
-                for (int i = 0; i < size; i++) {
-                    longs[i] = source.getLong(at + i * Long.BYTES);
-                }
-                return new GenericArrayData(longs);
-            case FLOAT:
-                float[] floats = new float[size];
-                for (int i = 0; i < size; i++) {
-                    floats[i] = source.getFloat(at + i * Float.BYTES);
-                }
-                return new GenericArrayData(floats);
-            default:
-                double[] doubles = new double[size];
-                for (int i = 0; i < size; i++) {
-                    doubles[i] = source.getDouble(at + i * Double.BYTES);
-                }
-                return new GenericArrayData(doubles);
-        }
+        int header = BinaryArrayData.calculateHeaderInBytes(size);
+        byte[] bytes = new byte[align(header + size * kind.width())];
+        MemorySegment memory = MemorySegmentFactory.wrap(bytes);
+        memory.putInt(0, size);
+        source.get(dataAt + start * kind.width(), bytes, header, size * kind.width());
+        BinaryArrayData array = new BinaryArrayData();
+        array.pointTo(memory, 0, bytes.length);
+        return array;
+    }
+
+    private static int align(int bytes) {
+        return (bytes + Long.BYTES - 1) & -Long.BYTES;
     }
 
     @Override
