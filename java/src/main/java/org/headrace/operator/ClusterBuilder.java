@@ -64,10 +64,37 @@ public final class ClusterBuilder {
         parallelismByRole.put(role.role(), role.parallelism());
         String name = cluster.name() + " " + role.role();
         InternalTypeInfo<RowData> type = typeInfo(outputType);
-        if (input != null) {
-            throw new UnsupportedOperationException("A role with input");
+        if (input == null) {
+            return named(control.transform(name, type, new SourceRoleOperatorFactory(cluster, role)), cluster, role);
         }
-        return named(control.transform(name, type, new SourceRoleOperatorFactory(cluster, role)), cluster, role);
+        return named(
+                input.connect(control).transform(name, type, new FlatMapRoleOperatorFactory(cluster, role)),
+                cluster,
+                role);
+    }
+
+    /**
+     * Adds a role without master, chained to its input; its subtasks do not know each other.
+     *
+     * @param roleJson {@code role, parallelism, spec, exchange}
+     * @param payload cloudpickle payload of the node
+     * @param clusterJson as for the constructor, without {@code am_spec} and {@code max_master_restarts}
+     * @param outputType type of the rows that its processes emit; null if they emit none
+     */
+    public static DataStream<RowData> addChained(
+            DataStream<RowData> input,
+            String roleJson,
+            byte[] payload,
+            String clusterJson,
+            RowType inputType,
+            RowType outputType) {
+        ClusterPlan cluster = ClusterPlan.parse(clusterJson, pythonConfig(input.getExecutionEnvironment()));
+        RolePlan role = RolePlan.parse(roleJson, payload, inputType, outputType);
+        String name = cluster.name() + " " + role.role();
+        return named(
+                input.transform(name, typeInfo(outputType), new ChainedRoleOperatorFactory(cluster, role)),
+                cluster,
+                role);
     }
 
     /**

@@ -1,9 +1,12 @@
 package org.headrace.operator;
 
-import org.apache.flink.metrics.MetricGroup;
+import org.apache.flink.runtime.checkpoint.CheckpointException;
+import org.apache.flink.runtime.checkpoint.CheckpointFailureReason;
 import org.apache.flink.runtime.execution.Environment;
 import org.apache.flink.streaming.api.operators.StreamOperatorParameters;
 import org.apache.flink.streaming.api.operators.StreamingRuntimeContext;
+import org.apache.flink.streaming.api.watermark.Watermark;
+import org.apache.flink.streaming.runtime.watermarkstatus.WatermarkStatus;
 import org.apache.flink.table.data.RowData;
 
 import org.headrace.plan.ClusterPlan;
@@ -18,10 +21,10 @@ import java.time.Duration;
 
 /**
  * What all role operators have in common: the node process, the queue to its algorithm process, and
- * the order in which they end.
+ * the order in which they start and end.
  *
- * <p>Thread model: task thread only. Waits are mailbox yields: they can be interrupted, are bounded, and
- * emit what the process sends meanwhile.
+ * <p>Thread model: task thread only. Waits are mailbox yields: they can be interrupted, emit what the
+ * process sends meanwhile, and are bounded by a setting or ended by the process's end.
  */
 final class RoleCore implements AutoCloseable {
 
@@ -29,25 +32,35 @@ final class RoleCore implements AutoCloseable {
 
     private final ClusterPlan cluster;
     private final RolePlan role;
+    private final StreamOperatorParameters<RowData> parameters;
     private final Environment environment;
     private final MailboxWait wait;
 
+    private RoleMetrics metrics;
+    private RoleOutput output;
     private RoleNode node;
+    private RoleQueue queue;
     private boolean hasMaster;
+    private boolean isFinished;
 
     RoleCore(ClusterPlan cluster, RolePlan role, StreamOperatorParameters<RowData> parameters) {
         this.cluster = cluster;
         this.role = role;
+        this.parameters = parameters;
         environment = parameters.getContainingTask().getEnvironment();
         wait = new MailboxWait(parameters.getMailboxExecutor());
     }
 
-    /** Starts the node in the background. */
+    /** Opens the queue and starts the node in the background. */
     void open(StreamingRuntimeContext context, boolean withMaster) throws Exception {
         hasMaster = withMaster;
-        MetricGroup metrics = context.getMetricGroup().addGroup("headrace");
+        metrics = new RoleMetrics(context.getMetricGroup());
+        output = new RoleOutput(parameters.getOutput(), metrics.rowsOut());
         node = new RoleNode(cluster, role, environment, context, wait, metrics, this::onProcessEnded);
-        node.start(null, hasMaster);
+        if (role.inputType() != null || role.outputType() != null) {
+            queue = new RoleQueue(cluster, role, node, parameters, wait, metrics, output);
+        }
+        node.start(queue == null ? null : queue.socketPath(), hasMaster);
     }
 
     /** A record of the control stream. */
@@ -55,34 +68,102 @@ final class RoleCore implements AutoCloseable {
         node.onControl(record);
     }
 
+    /** Hands a row to the process; discards it once the process has ended its part. */
+    void write(RowData row, boolean hasTimestamp, long timestamp) throws InterruptedException {
+        queue.write(row, hasTimestamp, timestamp);
+    }
+
+    /** A watermark of the data input: goes through the process, and only if the role has an output. */
+    void onWatermark(long timestamp) {
+        if (role.outputType() != null) {
+            queue.writeWatermark(timestamp);
+        }
+    }
+
+    void onWatermarkStatus(WatermarkStatus status) {
+        if (role.outputType() != null) {
+            output.emitStatus(status);
+        }
+    }
+
+    /** The data input is used up: the process is told, and goes on as long as it likes. */
+    void onInputEnd() {
+        queue.writeEnd();
+    }
+
+    /** Waits, without limit but the process's end, until it has emitted its last row. */
+    void awaitOutputEnd() throws InterruptedException {
+        wait.until(() -> queue.isProcessDone() || node.isGone());
+    }
+
     /** The master has ended the cluster, or a drain has ended everything. */
     void onControlEnd() {
         node.requestStop("the ML cluster has ended");
+        if (queue != null) {
+            queue.onStop();
+        }
+    }
+
+    /**
+     * Waits until the process has handled all rows before a barrier. On time-out that checkpoint is
+     * declined; the task goes on.
+     */
+    void onBarrier(long checkpointId) throws InterruptedException {
+        if (queue == null || isFinished || queue.awaitHandled(checkpointId)) {
+            return;
+        }
+        String text =
+                String.format(
+                        "Checkpoint %s: the process of %s had not handled the rows before the barrier after %s"
+                                + " (limit set by `timeouts.checkpoint_hold_timeout_s`).",
+                        checkpointId, node.label(), Timeouts.text(cluster.timeouts().checkpointHold()));
+        LOG.warn("{} The checkpoint is declined.", text);
+        environment.declineCheckpoint(
+                checkpointId, new CheckpointException(text, CheckpointFailureReason.CHECKPOINT_DECLINED));
+    }
+
+    void onCheckpointAborted(long checkpointId) {
+        if (queue != null) {
+            queue.onCheckpointAborted(checkpointId);
+        }
     }
 
     /** Waits for the orderly end of node and output, at most {@code timeouts.stop_timeout_s}. */
     void finish() throws InterruptedException {
         Duration limit = cluster.timeouts().stop();
         node.requestStop("all input was used up");
-        if (!wait.until(node::isGone, limit)) {
+        if (!wait.until(() -> node.isGone() && (queue == null || queue.isOver()), limit)) {
             LOG.warn(
                     "{} did not end within {} (limit set by `timeouts.stop_timeout_s`); it is killed",
                     node.label(),
                     Timeouts.text(limit));
         }
+        isFinished = true;
+        if (role.outputType() != null) {
+            output.emitWatermark(Watermark.MAX_WATERMARK.getTimestamp());
+        }
     }
 
-    /** Ends the node and everything below it. Bounded; idempotent. */
+    /** Ends the node and everything below it, then the queue. Bounded; idempotent. */
     @Override
     public void close() {
-        if (node != null) {
-            node.close();
+        try {
+            if (node != null) {
+                node.close();
+            }
+        } finally {
+            if (queue != null) {
+                queue.close();
+            }
         }
     }
 
     private void onProcessEnded(RoleNode.Outcome outcome, String failure, boolean isRestartable) throws Exception {
         if (!hasMaster && outcome == RoleNode.Outcome.FAILED) {
             throw PythonProcessException.of(failure, isRestartable);
+        }
+        if (queue != null && outcome == RoleNode.Outcome.FINISHED) {
+            queue.onProcessFinished();
         }
     }
 }

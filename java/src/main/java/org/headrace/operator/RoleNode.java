@@ -1,7 +1,5 @@
 package org.headrace.operator;
 
-import org.apache.flink.metrics.Gauge;
-import org.apache.flink.metrics.MetricGroup;
 import org.apache.flink.runtime.execution.Environment;
 import org.apache.flink.shaded.jackson2.com.fasterxml.jackson.databind.JsonNode;
 import org.apache.flink.shaded.jackson2.com.fasterxml.jackson.databind.node.ObjectNode;
@@ -21,7 +19,6 @@ import java.io.IOException;
 import java.nio.file.Path;
 import java.util.Locale;
 import java.util.Map;
-import java.util.concurrent.ConcurrentHashMap;
 
 /**
  * The node process of one role subtask, seen from its operator.
@@ -52,10 +49,9 @@ final class RoleNode implements AutoCloseable {
 
     private final ClusterPlan cluster;
     private final MailboxWait wait;
-    private final MetricGroup metrics;
+    private final RoleMetrics metrics;
     private final ProcessListener listener;
     private final ChildHome home;
-    private final Map<String, Double> reported = new ConcurrentHashMap<>();
     private ChildProcess child;
     private long group;
     private boolean isGone;
@@ -66,7 +62,7 @@ final class RoleNode implements AutoCloseable {
             Environment environment,
             StreamingRuntimeContext context,
             MailboxWait wait,
-            MetricGroup metrics,
+            RoleMetrics metrics,
             ProcessListener listener)
             throws IOException {
         this.cluster = cluster;
@@ -183,10 +179,7 @@ final class RoleNode implements AutoCloseable {
 
     private void onReport(JsonNode values) {
         for (Map.Entry<String, JsonNode> each : values.properties()) {
-            String name = each.getKey();
-            if (reported.put(name, each.getValue().asDouble(Double.NaN)) == null) {
-                metrics.<Double, Gauge<Double>>gauge(name, () -> reported.get(name));
-            }
+            metrics.report(each.getKey(), each.getValue().asDouble(Double.NaN));
         }
     }
 

@@ -4,6 +4,7 @@ import org.apache.flink.shaded.jackson2.com.fasterxml.jackson.databind.JsonNode;
 import org.apache.flink.shaded.jackson2.com.fasterxml.jackson.databind.node.ObjectNode;
 import org.apache.flink.table.types.logical.RowType;
 
+import org.headrace.exchange.ExchangeSettings;
 import org.headrace.process.Lines;
 
 import java.io.Serializable;
@@ -29,18 +30,6 @@ public record RolePlan(
         RowType outputType)
         implements Serializable {
 
-    /**
-     * {@code ExchangeConfig} of the Python side.
-     *
-     * @param batchRows most rows in one batch
-     * @param slots batches that fit into one direction
-     * @param slotBytes bytes of one batch
-     * @param lingerMs how long a batch may wait for more rows
-     * @param maxRowBytes a row over this is an error
-     */
-    public record ExchangeSettings(int batchRows, int slots, int slotBytes, int lingerMs, int maxRowBytes)
-            implements Serializable {}
-
     /** Reads the role's JSON. */
     public static RolePlan parse(String json, byte[] payload, RowType inputType, RowType outputType) {
         ObjectNode plan = Lines.parse(json);
@@ -51,11 +40,11 @@ public record RolePlan(
                 plan.path("spec").toString(),
                 payload.clone(),
                 new ExchangeSettings(
-                        exchange.path("batch_rows").asInt(4096),
                         exchange.path("slots").asInt(8),
                         exchange.path("slot_bytes").asInt(2 * 1024 * 1024),
-                        exchange.path("linger_ms").asInt(10),
-                        exchange.path("max_row_bytes").asInt(1024 * 1024 * 1024)),
+                        exchange.path("batch_rows").asInt(4096),
+                        exchange.path("linger_ms").asLong(10),
+                        exchange.path("max_row_bytes").asLong(1024 * 1024 * 1024)),
                 inputType,
                 outputType);
     }

@@ -52,6 +52,13 @@ public final class MailboxWait {
         return condition.getAsBoolean();
     }
 
+    /** Yields until the condition holds; for waits that the other side's end or a cancel ends. */
+    public void until(BooleanSupplier condition) throws InterruptedException {
+        while (!condition.getAsBoolean()) {
+            mailbox.yield();
+        }
+    }
+
     /** Runs an action on the task thread after a while, unless the returned future is cancelled. */
     public CompletableFuture<Void> after(Duration delay, ThrowingRunnable<? extends Exception> action) {
         CompletableFuture<Void> timer = new CompletableFuture<>();

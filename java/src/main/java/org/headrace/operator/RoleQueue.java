@@ -1,0 +1,241 @@
+package org.headrace.operator;
+
+import org.apache.flink.runtime.execution.Environment;
+import org.apache.flink.runtime.metrics.TimerGauge;
+import org.apache.flink.streaming.api.operators.StreamOperatorParameters;
+import org.apache.flink.table.data.RowData;
+
+import org.headrace.exchange.MemoryQueue;
+import org.headrace.exchange.QueueListener;
+import org.headrace.exchange.QueuePlace;
+import org.headrace.exchange.TaskHooks;
+import org.headrace.plan.ClusterPlan;
+import org.headrace.plan.RolePlan;
+import org.headrace.plan.Timeouts;
+import org.headrace.process.MailboxWait;
+import org.headrace.process.PythonProcessException;
+
+import java.io.IOException;
+import java.nio.file.Path;
+import java.time.Duration;
+import java.util.Arrays;
+import java.util.List;
+import java.util.concurrent.CompletableFuture;
+
+/**
+ * The memory queue of one role subtask with the operator's rules around it: what happens to rows when
+ * the process has ended its part, and when it was lost.
+ *
+ * <p>Thread model: task thread only; the waits yield to mails.
+ */
+final class RoleQueue implements QueueListener, AutoCloseable {
+
+    private final RolePlan role;
+    private final Timeouts timeouts;
+    private final String label;
+    private final MailboxWait wait;
+    private final RoleMetrics metrics;
+    private final RoleOutput output;
+    private final Path socketPath;
+    private final MemoryQueue queue;
+
+    private boolean isConnected;
+    private boolean hasRows;
+    private boolean isOutputEnded;
+    private boolean isProcessFinished;
+    private boolean isStopping;
+    private Throwable lost;
+    private CompletableFuture<Void> lostTimer;
+    private long handledBarrier = Long.MIN_VALUE;
+    private long abortedBarrier = Long.MIN_VALUE;
+
+    RoleQueue(
+            ClusterPlan cluster,
+            RolePlan role,
+            RoleNode node,
+            StreamOperatorParameters<RowData> parameters,
+            MailboxWait wait,
+            RoleMetrics metrics,
+            RoleOutput output)
+            throws IOException {
+        this.role = role;
+        this.wait = wait;
+        this.metrics = metrics;
+        this.output = output;
+        timeouts = cluster.timeouts();
+        label = node.label();
+        socketPath = node.workDir().socketPath();
+        Environment environment = parameters.getContainingTask().getEnvironment();
+        List<Path> tmpDirs =
+                Arrays.stream(environment.getTaskManagerInfo().getTmpDirectories()).map(Path::of).toList();
+        TimerGauge blocked = environment.getMetricGroup().getIOMetricGroup().getHardBackPressuredTimePerSecond();
+        queue =
+                MemoryQueue.open(
+                        role.exchange(),
+                        role.inputType(),
+                        role.outputType(),
+                        new QueuePlace(socketPath, tmpDirs, cluster.jobName() + " " + label),
+                        new TaskHooks(
+                                parameters.getMailboxExecutor(),
+                                parameters.getProcessingTimeService(),
+                                blocked::markStart,
+                                blocked::markEnd),
+                        this);
+        metrics.addBytes(queue::bytesIn, queue::bytesOut);
+    }
+
+    Path socketPath() {
+        return socketPath;
+    }
+
+    void write(RowData row, boolean hasTimestamp, long timestamp) throws InterruptedException {
+        if (isProcessDone()) {
+            metrics.rowsDiscarded().inc();
+            return;
+        }
+        awaitFailureIfLost();
+        hasRows = true;
+        metrics.rowsIn().inc();
+        queue.write(row, hasTimestamp, timestamp);
+    }
+
+    /** Sends a watermark through the process; past it once the process has ended its part. */
+    void writeWatermark(long timestamp) {
+        if (isProcessDone()) {
+            output.emitWatermark(timestamp);
+        } else if (lost == null) {
+            queue.writeWatermark(timestamp);
+        }
+    }
+
+    void writeEnd() {
+        if (!isProcessDone() && lost == null) {
+            queue.writeEnd();
+        }
+    }
+
+    /**
+     * Sends a barrier and waits until the process has handled everything before it. A process that is
+     * still starting is first given the time that it may take to gather and start.
+     *
+     * @return false if the process did not within {@code timeouts.checkpoint_hold_timeout_s}
+     */
+    boolean awaitHandled(long checkpointId) throws InterruptedException {
+        if (!hasRows || isProcessDone() || lost != null) {
+            return true;
+        }
+        if (!queue.writeBarrier(checkpointId)) {
+            return true;
+        }
+        Duration start = timeouts.gather().plus(timeouts.processStart());
+        wait.until(() -> isConnected || isReleased(checkpointId), start);
+        return wait.until(() -> isReleased(checkpointId), timeouts.checkpointHold());
+    }
+
+    void onCheckpointAborted(long checkpointId) {
+        abortedBarrier = Math.max(abortedBarrier, checkpointId);
+    }
+
+    /** The process is about to be stopped: its loss is no failure from here on. */
+    void onStop() {
+        isStopping = true;
+        cancelLostTimer();
+    }
+
+    /** The node says that the process has ended with success; its last frames may still be on the way. */
+    void onProcessFinished() {
+        isProcessFinished = true;
+        cancelLostTimer();
+    }
+
+    /** Whether nothing more will come out of the queue. */
+    boolean isOver() {
+        return isOutputEnded || lost != null || !isConnected;
+    }
+
+    /** Whether the process has ended its part: what still comes in is discarded. */
+    boolean isProcessDone() {
+        return isOutputEnded || isStopping || queue.isProcessDone() || (isProcessFinished && !isConnected);
+    }
+
+    @Override
+    public void close() {
+        cancelLostTimer();
+        queue.close();
+    }
+
+    @Override
+    public void onConnected(int attempt, long pid) {
+        isConnected = true;
+        isOutputEnded = false;
+        isProcessFinished = false;
+        lost = null;
+    }
+
+    @Override
+    public void onRow(RowData row, boolean hasTimestamp, long timestamp) {
+        output.emit(row, hasTimestamp, timestamp);
+    }
+
+    @Override
+    public void onWatermark(long timestamp) {
+        output.emitWatermark(timestamp);
+    }
+
+    @Override
+    public void onBarrierAck(long checkpointId) {
+        handledBarrier = Math.max(handledBarrier, checkpointId);
+    }
+
+    @Override
+    public void onOutputEnd() {
+        isOutputEnded = true;
+    }
+
+    /**
+     * Without input, the master may start the process again. With input, rows are lost with it: the
+     * master fails the job with the cause; only if it does not, this task fails by itself.
+     */
+    @Override
+    public void onConnectionLost(Throwable cause) {
+        isConnected = false;
+        if (role.inputType() == null || isStopping || isProcessFinished || isOutputEnded) {
+            return;
+        }
+        lost = cause;
+        lostTimer =
+                wait.after(
+                        timeouts.stop(),
+                        () -> {
+                            throw lostFailure();
+                        });
+    }
+
+    private PythonProcessException lostFailure() {
+        return new PythonProcessException(
+                String.format(
+                        "The process of %s ended without saying so, and nothing has failed the job for that within"
+                                + " %s (limit set by `timeouts.stop_timeout_s`).",
+                        label, Timeouts.text(timeouts.stop())),
+                lost);
+    }
+
+    /** A row after the loss waits for the task to be cancelled; the timer's mail ends it otherwise. */
+    private void awaitFailureIfLost() throws InterruptedException {
+        if (lost != null) {
+            wait.until(() -> lost == null || isProcessDone());
+        }
+    }
+
+    private boolean isReleased(long checkpointId) {
+        return handledBarrier >= checkpointId || abortedBarrier >= checkpointId || isProcessDone() || lost != null;
+    }
+
+    private void cancelLostTimer() {
+        if (lostTimer != null) {
+            lostTimer.cancel(false);
+            lostTimer = null;
+            lost = null;
+        }
+    }
+}
