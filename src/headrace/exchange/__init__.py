@@ -11,13 +11,22 @@ from __future__ import annotations
 from headrace.exchange.channel import Channel
 from headrace.exchange.conform import conform, conform_column, require_names
 from headrace.exchange.feed import Feed
-from headrace.exchange.items import TIMESTAMP_COLUMN, Barrier, Batch, End, Item, Watermark
+from headrace.exchange.items import (
+    TIMESTAMP_COLUMN,
+    TIMESTAMP_FIELD,
+    Barrier,
+    Batch,
+    End,
+    Item,
+    Watermark,
+)
 from headrace.exchange.memory_feed import MemoryFeed
 from headrace.exchange.rebatch import Rebatcher
 from headrace.exchange.spool import Spool, SpoolWriter
 
 __all__ = [
     "TIMESTAMP_COLUMN",
+    "TIMESTAMP_FIELD",
     "Barrier",
     "Batch",
     "Channel",

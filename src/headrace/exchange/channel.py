@@ -6,8 +6,6 @@ import os
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import NoReturn
 
 import pyarrow as pa
@@ -198,20 +196,17 @@ class Channel:
     def __reduce__(self) -> NoReturn:
         raise UsageError(_OTHER_PROCESS)
 
-    @contextmanager
-    def _in_use(self) -> Iterator[None]:
+    def _in_use(self) -> threading.Lock:
+        """Return a lock for the call that begins; it is free, or this is a wrong use."""
         if os.getpid() != self._pid:
             raise UsageError(_OTHER_PROCESS)
         if self._connection.is_closed:
             msg = "The memory queue is closed"
             raise UsageError(msg)
-        if not self._use.acquire(blocking=False):
+        if self._use.locked():
             msg = "The memory queue is used by two threads at the same time; use one"
             raise UsageError(msg)
-        try:
-            yield
-        finally:
-            self._use.release()
+        return self._use
 
     def _require_not_ended(self) -> None:
         if self._has_sent_end:
@@ -258,8 +253,9 @@ class Channel:
                     self._connection.queue(BarrierAckFrame(frame.checkpoint_id))
                 else:
                     self._inbox.append(Barrier(frame.checkpoint_id))
-            case EndFrame() if self._input is not None:
-                self._inbox.append(End())
+            case EndFrame():
+                if self._input is not None:
+                    self._inbox.append(End())
             case _:
                 msg = f"The operator sent {frame}, which has no place here"
                 raise ProtocolError(msg)

@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from headrace.errors import DataError, ExchangeError, ProtocolError, RowTooLargeError
 from headrace.exchange.frames import BatchFrame, DirectionOffer, OversizeFrame
-from headrace.exchange.items import TIMESTAMP_COLUMN, Batch
+from headrace.exchange.items import TIMESTAMP_FIELD, Batch
 from headrace.exchange.segment import InputSegment, OutputSegment, map_oversize
 
 __all__ = ["InputDirection", "OutputDirection"]
@@ -62,8 +62,8 @@ class OutputDirection:
     """Writes messages for the JVM."""
 
     def __init__(self, offer: DirectionOffer, *, fallback_path: str) -> None:
-        self._wire_schema = _wire_schema(offer)
-        self.schema = self._wire_schema.remove(len(self._wire_schema) - 1)
+        wire_schema = _wire_schema(offer)
+        self.schema = wire_schema.remove(len(wire_schema) - 1)
         self.slot_bytes = offer.slot_bytes
         self.segment = OutputSegment(offer)
         self.is_oversize_outstanding = False
@@ -87,9 +87,7 @@ class OutputDirection:
                 f"{batch.num_rows} rows need as many int64"
             )
             raise DataError(msg)
-        return pa.RecordBatch.from_arrays(
-            [*batch.columns, timestamps_ms], schema=self._wire_schema
-        )
+        return batch.append_column(TIMESTAMP_FIELD, timestamps_ms)
 
     def messages(self, batch: pa.RecordBatch) -> Iterator[tuple[pa.Buffer, int]]:
         """Cut `batch` into messages that fit a slot each, in order, with their numbers of rows.
@@ -100,9 +98,14 @@ class OutputDirection:
             RowTooLargeError: That message is over `max_row_bytes`.
         """
         piece_rows = self._batch_rows
-        if batch.num_rows and batch.nbytes > self.slot_bytes * _FILL:
-            fitting_rows = int(batch.num_rows * self.slot_bytes * _FILL / batch.nbytes)
+        planned_bytes = self.slot_bytes * _FILL
+        # The first is quick but counts what lies around a slice, too.
+        if batch.get_total_buffer_size() > planned_bytes and batch.nbytes > planned_bytes:
+            fitting_rows = int(batch.num_rows * planned_bytes / batch.nbytes)
             piece_rows = max(1, min(piece_rows, fitting_rows))
+        if 0 < batch.num_rows <= piece_rows:
+            yield from self._fitting(batch)
+            return
         for start in range(0, batch.num_rows, piece_rows):
             yield from self._fitting(batch.slice(start, piece_rows))
 
@@ -150,10 +153,8 @@ def _wire_schema(offer: DirectionOffer) -> pa.Schema:
         msg = f"The schema of {offer.path} is not an Arrow IPC schema message: {exc}"
         raise ProtocolError(msg) from exc
     last = schema.field(len(schema) - 1) if len(schema) else None
-    if last is None or last.name != TIMESTAMP_COLUMN or last.type != pa.int64():
-        msg = (
-            f"The last column of {offer.path} is not {TIMESTAMP_COLUMN} (int64): {schema.names}"
-        )
+    if last is None or not last.equals(TIMESTAMP_FIELD):
+        msg = f"The last column of {offer.path} is {last}, not {TIMESTAMP_FIELD}"
         raise ProtocolError(msg)
     return schema
 

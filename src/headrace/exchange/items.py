@@ -7,10 +7,21 @@ from typing import TypeAlias
 
 import pyarrow as pa
 
-__all__ = ["TIMESTAMP_COLUMN", "Barrier", "Batch", "End", "Item", "Watermark"]
+__all__ = [
+    "TIMESTAMP_COLUMN",
+    "TIMESTAMP_FIELD",
+    "Barrier",
+    "Batch",
+    "End",
+    "Item",
+    "Watermark",
+]
 
 TIMESTAMP_COLUMN = "__timestamp__"
-"""Name of the hidden last column on the wire: the row's Flink timestamp, int64 milliseconds."""
+"""Name of the hidden last column on the wire: the row's Flink timestamp."""
+
+TIMESTAMP_FIELD = pa.field(TIMESTAMP_COLUMN, pa.int64())
+"""That column: milliseconds, NULL where the row has no timestamp."""
 
 
 @dataclass(frozen=True, slots=True)

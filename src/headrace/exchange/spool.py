@@ -10,7 +10,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from headrace.errors import ExchangeError
-from headrace.exchange.items import TIMESTAMP_COLUMN, Batch
+from headrace.exchange.items import TIMESTAMP_FIELD, Batch
 from headrace.exchange.rebatch import Rebatcher
 
 __all__ = ["Spool", "SpoolWriter"]
@@ -18,7 +18,6 @@ __all__ = ["Spool", "SpoolWriter"]
 _FILE_BATCH_ROWS = 16_384
 _MAP_NORESERVE = 0x4000  # Linux; `mmap.MAP_NORESERVE` exists from Python 3.13 on
 _NAME = "spool.arrow"
-_TIMESTAMP_FIELD = pa.field(TIMESTAMP_COLUMN, pa.int64())
 
 
 class SpoolWriter:
@@ -35,7 +34,7 @@ class SpoolWriter:
             ExchangeError: The file cannot be created.
         """
         self._path = directory / _NAME
-        self._schema = schema.append(_TIMESTAMP_FIELD)
+        self._schema = schema.append(TIMESTAMP_FIELD)
         # A multiple of what is cut from it later, so that later passes copy nothing.
         self._rebatcher = Rebatcher(rows * max(1, _FILE_BATCH_ROWS // rows))
         self._rows = 0
@@ -54,7 +53,7 @@ class SpoolWriter:
         timestamps_ms = batch.timestamps_ms
         if timestamps_ms is None:
             timestamps_ms = pa.nulls(batch.columns.num_rows, pa.int64())
-        self._rebatcher.push(batch.columns.append_column(_TIMESTAMP_FIELD, timestamps_ms))
+        self._rebatcher.push(batch.columns.append_column(TIMESTAMP_FIELD, timestamps_ms))
         self._rows += batch.columns.num_rows
         while (full := self._rebatcher.take()) is not None:
             self._write(full)

@@ -69,6 +69,7 @@ class RoleContext:
         self._timestamps_ms: pa.Array | None = None
         self._nulls: NullRule = "error"
         self._rows_out = 0
+        self._is_closed = False
         self._reporter = Reporter(link, self._row_counts, clock)
 
     @property
@@ -268,6 +269,9 @@ class RoleContext:
 
         Idempotent. `RoleEntry` calls this; an entry function does not.
         """
+        if self._is_closed:
+            return
+        self._is_closed = True
         try:
             self._reporter.flush()
             if is_success and self._feed is not None:

@@ -14,7 +14,6 @@ from headrace.role.spec import RoleSpec
 __all__ = ["RoleEntry"]
 
 _LOG = logging.getLogger(__name__)
-_CONNECT_TIMEOUT_S = 120.0
 
 
 class RoleEntry:
@@ -34,8 +33,7 @@ class RoleEntry:
     def open_context(self, spec: RoleSpec, link: RoleLink) -> RoleContext:
         """Connect the memory queue, if any, and return the context; the caller closes it.
 
-        Blocks for at most `timeouts.process_start_timeout_s`, which the option
-        `process_start_timeout_s` carries.
+        Blocks for at most `timeouts.process_start_timeout_s`.
 
         Raises:
             ExchangeError: The queue cannot be reached.
@@ -43,9 +41,10 @@ class RoleEntry:
         """
         feed = None
         if spec.queue_socket is not None:
-            timeout_s = float(spec.options.get("process_start_timeout_s", _CONNECT_TIMEOUT_S))
             feed = Channel.connect(
-                spec.queue_socket, attempt=spec.attempt, connect_timeout_s=timeout_s
+                spec.queue_socket,
+                attempt=spec.attempt,
+                connect_timeout_s=spec.timeouts.process_start_timeout_s,
             )
         try:
             return self.context_class(spec=spec, link=link, feed=feed)
@@ -57,14 +56,17 @@ class RoleEntry:
     def __call__(self, spec: RoleSpec, link: RoleLink) -> None:
         """Run the entry function to its end. Blocks for as long as it runs.
 
-        When it returns, its last report and the end of its output are sent; input that it has
-        not read is left. When it raises, the queue is closed without an end, so that the
-        operator knows, and the exception goes on to the caller.
+        When it returns, or raises `SystemExit(0)`, its last report and the end of its output
+        are sent; input that it has not read is left. When it raises, the queue is closed
+        without an end, so that the operator knows, and the exception goes on to the caller.
         """
         context = self.open_context(spec, link)
         try:
             self.entry(context)
-        except BaseException:
+        except BaseException as exc:
+            if isinstance(exc, SystemExit) and exc.code in (None, 0):
+                context.close(is_success=True)
+                raise
             try:
                 context.close(is_success=False)
             except Exception:  # noqa: BLE001 (the entry function's error is the one to tell)

@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from headrace.errors import ConfigError, UsageError
 from headrace.exchange import (
-    TIMESTAMP_COLUMN,
+    TIMESTAMP_FIELD,
     Barrier,
     Batch,
     End,
@@ -26,8 +26,6 @@ from headrace.exchange import (
 )
 
 __all__ = ["BatchReader", "EpochEnded", "Idle", "InputEnded", "PollResult", "ReadyBatch"]
-
-_TIMESTAMP_FIELD = pa.field(TIMESTAMP_COLUMN, pa.int64())
 
 
 @dataclass(frozen=True, slots=True)
@@ -288,7 +286,7 @@ class BatchReader:
         timestamps_ms = batch.timestamps_ms
         if timestamps_ms is None:
             timestamps_ms = pa.nulls(batch.columns.num_rows, pa.int64())
-        self._rebatcher.push(batch.columns.append_column(_TIMESTAMP_FIELD, timestamps_ms))
+        self._rebatcher.push(batch.columns.append_column(TIMESTAMP_FIELD, timestamps_ms))
 
     def _ready(self, rows: pa.RecordBatch) -> ReadyBatch:
         last = rows.num_columns - 1

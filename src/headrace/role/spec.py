@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
+from headrace.config import TimeoutConfig
+
 __all__ = ["RoleSpec"]
 
 
@@ -49,6 +51,10 @@ class RoleSpec(Protocol):
     @property
     def checkpoint_dir(self) -> str | None:
         """Directory that all attempts of the job share; None if the job has none."""
+
+    @property
+    def timeouts(self) -> TimeoutConfig:
+        """Limits on every wait."""
 
     @property
     def options(self) -> Mapping[str, Any]:

@@ -97,7 +97,7 @@ class Peer:
     def open_channel(
         self, *, attempt: int = 1, greet: Callable[[], None] | None = None
     ) -> Channel:
-        """Connect a channel, with `greet` (by default the regular greeting) on the JVM's side."""
+        """Connect a channel; `greet` plays the JVM's side of the greeting."""
         greeter = threading.Thread(target=greet or self.greet)
         greeter.start()
         try:
@@ -157,7 +157,7 @@ class Peer:
         return bool(self._frames)
 
     def send_rows(self, rows: pa.RecordBatch, timestamps_ms: pa.Array | None = None) -> int:
-        """Write `rows` into a free slot, waiting for a credit if there is none; return the slot."""
+        """Write `rows` into a free slot, waiting for a credit if need be; return it."""
         while not self.free_slots:
             self.free_slots.append(self.expect(CreditFrame).slot)
         slot = self.free_slots.popleft()
