@@ -10,6 +10,7 @@ import org.apache.flink.runtime.source.event.SourceEventWrapper;
 import org.apache.flink.shaded.jackson2.com.fasterxml.jackson.databind.node.ObjectNode;
 
 import org.headrace.plan.ClusterPlan;
+import org.headrace.plan.PlannedRole;
 import org.headrace.process.Lines;
 import org.slf4j.Logger;
 import org.slf4j.LoggerFactory;
@@ -37,7 +38,7 @@ final class AmCoordinator implements OperatorCoordinator, CoordinationRequestHan
 
     private final Context context;
     private final ClusterPlan cluster;
-    private final Map<String, Integer> parallelismByRole;
+    private final Map<String, PlannedRole> plannedRoles;
 
     private ScheduledExecutorService timers;
     private ScheduledFuture<?> gatherTimer;
@@ -46,10 +47,10 @@ final class AmCoordinator implements OperatorCoordinator, CoordinationRequestHan
     private int deployment;
     private boolean isDeployed;
 
-    AmCoordinator(Context context, ClusterPlan cluster, Map<String, Integer> parallelismByRole) {
+    AmCoordinator(Context context, ClusterPlan cluster, Map<String, PlannedRole> plannedRoles) {
         this.context = context;
         this.cluster = cluster;
-        this.parallelismByRole = parallelismByRole;
+        this.plannedRoles = plannedRoles;
         status = emptyStatus();
     }
 
@@ -178,7 +179,7 @@ final class AmCoordinator implements OperatorCoordinator, CoordinationRequestHan
                         new GatherTimeoutException(
                                 cluster.name(),
                                 cluster.timeouts().gather(),
-                                parallelismByRole,
+                                plannedRoles,
                                 describeRegistered(),
                                 cluster.offer())));
     }
@@ -188,7 +189,7 @@ final class AmCoordinator implements OperatorCoordinator, CoordinationRequestHan
             return "Flink has not deployed the job yet: it lacks task slots.";
         }
         int registered = status.path("registered").asInt(0);
-        int expected = parallelismByRole.values().stream().mapToInt(Integer::intValue).sum();
+        int expected = plannedRoles.values().stream().mapToInt(PlannedRole::parallelism).sum();
         StringBuilder nodes = new StringBuilder();
         status.path("nodes").fieldNames().forEachRemaining(each -> nodes.append(' ').append(each));
         return String.format(

@@ -15,6 +15,7 @@ import org.apache.flink.streaming.runtime.streamrecord.StreamRecord;
 import org.apache.flink.util.SerializedValue;
 
 import org.headrace.plan.ClusterPlan;
+import org.headrace.plan.PlannedRole;
 import org.headrace.plan.Timeouts;
 import org.headrace.process.ChildExit;
 import org.headrace.process.ChildHome;
@@ -27,6 +28,7 @@ import java.io.IOException;
 import java.security.SecureRandom;
 import java.time.Duration;
 import java.util.HexFormat;
+import java.util.Map;
 
 /**
  * Owns the master process and writes the control stream: docs/lifecycle.md, sections 1 and 2.
@@ -42,6 +44,8 @@ final class AmOperator extends AbstractStreamOperator<String>
 
     private final transient ClusterPlan cluster;
     private final transient byte[] payload;
+    private final transient Map<String, PlannedRole> plannedRoles;
+    private final transient StatusAccumulator lastStatus = new StatusAccumulator();
     private final transient MailboxWait wait;
     private final transient OperatorID operatorId;
     private final transient OperatorEventGateway coordinator;
@@ -57,8 +61,13 @@ final class AmOperator extends AbstractStreamOperator<String>
     private transient boolean isEndSent;
     private transient boolean isMasterGone;
 
-    AmOperator(StreamOperatorParameters<String> parameters, ClusterPlan cluster, byte[] payload) {
+    AmOperator(
+            StreamOperatorParameters<String> parameters,
+            ClusterPlan cluster,
+            byte[] payload,
+            Map<String, PlannedRole> plannedRoles) {
         super(parameters);
+        this.plannedRoles = plannedRoles;
         this.cluster = cluster;
         this.payload = payload;
         wait = new MailboxWait(parameters.getMailboxExecutor());
@@ -76,10 +85,11 @@ final class AmOperator extends AbstractStreamOperator<String>
                 new ChildHome(
                         cluster,
                         "am",
-                        cluster.amSpecJson(),
+                        specWithRoles(),
                         payload,
                         getContainingTask().getEnvironment(),
                         getRuntimeContext());
+        getRuntimeContext().addAccumulator("headrace.status." + cluster.amUid(), lastStatus);
         askFirstAttempt();
     }
 
@@ -139,6 +149,18 @@ final class AmOperator extends AbstractStreamOperator<String>
         }
     }
 
+    /** The master's spec as planned; the roles came after the am. */
+    private String specWithRoles() {
+        ObjectNode spec = Lines.parse(cluster.amSpecJson());
+        ObjectNode roles = spec.putObject("roles");
+        plannedRoles.forEach(
+                (name, role) ->
+                        roles.putObject(name)
+                                .put("planned_parallelism", role.parallelism())
+                                .put("has_input", role.hasInput()));
+        return spec.toString();
+    }
+
     private void askFirstAttempt() throws IOException {
         AmRequest question =
                 new AmRequest(AmRequest.Kind.FIRST_ATTEMPT, getRuntimeContext().getTaskInfo().getAttemptNumber());
@@ -185,7 +207,8 @@ final class AmOperator extends AbstractStreamOperator<String>
                 break;
             case "status":
                 attempt = Math.max(attempt, line.path("status").path("attempt").asInt(0));
-                coordinator.sendEventToCoordinator(new AmEvents.StatusChanged(line.path("status").toString()));
+                lastStatus.add(line.path("status").toString());
+                coordinator.sendEventToCoordinator(new AmEvents.StatusChanged(lastStatus.getLocalValue()));
                 break;
             case "fail":
                 throw PythonProcessException.of(

@@ -9,6 +9,7 @@ import org.apache.flink.streaming.api.operators.StreamOperator;
 import org.apache.flink.streaming.api.operators.StreamOperatorParameters;
 
 import org.headrace.plan.ClusterPlan;
+import org.headrace.plan.PlannedRole;
 
 import java.util.Map;
 
@@ -20,18 +21,18 @@ final class AmOperatorFactory extends AbstractStreamOperatorFactory<String>
 
     private final ClusterPlan cluster;
     private final byte[] payload;
-    private final Map<String, Integer> parallelismByRole;
+    private final Map<String, PlannedRole> plannedRoles;
 
-    AmOperatorFactory(ClusterPlan cluster, byte[] payload, Map<String, Integer> parallelismByRole) {
+    AmOperatorFactory(ClusterPlan cluster, byte[] payload, Map<String, PlannedRole> plannedRoles) {
         this.cluster = cluster;
         this.payload = payload.clone();
-        this.parallelismByRole = parallelismByRole;
+        this.plannedRoles = plannedRoles;
     }
 
     @Override
     @SuppressWarnings("unchecked") // Flink's signature: the caller knows the operator's type.
     public <T extends StreamOperator<String>> T createStreamOperator(StreamOperatorParameters<String> parameters) {
-        return (T) new AmOperator(parameters, cluster, payload);
+        return (T) new AmOperator(parameters, cluster, payload, plannedRoles);
     }
 
     @Override
@@ -42,10 +43,10 @@ final class AmOperatorFactory extends AbstractStreamOperatorFactory<String>
 
     @Override
     public OperatorCoordinator.Provider getCoordinatorProvider(String operatorName, OperatorID operatorId) {
-        return new Provider(operatorId, cluster, parallelismByRole);
+        return new Provider(operatorId, cluster, plannedRoles);
     }
 
-    private record Provider(OperatorID operatorId, ClusterPlan cluster, Map<String, Integer> parallelismByRole)
+    private record Provider(OperatorID operatorId, ClusterPlan cluster, Map<String, PlannedRole> plannedRoles)
             implements OperatorCoordinator.Provider {
 
         @Override
@@ -55,7 +56,7 @@ final class AmOperatorFactory extends AbstractStreamOperatorFactory<String>
 
         @Override
         public OperatorCoordinator create(OperatorCoordinator.Context context) {
-            return new AmCoordinator(context, cluster, parallelismByRole);
+            return new AmCoordinator(context, cluster, plannedRoles);
         }
     }
 }

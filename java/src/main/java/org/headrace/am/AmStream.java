@@ -9,6 +9,7 @@ import org.apache.flink.streaming.api.environment.StreamExecutionEnvironment;
 import org.apache.flink.streaming.api.transformations.SourceTransformation;
 
 import org.headrace.plan.ClusterPlan;
+import org.headrace.plan.PlannedRole;
 
 import java.util.Map;
 
@@ -20,18 +21,18 @@ public final class AmStream {
     /**
      * Adds the am.
      *
-     * @param parallelismByRole filled by the caller until the job is submitted
+     * @param plannedRoles filled by the caller until the job is submitted
      * @return the control stream, still to be broadcast
      */
     public static DataStream<String> add(
-            StreamExecutionEnvironment env, ClusterPlan cluster, byte[] payload, Map<String, Integer> parallelismByRole) {
+            StreamExecutionEnvironment env, ClusterPlan cluster, byte[] payload, Map<String, PlannedRole> plannedRoles) {
         String name = cluster.name() + " am";
         DataStreamSource<String> source =
                 env.fromSource(new AmSource(), WatermarkStrategy.noWatermarks(), name + " source", Types.STRING);
         SingleOutputStreamOperator<String> single = source.setParallelism(1).uid(cluster.uidPrefix() + "-am-source");
         ((SourceTransformation<?, ?, ?>) single.getTransformation()).setCoordinatorListeningID(listeningId(cluster));
         SingleOutputStreamOperator<String> am =
-                single.transform(name, Types.STRING, new AmOperatorFactory(cluster, payload, parallelismByRole));
+                single.transform(name, Types.STRING, new AmOperatorFactory(cluster, payload, plannedRoles));
         am.setParallelism(1).setMaxParallelism(1);
         return am.uid(cluster.amUid());
     }

@@ -1,9 +1,9 @@
 package org.headrace.am;
 
+import org.headrace.plan.PlannedRole;
 import org.headrace.plan.Timeouts;
 
 import java.time.Duration;
-import java.util.Collections;
 import java.util.Map;
 import java.util.stream.Collectors;
 
@@ -13,7 +13,7 @@ public final class GatherTimeoutException extends Exception {
     private static final long serialVersionUID = 1L;
 
     GatherTimeoutException(
-            String cluster, Duration limit, Map<String, Integer> parallelismByRole, String registered, String offer) {
+            String cluster, Duration limit, Map<String, PlannedRole> plannedRoles, String registered, String offer) {
         super(
                 String.format(
                         "The nodes of cluster '%s' had not all registered after %s (limit set by"
@@ -22,10 +22,10 @@ public final class GatherTimeoutException extends Exception {
                         cluster,
                         Timeouts.text(limit),
                         registered,
-                        Collections.max(parallelismByRole.values()),
-                        parallelismByRole.entrySet().stream()
-                                .map(each -> each.getKey() + ": " + each.getValue())
+                        plannedRoles.values().stream().mapToInt(PlannedRole::parallelism).max().orElse(0),
+                        plannedRoles.entrySet().stream()
+                                .map(each -> each.getKey() + ": " + each.getValue().parallelism())
                                 .collect(Collectors.joining(", ")),
-                        offer.isEmpty() ? "" : " " + offer));
+                        offer.isEmpty() ? "" : " Offered: " + offer + "."));
     }
 }

@@ -1,5 +1,6 @@
 package org.headrace.operator;
 
+import org.apache.flink.api.common.JobExecutionResult;
 import org.apache.flink.configuration.Configuration;
 import org.apache.flink.core.execution.JobClient;
 import org.apache.flink.python.util.PythonConfigUtil;
@@ -16,11 +17,16 @@ import org.apache.flink.table.types.logical.RowType;
 import org.headrace.am.AmRequest;
 import org.headrace.am.AmStream;
 import org.headrace.plan.ClusterPlan;
+import org.headrace.plan.PlannedRole;
 import org.headrace.plan.RolePlan;
 
 import java.util.LinkedHashMap;
 import java.util.Map;
+import java.util.concurrent.CancellationException;
+import java.util.concurrent.CompletableFuture;
+import java.util.concurrent.ExecutionException;
 import java.util.concurrent.TimeUnit;
+import java.util.concurrent.TimeoutException;
 
 /**
  * Adds one ML cluster to a job graph. The Python plan calls it through py4j.
@@ -34,7 +40,7 @@ public final class ClusterBuilder {
 
     private final ClusterPlan cluster;
     private final DataStream<String> control;
-    private final Map<String, Integer> parallelismByRole = new LinkedHashMap<>();
+    private final Map<String, PlannedRole> plannedRoles = new LinkedHashMap<>();
 
     /**
      * Adds the am.
@@ -45,7 +51,7 @@ public final class ClusterBuilder {
      */
     public ClusterBuilder(StreamExecutionEnvironment env, String clusterJson, byte[] amPayload) {
         cluster = ClusterPlan.parse(clusterJson, pythonConfig(env));
-        control = AmStream.add(env, cluster, amPayload, parallelismByRole).broadcast();
+        control = AmStream.add(env, cluster, amPayload, plannedRoles).broadcast();
     }
 
     /**
@@ -61,7 +67,7 @@ public final class ClusterBuilder {
     public DataStream<RowData> addRole(
             String roleJson, byte[] payload, DataStream<RowData> input, RowType inputType, RowType outputType) {
         RolePlan role = RolePlan.parse(roleJson, payload, inputType, outputType);
-        parallelismByRole.put(role.role(), role.parallelism());
+        plannedRoles.put(role.role(), new PlannedRole(role.parallelism(), input != null));
         String name = cluster.name() + " " + role.role();
         InternalTypeInfo<RowData> type = typeInfo(outputType);
         if (input == null) {
@@ -129,6 +135,23 @@ public final class ClusterBuilder {
                 ((CoordinationRequestGateway) client)
                         .sendCoordinationRequest(amUid, question)
                         .get(STATUS_TIMEOUT_S, TimeUnit.SECONDS));
+    }
+
+    /**
+     * Waits for the end of a job, in whatever way it ends. Blocks for at most {@code limitMs}.
+     *
+     * @return whether the job has ended
+     */
+    public static boolean hasEnded(CompletableFuture<JobExecutionResult> result, long limitMs)
+            throws InterruptedException {
+        try {
+            result.get(limitMs, TimeUnit.MILLISECONDS);
+            return true;
+        } catch (TimeoutException e) {
+            return false;
+        } catch (ExecutionException | CancellationException e) {
+            return true; // the caller takes the cause from the future
+        }
     }
 
     private static Configuration pythonConfig(StreamExecutionEnvironment env) {

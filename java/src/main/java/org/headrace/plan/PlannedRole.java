@@ -1,0 +1,11 @@
+package org.headrace.plan;
+
+import java.io.Serializable;
+
+/**
+ * What the am has to know about a role.
+ *
+ * @param parallelism nodes in the plan; at run time the nodes report the real number
+ * @param hasInput whether rows flow into the role
+ */
+public record PlannedRole(int parallelism, boolean hasInput) implements Serializable {}
