@@ -73,7 +73,8 @@ public final class MemoryQueue implements AutoCloseable {
             output =
                     outputType == null
                             ? null
-                            : new OutputSide(settings, outputType, directories, listener);
+                            : new OutputSide(
+                                    settings, outputType, directories, place.socketPath(), listener);
             opened.add(output);
             io = QueueIo.open(place.socketPath(), place.name(), new Mails());
         } catch (RuntimeException e) {
@@ -253,9 +254,6 @@ public final class MemoryQueue implements AutoCloseable {
         isMapped = false;
         isProcessDone = false;
         lostCause = null;
-        if (input == null) {
-            outbox = new FrameOutbox();
-        }
     }
 
     private void handleFrame(int number, Frame frame) throws Exception {
@@ -349,6 +347,12 @@ public final class MemoryQueue implements AutoCloseable {
             return;
         }
         closeChannel();
+        if (input == null) {
+            outbox = new FrameOutbox(); // what was for this process is not for the next one
+        }
+        if (output != null) {
+            output.removeLeftovers();
+        }
         if (isProcessDone) {
             return; // it said so before
         }
