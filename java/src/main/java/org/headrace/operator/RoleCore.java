@@ -41,6 +41,7 @@ final class RoleCore implements AutoCloseable {
     private RoleNode node;
     private RoleQueue queue;
     private boolean hasMaster;
+    private boolean isProcessEnded;
     private boolean isFinished;
 
     RoleCore(ClusterPlan cluster, RolePlan role, StreamOperatorParameters<RowData> parameters) {
@@ -131,6 +132,9 @@ final class RoleCore implements AutoCloseable {
     /** Waits for the orderly end of node and output, at most {@code timeouts.stop_timeout_s}. */
     void finish() throws InterruptedException {
         Duration limit = cluster.timeouts().stop();
+        if (!hasMaster) { // nobody else tells when the process may be stopped
+            wait.until(() -> isProcessEnded || node.isGone(), limit);
+        }
         node.requestStop("all input was used up");
         if (!wait.until(() -> node.isGone() && (queue == null || queue.isOver()), limit)) {
             LOG.warn(
@@ -159,7 +163,8 @@ final class RoleCore implements AutoCloseable {
     }
 
     private void onProcessEnded(RoleNode.Outcome outcome, String failure, boolean isRestartable) throws Exception {
-        if (!hasMaster && outcome == RoleNode.Outcome.FAILED) {
+        isProcessEnded = true;
+        if (!hasMaster && outcome == RoleNode.Outcome.FAILED && !node.isStopRequested()) {
             throw PythonProcessException.of(failure, isRestartable);
         }
         if (queue != null && outcome == RoleNode.Outcome.FINISHED) {

@@ -123,6 +123,10 @@ final class RoleNode implements AutoCloseable {
         }
     }
 
+    boolean isStopRequested() {
+        return child != null && child.isStopRequested();
+    }
+
     /** Whether the node process has ended. */
     boolean isGone() {
         return child == null || isGone;
