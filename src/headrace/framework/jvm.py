@@ -1,0 +1,83 @@
+"""A child's line to the JVM: stdin and stdout as asyncio sees them."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from typing import BinaryIO
+
+import msgspec
+
+from headrace.framework.lines import FromJvm, ReportLine, StatusLine, ToJvm, decode_from_jvm
+
+__all__ = ["JvmLink", "claim_stdout"]
+
+_LINE_BYTES = 16 * 1024 * 1024
+_BACKLOG_BYTES = 1024 * 1024
+
+
+def claim_stdout() -> BinaryIO:
+    """Return a file for the lines to the JVM, and turn stdout into stderr for everybody else.
+
+    Call it first in a child: a stray `print` then lands in the log and cannot break the
+    protocol.
+    """
+    lines = os.fdopen(os.dup(1), "wb", buffering=0)
+    os.dup2(2, 1)
+    sys.stdout = sys.stderr
+    return lines
+
+
+class JvmLink:
+    """Lines from the JVM, in order, and lines to it.
+
+    Thread model: belongs to one asyncio loop. Sending never blocks: if the JVM does not
+    read, lines that only hold latest values (status, report) are dropped, the others are kept.
+    """
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.WriteTransport) -> None:
+        self._reader = reader
+        self._writer = writer
+        self._encoder = msgspec.json.Encoder()
+
+    @classmethod
+    async def open(cls, to_jvm: BinaryIO) -> JvmLink:
+        """Connect to stdin and to the file of `claim_stdout`."""
+        loop = asyncio.get_running_loop()
+        reader = asyncio.StreamReader(limit=_LINE_BYTES)
+        await loop.connect_read_pipe(
+            lambda: asyncio.StreamReaderProtocol(reader), sys.stdin.buffer
+        )
+        writer, _ = await loop.connect_write_pipe(asyncio.BaseProtocol, to_jvm)
+        writer.set_write_buffer_limits(high=_BACKLOG_BYTES)
+        return cls(reader, writer)
+
+    async def receive(self) -> FromJvm | None:
+        """Return the next line, or None when the JVM is gone.
+
+        Raises:
+            ProtocolError: The line is not one of the protocol.
+        """
+        try:
+            line = await self._reader.readline()
+        except ConnectionError:
+            return None
+        return decode_from_jvm(line) if line.endswith(b"\n") else None
+
+    def send(self, line: ToJvm) -> None:
+        """Send one line; does not wait. Lost if the JVM is gone."""
+        if self._writer.is_closing():
+            return
+        is_droppable = isinstance(line, StatusLine | ReportLine)
+        if is_droppable and self._writer.get_write_buffer_size() > _BACKLOG_BYTES:
+            return
+        self._writer.write(self._encoder.encode(line) + b"\n")
+
+    async def flush(self, timeout_s: float) -> None:
+        """Wait until every line is with the JVM, at most `timeout_s` seconds."""
+        deadline = asyncio.get_running_loop().time() + timeout_s
+        while self._writer.get_write_buffer_size() and not self._writer.is_closing():
+            if asyncio.get_running_loop().time() >= deadline:
+                return
+            await asyncio.sleep(0.005)

@@ -1,0 +1,215 @@
+"""The JSON lines between the JVM and its children (docs/lifecycle.md section 1)."""
+
+from __future__ import annotations
+
+from typing import Literal, TypeAlias
+
+import msgspec
+
+from headrace.errors import ProtocolError
+from headrace.framework.failure import Failure
+
+__all__ = [
+    "FailLine",
+    "FinishLine",
+    "FromJvm",
+    "ListeningLine",
+    "MasterAddress",
+    "MasterLine",
+    "NodeStatus",
+    "ProcessEndedLine",
+    "ProcessStartedLine",
+    "ReportLine",
+    "StartLine",
+    "Status",
+    "StatusLine",
+    "StopLine",
+    "ToJvm",
+    "decode_from_jvm",
+]
+
+
+class MasterAddress(msgspec.Struct, frozen=True, kw_only=True):
+    """Where the master listens.
+
+    Attributes:
+        address: "host:port".
+        token: The job's secret.
+        attempt: The master's attempt when this was said.
+    """
+
+    address: str
+    token: str
+    attempt: int
+
+
+class StartLine(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="start"):
+    """The first line: who the child is.
+
+    Attributes:
+        job_id: Flink's id of the job.
+        job_name: Name of the job.
+        role: Name of the role; "am" for the master.
+        index: Subtask index.
+        parallelism: Subtasks of the role at run time.
+        host: Where the child runs, as peers can reach it.
+        work_dir: Directory of this child, owned by the JVM.
+        spec_path: File with the `MasterSpec` or `NodeSpec`.
+        payload_path: File with the payload; None if there is none.
+        queue_socket: Path of the memory queue's socket; nodes only, None without a queue.
+        deployment: Number of the Flink execution of the region.
+        token: The job's secret; master only.
+        attempt: Attempt to begin, or to go on, with; master only.
+        is_restart: Whether a former master of this deployment was lost; master only.
+        restarts: Group restarts so far, from the last status; master only.
+        master: Nodes only. Absent: a `master` line will follow. None: there is no master,
+            the node decides by itself.
+    """
+
+    job_id: str
+    job_name: str
+    role: str
+    index: int
+    parallelism: int
+    host: str
+    work_dir: str
+    spec_path: str
+    payload_path: str | None = None
+    queue_socket: str | None = None
+    deployment: int = 0
+    token: str | None = None
+    attempt: int = 1
+    is_restart: bool = False
+    restarts: int = 0
+    master: MasterAddress | msgspec.UnsetType | None = msgspec.UNSET
+
+
+class MasterLine(MasterAddress, frozen=True, kw_only=True, tag_field="type", tag="master"):
+    """Where the master listens now."""
+
+
+class StopLine(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="stop"):
+    """End the algorithm process, then exit with 0."""
+
+    reason: str = ""
+
+
+class ListeningLine(
+    msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="listening"
+):
+    """The master is bound to this address."""
+
+    address: str
+
+
+class NodeStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """One node in the status.
+
+    Attributes:
+        state: "registered", "running", "finished", "failed", "stopped" or "lost".
+        host: Where it runs.
+        rows_in: Rows that its process has taken.
+        rows_out: Rows that its process has emitted.
+        report: Latest values of `ctx.report`.
+        attempt: The attempt that this is about.
+    """
+
+    state: str
+    host: str
+    rows_in: int
+    rows_out: int
+    report: dict[str, float]
+    attempt: int
+
+
+class Status(msgspec.Struct, frozen=True, kw_only=True):
+    """What `JobHandle.status()` shows.
+
+    Attributes:
+        state: Name of the job's state.
+        attempt: Number of the group's start.
+        restarts: Group restarts so far.
+        registered: Nodes that are there.
+        expected: Nodes that are needed; None while that is not known.
+        reason: Why the job recovers, stops or has ended; None while it runs.
+        nodes: Every node that has registered, by name.
+    """
+
+    state: str
+    attempt: int
+    restarts: int
+    registered: int
+    expected: int | None
+    reason: str | None
+    nodes: dict[str, NodeStatus]
+
+
+class StatusLine(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="status"):
+    """How the cluster stands."""
+
+    status: Status
+
+
+class FailLine(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="fail"):
+    """The operator must fail with this text."""
+
+    message: str
+    is_restartable: bool
+
+
+class FinishLine(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="finish"):
+    """The ML cluster has ended with success."""
+
+    reason: str
+
+
+class ProcessStartedLine(
+    msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="process_started"
+):
+    """The algorithm process runs; its pid is also its process group."""
+
+    pid: int
+    attempt: int
+
+
+class ProcessEndedLine(
+    msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="process_ended"
+):
+    """The algorithm process has ended, and nothing of it is left."""
+
+    attempt: int
+    outcome: Literal["finished", "failed", "stopped"]
+    failure: Failure | None = None
+
+
+class ReportLine(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="report"):
+    """Latest values of `ctx.report`."""
+
+    values: dict[str, float]
+
+
+FromJvm: TypeAlias = StartLine | MasterLine | StopLine
+ToJvm: TypeAlias = (
+    ListeningLine
+    | StatusLine
+    | FailLine
+    | FinishLine
+    | ProcessStartedLine
+    | ProcessEndedLine
+    | ReportLine
+)
+
+_DECODER: msgspec.json.Decoder[FromJvm] = msgspec.json.Decoder(FromJvm)
+
+
+def decode_from_jvm(line: bytes) -> FromJvm:
+    """Decode a line of the JVM.
+
+    Raises:
+        ProtocolError: It is none.
+    """
+    try:
+        return _DECODER.decode(line)
+    except (msgspec.DecodeError, UnicodeDecodeError) as exc:
+        msg = f"The JVM sent a line that the protocol does not know ({exc}): {line[:200]!r}"
+        raise ProtocolError(msg) from exc

@@ -1,0 +1,1 @@
+"""The master process: gRPC service, state machine, lines to the JVM."""

@@ -1,0 +1,142 @@
+"""The master process: `python -m headrace.framework.master`, started by the am operator.
+
+Reads the `start` line, binds a port, says `listening`, and serves until the JVM says `stop`
+or is gone. Exit code 0 after `stop` and after the end of the JVM, 1 after an error of its own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+import traceback
+from pathlib import Path
+from typing import BinaryIO
+
+from headrace.errors import HeadraceError, ProtocolError
+from headrace.framework.child import end_process, prepare_child
+from headrace.framework.clock import SystemClock
+from headrace.framework.jvm import JvmLink
+from headrace.framework.lines import FailLine, ListeningLine, MasterLine, StartLine, StopLine
+from headrace.framework.machine import (
+    Event,
+    JobMachine,
+    Machine,
+    MasterStarted,
+    RoleFacts,
+    encode_event,
+    encode_job,
+    shipped_machine,
+)
+from headrace.framework.master.master import Master
+from headrace.framework.master.service import NodeService
+from headrace.framework.payload import load_machine
+from headrace.framework.rpc.server import MasterServer
+from headrace.framework.spec import MasterSpec, read_master_spec
+
+__all__ = ["main"]
+
+_LOG = logging.getLogger(__name__)
+_FLUSH_S = 1.0
+_STOP_S = 0.2
+
+
+async def _run(jvm: JvmLink) -> None:
+    """Serve until the JVM says stop or is gone."""
+    start = await jvm.receive()
+    if start is None:
+        return
+    if not isinstance(start, StartLine) or start.token is None:
+        msg = f"The first line of a master must be `start` with a token, not {start}"
+        raise ProtocolError(msg)
+    spec = read_master_spec(start.spec_path)
+    machine = _open_machine(spec, start)
+    with (Path(start.work_dir) / "events.jsonl").open("ab", buffering=0) as log:
+        log.write(encode_job(machine.job))
+
+        def record(event: Event) -> None:
+            log.write(encode_event(event))
+
+        master = Master(
+            machine=machine,
+            timeouts=spec.timeouts,
+            clock=SystemClock(),
+            send=jvm.send,
+            record=record,
+        )
+        await _serve(master, start, jvm)
+
+
+async def _serve(master: Master, start: StartLine, jvm: JvmLink) -> None:
+    assert start.token is not None
+    server = MasterServer(NodeService(master), start.token)
+    address = await server.start(start.host)
+    watch = asyncio.create_task(master.watch(), name="heartbeats")
+    jvm.send(ListeningLine(address=address))
+    _LOG.info("listening on %s, attempt %d", address, start.attempt)
+    master.post(MasterStarted(attempt=start.attempt))
+    try:
+        while True:
+            line = await jvm.receive()
+            if line is None:
+                _LOG.warning("the JVM is gone: the master ends")
+                return
+            if isinstance(line, StopLine):
+                _LOG.info("stopped: %s", line.reason)
+                return
+            if not isinstance(line, MasterLine):
+                msg = f"A master cannot take {line}"
+                raise ProtocolError(msg)
+    finally:
+        watch.cancel()
+        master.close()
+        await server.stop(_STOP_S)
+
+
+def _open_machine(spec: MasterSpec, start: StartLine) -> JobMachine:
+    roles = {
+        name: RoleFacts(planned_parallelism=plan.planned_parallelism, has_input=plan.has_input)
+        for name, plan in spec.roles.items()
+    }
+    machine: Machine
+    if spec.machine is not None:
+        machine = shipped_machine(spec.machine)
+    elif start.payload_path is not None:
+        machine = load_machine(start.payload_path)
+    else:
+        msg = "The master's spec names no state machine, and there is no payload with one"
+        raise ProtocolError(msg)
+    job = machine.initial_job(
+        roles, max_restarts=spec.max_restarts, attempt=start.attempt, restarts=start.restarts
+    )
+    return JobMachine(machine, job)
+
+
+async def _main(to_jvm: BinaryIO) -> int:
+    jvm = await JvmLink.open(to_jvm)
+    loop = asyncio.get_running_loop()
+    run = asyncio.create_task(_run(jvm), name="master")
+    loop.add_signal_handler(signal.SIGTERM, run.cancel)
+    exit_code = 0
+    try:
+        await run
+    except asyncio.CancelledError:
+        _LOG.info("ended by SIGTERM")
+    except Exception as exc:  # noqa: BLE001 - whatever it is, the JVM must be told
+        _LOG.exception("the master failed")
+        is_ours = isinstance(exc, HeadraceError) and not isinstance(exc, ProtocolError)
+        text = str(exc) if is_ours else traceback.format_exc()
+        jvm.send(FailLine(message=f"The master failed: {text}", is_restartable=False))
+        exit_code = 1
+    await jvm.flush(_FLUSH_S)
+    return exit_code
+
+
+def main() -> None:
+    """Run the master process; does not return."""
+    to_jvm = prepare_child("master")
+    end_process(asyncio.run(_main(to_jvm)))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,51 @@
+"""What nodes tell about themselves between events, and the status made of it."""
+
+from __future__ import annotations
+
+import msgspec
+
+from headrace.framework.lines import NodeStatus, Status
+from headrace.framework.machine import Job, ProcessState
+
+__all__ = ["Observation", "build_status"]
+
+_STATES = {
+    ProcessState.NONE: "registered",
+    ProcessState.RUNNING: "running",
+    ProcessState.FINISHED: "finished",
+    ProcessState.FAILED: "failed",
+    ProcessState.STOPPED: "stopped",
+}
+
+
+class Observation(msgspec.Struct, frozen=True, kw_only=True):
+    """The latest heartbeat of one node, or nothing yet."""
+
+    host: str
+    rows_in: int = 0
+    rows_out: int = 0
+    report: dict[str, float] = {}
+
+
+def build_status(job: Job, observed: dict[str, Observation]) -> Status:
+    """Return the status of the job. Pure."""
+    nodes = {}
+    for name, seen in observed.items():
+        facts = job.nodes.get(name)
+        nodes[name] = NodeStatus(
+            state="lost" if facts is None else _STATES[facts.process],
+            host=seen.host,
+            rows_in=seen.rows_in,
+            rows_out=seen.rows_out,
+            report=seen.report,
+            attempt=job.attempt,
+        )
+    return Status(
+        state=job.state.value,
+        attempt=job.attempt,
+        restarts=job.restarts,
+        registered=len(job.nodes),
+        expected=job.expected,
+        reason=job.reason,
+        nodes=nodes,
+    )

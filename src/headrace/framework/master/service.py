@@ -1,0 +1,155 @@
+"""Turns calls of nodes into events."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+from headrace.framework.failure import Failure
+from headrace.framework.machine import (
+    NodeRegistered,
+    ProcessFailed,
+    ProcessFinished,
+    ProcessState,
+    ProcessStopped,
+    StopRequested,
+)
+from headrace.framework.master.master import Master
+from headrace.framework.master.observation import Observation
+from headrace.framework.messages import (
+    Ack,
+    Attend,
+    Beat,
+    BeatReply,
+    Lookup,
+    LookupReply,
+    NodeRequest,
+    Publish,
+    Register,
+    RegisterReply,
+    ReportEnd,
+    StopJob,
+)
+from headrace.framework.rpc.protocol import StaleAttemptError, UnknownNodeError
+
+__all__ = ["NodeService"]
+
+_LOOKUP_S = 60.0
+"""Longest wait of one call; a node asks again until its own deadline."""
+
+
+class NodeService:
+    """The calls of nodes, fenced by attempt and node process.
+
+    Thread model: called on the master's loop. A method posts an event and answers; it decides
+    nothing and never blocks.
+    """
+
+    def __init__(self, master: Master) -> None:
+        self._master = master
+
+    async def register(self, request: Register) -> RegisterReply:
+        """Accept a node; sending it twice is harmless.
+
+        Raises:
+            StaleAttemptError: The node knows an older attempt only.
+        """
+        job = self._master.job
+        if request.attempt < job.attempt:
+            raise StaleAttemptError(job.attempt)
+        known = job.nodes.get(request.node)
+        if known is not None and known.instance != request.instance:
+            self._master.directives.forget(request.node)
+        self._master.post(
+            NodeRegistered(
+                attempt=job.attempt,
+                node=request.node,
+                instance=request.instance,
+                role=request.role,
+                index=request.index,
+                parallelism=request.parallelism,
+                host=request.host,
+                process=request.process,
+                process_attempt=request.process_attempt,
+                failure=request.failure,
+                ending_reason=request.ending_reason,
+            )
+        )
+        if self._master.knows(request.node, request.instance):
+            self._master.observe(request.node, Observation(host=request.host))
+        return RegisterReply(
+            attempt=self._master.job.attempt, heartbeat_every_s=self._master.heartbeat_every_s
+        )
+
+    def attend(self, request: Attend) -> AsyncIterator[bytes]:
+        """Yield the node's directives until a newer stream of the node is opened."""
+        self._require_known(request)
+        return self._master.directives.follow(request.node)
+
+    async def beat(self, request: Beat) -> BeatReply:
+        """Note a sign of life; of any attempt."""
+        is_registered = self._master.knows(request.node, request.instance)
+        if is_registered:
+            seen = Observation(
+                host=self._master.job.nodes[request.node].host,
+                rows_in=request.rows_in,
+                rows_out=request.rows_out,
+                report=request.report,
+            )
+            self._master.observe(request.node, seen)
+        return BeatReply(is_registered=is_registered)
+
+    async def report_end(self, request: ReportEnd) -> Ack:
+        """Note the end of a process; sending it twice is harmless.
+
+        Raises:
+            StaleAttemptError: The attempt is over.
+            UnknownNodeError: The node must register first.
+        """
+        self._require_known(request)
+        self._require_present(request)
+        node, instance, attempt = request.node, request.instance, request.attempt
+        match request.outcome:
+            case ProcessState.FINISHED:
+                self._master.post(
+                    ProcessFinished(attempt=attempt, node=node, instance=instance)
+                )
+            case ProcessState.FAILED:
+                failure = request.failure or Failure(kind="node", message="no reason given")
+                self._master.post(
+                    ProcessFailed(
+                        attempt=attempt, node=node, instance=instance, failure=failure
+                    )
+                )
+            case _:
+                self._master.post(ProcessStopped(attempt=attempt, node=node, instance=instance))
+        return Ack()
+
+    async def publish(self, request: Publish) -> Ack:
+        """Keep a value. Raises as `report_end`."""
+        self._require_known(request)
+        self._master.rendezvous.publish(request.attempt, request.key, request.value)
+        return Ack()
+
+    async def lookup(self, request: Lookup) -> LookupReply:
+        """Wait for a value. Raises as `report_end`, also when the attempt ends meanwhile."""
+        self._require_known(request)
+        timeout_s = min(request.timeout_s, _LOOKUP_S)
+        value = await self._master.rendezvous.lookup(request.attempt, request.key, timeout_s)
+        return LookupReply(value=value)
+
+    async def stop_job(self, request: StopJob) -> Ack:
+        """End the job with success. Raises as `report_end`."""
+        self._require_known(request)
+        self._require_present(request)
+        reason = f"{request.node} asked to stop: {request.reason}"
+        self._master.post(StopRequested(attempt=request.attempt, reason=reason))
+        return Ack()
+
+    def _require_known(self, request: NodeRequest) -> None:
+        if not self._master.knows(request.node, request.instance):
+            msg = f"Node process {request.node} ({request.instance}) is not registered"
+            raise UnknownNodeError(msg)
+
+    def _require_present(self, request: NodeRequest) -> None:
+        if request.attempt != self._master.job.attempt:
+            raise StaleAttemptError(self._master.job.attempt)

@@ -1,0 +1,82 @@
+"""The node process: `python -m headrace.framework.node`, started by a role operator.
+
+Exit code 0 after `stop` and after the end of the JVM, 1 after a `fail` line. In every case
+nothing that it has started is left.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import shutil
+import signal
+import traceback
+from pathlib import Path
+from typing import BinaryIO
+
+from headrace.errors import HeadraceError, ProtocolError
+from headrace.framework.child import end_process, prepare_child
+from headrace.framework.clock import SystemClock
+from headrace.framework.jvm import JvmLink
+from headrace.framework.lines import FailLine, StartLine
+from headrace.framework.node.family import become_subreaper
+from headrace.framework.node.node import Node
+from headrace.framework.spec import read_node_spec
+
+__all__ = ["main"]
+
+_LOG = logging.getLogger(__name__)
+_FLUSH_S = 0.2
+
+
+async def _run(jvm: JvmLink) -> int:
+    start = await jvm.receive()
+    if start is None:
+        return 0
+    if not isinstance(start, StartLine):
+        msg = f"The first line of a node must be `start`, not {start}"
+        raise ProtocolError(msg)
+    node = Node(start, read_node_spec(start.spec_path), jvm, SystemClock())
+    loop = asyncio.get_running_loop()
+    loop.add_signal_handler(signal.SIGTERM, node.end, 0)
+    loop.add_signal_handler(signal.SIGCHLD, node.reap_orphans)
+    exit_code = await node.run()
+    _remove(start)
+    return exit_code
+
+
+def _remove(start: StartLine) -> None:
+    """Remove the files of this node: the JVM may be gone and cannot do it."""
+    for path in (start.spec_path, start.payload_path):
+        if path is not None and Path(path).parent == Path(start.work_dir):
+            Path(path).unlink(missing_ok=True)
+    for rest in Path(start.work_dir).glob("process-*"):
+        shutil.rmtree(rest, ignore_errors=True)
+    with contextlib.suppress(OSError):
+        Path(start.work_dir).rmdir()
+
+
+async def _main(to_jvm: BinaryIO) -> int:
+    jvm = await JvmLink.open(to_jvm)
+    try:
+        exit_code = await _run(jvm)
+    except Exception as exc:  # noqa: BLE001 - whatever it is, the JVM must be told
+        _LOG.exception("the node failed")
+        is_ours = isinstance(exc, HeadraceError) and not isinstance(exc, ProtocolError)
+        text = str(exc) if is_ours else traceback.format_exc()
+        jvm.send(FailLine(message=f"The node failed: {text}", is_restartable=False))
+        exit_code = 1
+    await jvm.flush(_FLUSH_S)
+    return exit_code
+
+
+def main() -> None:
+    """Run the node process; does not return."""
+    to_jvm = prepare_child("node")
+    become_subreaper()
+    end_process(asyncio.run(_main(to_jvm)))
+
+
+if __name__ == "__main__":
+    main()

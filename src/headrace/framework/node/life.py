@@ -1,0 +1,263 @@
+"""The life of one algorithm process, from its command to the last trace of it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import shutil
+import traceback
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from signal import SIGKILL, SIGTERM
+from typing import Protocol
+
+import msgspec
+from typing_extensions import assert_never
+
+from headrace.errors import HeadraceError, WaitTimeoutError
+from headrace.framework.failure import Failure
+from headrace.framework.link_lines import (
+    ErrorLine,
+    FailedLine,
+    FromProcess,
+    LookupLine,
+    PublishLine,
+    ReportLine,
+    StopJobLine,
+    ValueLine,
+)
+from headrace.framework.machine.facts import ProcessState
+from headrace.framework.node.algorithm import AlgorithmProcess
+from headrace.framework.node.exits import outcome_of_exit
+from headrace.framework.process import ProcessSpec
+from headrace.framework.runner import RunnerCommand
+
+__all__ = ["Coordination", "LifeEnd", "LifePlan", "ProcessLife"]
+
+_LOG = logging.getLogger(__name__)
+
+
+class Coordination(Protocol):
+    """What the process may ask for through its link. Called on the loop; must not block."""
+
+    def report(self, line: ReportLine) -> None:
+        """Keep the latest values."""
+
+    def publish(self, key: str, value: str) -> None:
+        """Make a value known to the group."""
+
+    async def lookup(self, key: str, timeout_s: float) -> str | None:
+        """Wait for a value; None if it does not come in time.
+
+        Raises:
+            HeadraceError: It cannot come.
+        """
+
+    def stop_job(self, reason: str) -> None:
+        """Ask to end the job with success."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LifePlan:
+    """What a life needs to know.
+
+    Attributes:
+        spec: The facts for the process; its `work_dir` is made, and removed at the end.
+        command: Returns the runner's command; may block, may raise.
+        environment: The whole environment, the role's variables included.
+        is_subreaper: Whether this process is a child subreaper.
+        sink: Takes the output, line by line, on a thread.
+        prefix: Put before each line of the output.
+    """
+
+    spec: ProcessSpec
+    command: Callable[[], RunnerCommand]
+    environment: Mapping[str, str] = field(default_factory=dict)
+    is_subreaper: bool
+    sink: Callable[[bytes], None]
+    prefix: bytes = b""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LifeEnd:
+    """How it has ended; nothing of the process is left.
+
+    Attributes:
+        outcome: FINISHED, FAILED or STOPPED.
+        failure: How it failed, if it did.
+    """
+
+    outcome: ProcessState
+    failure: Failure | None = None
+
+
+class ProcessLife:
+    """Runs one algorithm process of one attempt.
+
+    Thread model: belongs to one asyncio loop. `run` must be awaited to its end, also after
+    `stop` and `kill`; it is then bounded by the grace of `stop` plus two seconds.
+    """
+
+    def __init__(self, plan: LifePlan, coordination: Coordination) -> None:
+        self.attempt = plan.spec.attempt
+        self._plan = plan
+        self._coordination = coordination
+        self._process: AlgorithmProcess | None = None
+        self._told: Failure | None = None
+        self._stop = asyncio.Event()
+        self._grace_s = 0.0
+        self._lookups: set[asyncio.Task[None]] = set()
+
+    def stop(self, grace_s: float) -> None:
+        """End the process: TERM, and KILL after `grace_s` seconds. Safe to repeat."""
+        if not self._stop.is_set():
+            self._grace_s = grace_s
+            self._stop.set()
+
+    def kill(self) -> None:
+        """End the process at once. Safe to repeat."""
+        self._grace_s = 0.0
+        self._stop.set()
+        if self._process is not None:
+            self._process.signal(SIGKILL)
+
+    def reap_orphans(self) -> None:
+        """Take the exit status of descendants that have become our children."""
+        if self._process is not None:
+            self._process.reap_orphans()
+
+    async def run(self, on_started: Callable[[int], None]) -> LifeEnd:
+        """Start the process, wait for its end, and remove what it leaves.
+
+        Never raises: what goes wrong is in the result.
+
+        Args:
+            on_started: Called with the pid, which is also the process group.
+        """
+        work_dir = Path(self._plan.spec.work_dir)
+        try:
+            process = await self._start(work_dir)
+        except Exception as exc:  # noqa: BLE001 - a runner may be the user's
+            return LifeEnd(outcome=ProcessState.FAILED, failure=_start_failure(exc))
+        try:
+            if process is None:
+                return LifeEnd(outcome=ProcessState.STOPPED)
+            self._process = process
+            on_started(process.pid)
+            return await self._watch(process)
+        finally:
+            await asyncio.to_thread(shutil.rmtree, work_dir, ignore_errors=True)
+
+    async def _start(self, work_dir: Path) -> AlgorithmProcess | None:
+        """Return the started process, or None if it was stopped before."""
+        spec = self._plan.spec
+        limit_s = spec.timeouts.process_start_timeout_s
+        command = asyncio.ensure_future(asyncio.to_thread(self._plan.command))
+        stopped = asyncio.ensure_future(self._stop.wait())
+        try:
+            await asyncio.wait(
+                {command, stopped}, timeout=limit_s, return_when=asyncio.FIRST_COMPLETED
+            )
+            if self._stop.is_set():
+                return None
+            if not command.done():
+                raise WaitTimeoutError(
+                    waited_for="the command of the runner",
+                    waited_s=limit_s,
+                    setting="timeouts.process_start_timeout_s",
+                )
+            runner_command = command.result()
+        finally:
+            command.cancel()
+            stopped.cancel()
+        spec_path = _write_spec(spec, work_dir)
+        return AlgorithmProcess(
+            name=spec.node,
+            argv=runner_command.argv,
+            environment={**self._plan.environment, **runner_command.environment},
+            cwd=runner_command.cwd or str(work_dir),
+            spec_path=str(spec_path),
+            on_line=self._on_line,
+            sink=self._plan.sink,
+            prefix=self._plan.prefix,
+            is_subreaper=self._plan.is_subreaper,
+        )
+
+    async def _watch(self, process: AlgorithmProcess) -> LifeEnd:
+        exited = asyncio.ensure_future(process.wait_exit())
+        stopped = asyncio.ensure_future(self._stop.wait())
+        await asyncio.wait({exited, stopped}, return_when=asyncio.FIRST_COMPLETED)
+        stopped.cancel()
+        was_told_to_stop = not exited.done()
+        if was_told_to_stop:
+            await self._end(process, exited)
+        return_code = await process.clean_up()
+        for lookup in self._lookups:
+            lookup.cancel()
+        outcome, failure = outcome_of_exit(
+            return_code,
+            told=self._told,
+            last_lines=process.last_lines,
+            was_told_to_stop=was_told_to_stop,
+        )
+        return LifeEnd(outcome=outcome, failure=failure)
+
+    async def _end(self, process: AlgorithmProcess, exited: asyncio.Future[None]) -> None:
+        if self._grace_s > 0:
+            process.signal(SIGTERM)
+            await asyncio.wait({exited}, timeout=self._grace_s)
+        if not exited.done():
+            process.signal(SIGKILL)
+            await exited
+
+    def _on_line(self, line: FromProcess) -> None:
+        match line:
+            case ReportLine():
+                self._coordination.report(line)
+            case PublishLine():
+                self._coordination.publish(line.key, line.value)
+            case LookupLine():
+                task = asyncio.ensure_future(self._answer(line))
+                self._lookups.add(task)
+                task.add_done_callback(self._lookups.discard)
+            case StopJobLine():
+                self._coordination.stop_job(line.reason)
+            case FailedLine():
+                self._told = line.failure
+            case _:
+                assert_never(line)
+
+    async def _answer(self, line: LookupLine) -> None:
+        answer: ValueLine | ErrorLine
+        try:
+            value = await self._coordination.lookup(line.key, line.timeout_s)
+        except HeadraceError as exc:
+            answer = ErrorLine(id=line.id, message=str(exc))
+        else:
+            if value is None:
+                answer = ErrorLine(id=line.id, message="not published", is_timeout=True)
+            else:
+                answer = ValueLine(id=line.id, value=value)
+        if self._process is not None:
+            self._process.send(answer)
+
+
+def _write_spec(spec: ProcessSpec, work_dir: Path) -> Path:
+    """Make the directory of the process and write its spec there, readable by the owner only."""
+    work_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+    path = work_dir / "process.json"
+    path.touch(mode=0o600)
+    path.write_bytes(msgspec.json.encode(spec))
+    return path
+
+
+def _start_failure(exc: Exception) -> Failure:
+    """Return why the process could not be started."""
+    is_ours = isinstance(exc, HeadraceError)
+    return Failure(
+        kind="environment",
+        message=f"The process could not be started: {exc if is_ours else repr(exc)}",
+        traceback=None if is_ours else "".join(traceback.format_exception(exc)),
+        is_restartable=isinstance(exc, WaitTimeoutError),
+    )

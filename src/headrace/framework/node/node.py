@@ -1,0 +1,387 @@
+"""The node: starts and ends the algorithm process as the JVM and the master say."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import secrets
+import sys
+from pathlib import Path
+
+from typing_extensions import assert_never
+
+from headrace._environ import copy_environment
+from headrace.errors import HeadraceError, ProtocolError
+from headrace.framework.clock import Clock
+from headrace.framework.failure import Failure
+from headrace.framework.jvm import JvmLink
+from headrace.framework.lines import (
+    FailLine,
+    MasterAddress,
+    MasterLine,
+    ProcessEndedLine,
+    ProcessStartedLine,
+    ReportLine,
+    StartLine,
+    StopLine,
+)
+from headrace.framework.link_lines import ReportLine as LinkReportLine
+from headrace.framework.machine.facts import ProcessState
+from headrace.framework.messages import (
+    Beat,
+    Directive,
+    Register,
+    ReportEnd,
+    StartProcess,
+    StopProcess,
+)
+from headrace.framework.node.attendance import Attendance
+from headrace.framework.node.coordination import LoneCoordination, MasterCoordination
+from headrace.framework.node.life import Coordination, LifeEnd, LifePlan, ProcessLife
+from headrace.framework.payload import load_runner
+from headrace.framework.process import ProcessSpec
+from headrace.framework.rpc.client import MasterClient
+from headrace.framework.runner import (
+    FunctionRunner,
+    Runner,
+    RunnerCommand,
+    RunnerContext,
+    ScriptRunner,
+)
+from headrace.framework.spec import NodeSpec
+
+__all__ = ["Node"]
+
+_LOG = logging.getLogger(__name__)
+_REPORT_EVERY_S = 0.2
+_CALL_S = 5.0
+_END_S = 1.8
+
+
+class Node:
+    """One subtask's node.
+
+    Thread model: everything runs on one asyncio loop; at most one life of an algorithm
+    process at a time. With a master, the master decides when a process starts and what its
+    end means; without one, the process starts at once, and its failure fails the operator.
+
+    Args:
+        start: Who the node is.
+        spec: What its role runs.
+        jvm: The line to the JVM.
+        clock: For the search for a lost master.
+    """
+
+    def __init__(self, start: StartLine, spec: NodeSpec, jvm: JvmLink, clock: Clock) -> None:
+        self.name = f"{start.role}-{start.index}"
+        self._start = start
+        self._spec = spec
+        self._jvm = jvm
+        self._loop = asyncio.get_running_loop()
+        self._exit: asyncio.Future[int] = self._loop.create_future()
+        self._instance = f"{os.getpid()}-{secrets.token_hex(4)}"
+        self._attendance = Attendance(self, timeouts=spec.timeouts, clock=clock)
+        self._runner: Runner | None = None
+        self._attempt = start.attempt
+        self._life: ProcessLife | None = None
+        self._living: asyncio.Task[None] | None = None
+        self._wanted: StartProcess | None = None
+        self._stopped_attempt = 0
+        self._ending_reason: str | None = None
+        self._is_stopping = False
+        self._process = ProcessState.NONE
+        self._process_attempt: int | None = None
+        self._failure: Failure | None = None
+        self._latest = LinkReportLine()
+        self._report_due: asyncio.TimerHandle | None = None
+
+    async def run(self) -> int:
+        """Serve until the JVM says stop or is gone; return the exit code.
+
+        Nothing that the node has started is left afterwards.
+        """
+        listening = asyncio.create_task(self._listen(), name="jvm")
+        master = self._start.master
+        if master is None:
+            self._begin(StartProcess(attempt=self._start.attempt, cluster={}))
+        elif isinstance(master, MasterAddress):
+            self._attend(master)
+        try:
+            return await self._exit
+        finally:
+            listening.cancel()
+            if self._life is not None:
+                self._life.kill()
+            if self._living is not None:
+                await asyncio.wait({self._living}, timeout=_END_S)
+            await self._attendance.close()
+
+    def end(self, exit_code: int) -> None:
+        """Kill the algorithm process and end. Safe to repeat."""
+        if not self._exit.done():
+            self._exit.set_result(exit_code)
+
+    def reap_orphans(self) -> None:
+        """Take the exit status of descendants that have become children of this node."""
+        if self._life is not None:
+            self._life.reap_orphans()
+
+    # What the attendance asks and tells.
+
+    def registration(self) -> Register:
+        """Return the node's present state of itself."""
+        return Register(
+            node=self.name,
+            instance=self._instance,
+            attempt=self._attempt,
+            role=self._start.role,
+            index=self._start.index,
+            parallelism=self._start.parallelism,
+            host=self._start.host,
+            process=self._process,
+            process_attempt=self._process_attempt,
+            failure=self._failure,
+            ending_reason=self._ending_reason,
+        )
+
+    def heartbeat(self) -> Beat:
+        """Return the latest values of the process."""
+        return Beat(
+            node=self.name,
+            instance=self._instance,
+            attempt=self._attempt,
+            rows_in=self._latest.rows_in,
+            rows_out=self._latest.rows_out,
+            report=self._latest.values,
+        )
+
+    def on_attempt(self, attempt: int) -> None:
+        """Note the master's attempt."""
+        self._attempt = max(self._attempt, attempt)
+
+    def on_directive(self, directive: Directive) -> None:
+        """Do what the master says; repeating changes nothing."""
+        self.on_attempt(directive.attempt)
+        match directive:
+            case StartProcess():
+                self._on_start(directive)
+            case StopProcess():
+                self._on_stop(directive)
+            case _:
+                assert_never(directive)
+
+    def on_master_lost(self, error: HeadraceError) -> None:
+        """Fail: without a master nobody would notice the end."""
+        self._jvm.send(FailLine(message=str(error), is_restartable=True))
+        self.end(1)
+
+    # What the JVM says.
+
+    async def _listen(self) -> None:
+        try:
+            while True:
+                line = await self._jvm.receive()
+                match line:
+                    case None:
+                        _LOG.warning("the JVM is gone: %s ends with its process", self.name)
+                        return
+                    case MasterLine():
+                        self._attend(line)
+                    case StopLine():
+                        self._stop(line.reason)
+                    case _:
+                        msg = f"A node cannot take a second start line: {line}"
+                        raise ProtocolError(msg)  # noqa: TRY301
+        except ProtocolError as exc:
+            self._jvm.send(FailLine(message=str(exc), is_restartable=False))
+            self.end(1)
+        finally:
+            self.end(0)
+
+    def _attend(self, master: MasterAddress) -> None:
+        self.on_attempt(master.attempt)
+        self._attendance.connect(master)
+
+    def _stop(self, reason: str) -> None:
+        _LOG.info("%s is told to stop: %s", self.name, reason)
+        self._is_stopping = True
+        self._wanted = None
+        if self._life is None:
+            self.end(0)
+        else:
+            self._life.stop(self._spec.timeouts.stop_grace_s)
+
+    # The life of the process.
+
+    def _on_start(self, directive: StartProcess) -> None:
+        if (self._process_attempt or 0) >= directive.attempt or self._is_stopping:
+            return
+        if self._life is None:
+            self._begin(directive)
+        else:
+            self._wanted = directive
+            self._life.stop(self._spec.timeouts.stop_grace_s)
+
+    def _on_stop(self, directive: StopProcess) -> None:
+        self._wanted = None
+        self._ending_reason = directive.ending_reason
+        if (self._process_attempt or 0) > directive.attempt:
+            return
+        self._stopped_attempt = directive.attempt
+        if self._life is not None:
+            self._life.stop(self._spec.timeouts.stop_grace_s)
+        else:
+            if self._process_attempt != directive.attempt:
+                self._process = ProcessState.STOPPED
+                self._process_attempt = directive.attempt
+                self._failure = None
+            self._report_end()
+
+    def _begin(self, directive: StartProcess) -> None:
+        attempt = directive.attempt
+        self._wanted = None
+        self._process = ProcessState.RUNNING
+        self._process_attempt = attempt
+        self._failure = None
+        self._latest = LinkReportLine()
+        self._attendance.forget_published()
+        coordination: Coordination
+        if self._start.master is None:
+            coordination = LoneCoordination(self._on_report)
+        else:
+            coordination = MasterCoordination(
+                self._attendance,
+                node=self.name,
+                instance=self._instance,
+                attempt=attempt,
+                on_report=self._on_report,
+            )
+        self._life = ProcessLife(self._plan(directive), coordination)
+        self._living = asyncio.create_task(self._live(self._life), name=f"life-{attempt}")
+
+    async def _live(self, life: ProcessLife) -> None:
+        def on_started(pid: int) -> None:
+            _LOG.info("%s runs process %d, attempt %d", self.name, pid, life.attempt)
+            self._jvm.send(ProcessStartedLine(pid=pid, attempt=life.attempt))
+
+        end = await life.run(on_started)
+        self._on_life_end(life, end)
+
+    def _on_life_end(self, life: ProcessLife, end: LifeEnd) -> None:
+        self._life = None
+        self._process = end.outcome
+        self._failure = end.failure
+        if end.outcome is ProcessState.STOPPED:
+            self._process_attempt = max(life.attempt, self._stopped_attempt)
+        self._send_report()
+        self._tell_jvm(life.attempt, end)
+        if self._is_stopping:
+            self.end(0)
+        elif self._wanted is not None:
+            self._begin(self._wanted)
+        elif self._start.master is not None:
+            self._report_end()
+        elif end.failure is not None:
+            failure = end.failure
+            self._jvm.send(
+                FailLine(
+                    message=failure.describe(self.name), is_restartable=failure.is_restartable
+                )
+            )
+
+    def _tell_jvm(self, attempt: int, end: LifeEnd) -> None:
+        match end.outcome:
+            case ProcessState.FINISHED:
+                line = ProcessEndedLine(attempt=attempt, outcome="finished")
+            case ProcessState.FAILED:
+                line = ProcessEndedLine(attempt=attempt, outcome="failed", failure=end.failure)
+            case _:
+                line = ProcessEndedLine(attempt=attempt, outcome="stopped")
+        _LOG.info("%s: process of attempt %d %s", self.name, attempt, line.outcome)
+        self._jvm.send(line)
+
+    def _report_end(self) -> None:
+        assert self._process_attempt is not None
+        request = ReportEnd(
+            node=self.name,
+            instance=self._instance,
+            attempt=self._process_attempt,
+            outcome=self._process,
+            failure=self._failure,
+        )
+
+        async def deliver(client: MasterClient) -> None:
+            await client.report_end(request, timeout_s=_CALL_S)
+
+        self._attendance.deliver(deliver)
+
+    def _on_report(self, line: LinkReportLine) -> None:
+        self._latest = line
+        if self._report_due is None:
+            self._report_due = self._loop.call_later(_REPORT_EVERY_S, self._send_report)
+
+    def _send_report(self) -> None:
+        if self._report_due is not None:
+            self._report_due.cancel()
+            self._report_due = None
+            if self._latest.values:
+                self._jvm.send(ReportLine(values=self._latest.values))
+
+    def _plan(self, directive: StartProcess) -> LifePlan:
+        start, spec = self._start, self._spec
+        process_spec = ProcessSpec(
+            job_name=start.job_name,
+            role=start.role,
+            index=start.index,
+            parallelism=start.parallelism,
+            attempt=directive.attempt,
+            cluster=directive.cluster,
+            host=start.host,
+            queue_socket=start.queue_socket,
+            work_dir=str(Path(start.work_dir) / f"process-{directive.attempt}"),
+            payload_path=start.payload_path or "",
+            checkpoint_dir=spec.checkpoint_dir,
+            options=spec.options,
+            timeouts=spec.timeouts,
+        )
+        context = RunnerContext(
+            spec=process_spec,
+            python=sys.executable,
+            script=spec.script,
+            args=spec.args,
+            environment=spec.environment,
+        )
+
+        def command() -> RunnerCommand:
+            if self._runner is None:
+                self._runner = _build_runner(spec.runner, start.payload_path)
+            return self._runner.command(context)
+
+        return LifePlan(
+            spec=process_spec,
+            command=command,
+            environment={**copy_environment(), **spec.environment},
+            is_subreaper=True,
+            sink=_write_to_log,
+        )
+
+
+def _build_runner(name: str | None, payload_path: str | None) -> Runner:
+    match name:
+        case "function":
+            return FunctionRunner()
+        case "script":
+            return ScriptRunner()
+        case None if payload_path is not None:
+            return load_runner(payload_path)()
+        case _:
+            msg = f"There is no runner {name!r}; shipped are 'function' and 'script'."
+            raise ProtocolError(msg)
+
+
+def _write_to_log(lines: bytes) -> None:
+    """Write to stderr, which the JVM logs. Blocks while the JVM does not read."""
+    view = memoryview(lines)
+    while view:
+        view = view[os.write(2, view) :]

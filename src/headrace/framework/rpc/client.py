@@ -1,0 +1,144 @@
+"""A node's end of the RPC."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Any, TypeVar
+
+import grpc
+import grpc.aio
+import msgspec
+
+from headrace.framework.messages import (
+    Ack,
+    Attend,
+    Beat,
+    BeatReply,
+    Directive,
+    Lookup,
+    LookupReply,
+    NodeRequest,
+    Publish,
+    Register,
+    RegisterReply,
+    ReportEnd,
+    StopJob,
+)
+from headrace.framework.rpc.protocol import (
+    MESSAGE_BYTES,
+    SERVICE,
+    TOKEN_KEY,
+    MasterUnreachableError,
+    RefusedError,
+    StaleAttemptError,
+    UnknownNodeError,
+)
+
+__all__ = ["MasterClient"]
+
+_Reply = TypeVar("_Reply")
+_ENCODER = msgspec.json.Encoder()
+_DIRECTIVES: msgspec.json.Decoder[Directive] = msgspec.json.Decoder(Directive)
+_OPTIONS = (
+    ("grpc.max_receive_message_length", MESSAGE_BYTES),
+    ("grpc.max_send_message_length", MESSAGE_BYTES),
+    ("grpc.enable_http_proxy", 0),
+    ("grpc.use_local_subchannel_pool", 1),
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.min_reconnect_backoff_ms", 100),
+    ("grpc.max_reconnect_backoff_ms", 1000),
+)
+
+
+class MasterClient:
+    """Calls of a node to the master: one method per message, each with a deadline in seconds.
+
+    Thread model: belongs to one asyncio loop. Every method raises `MasterUnreachableError` (try
+    again), `StaleAttemptError`, `UnknownNodeError` (register first) or `RefusedError` (for
+    good).
+    """
+
+    def __init__(self, address: str, token: str) -> None:
+        self._channel = grpc.aio.insecure_channel(address, options=_OPTIONS)
+        self._metadata = ((TOKEN_KEY, token),)
+        self._methods: dict[str, Any] = {}
+
+    async def register(self, request: Register, *, timeout_s: float) -> RegisterReply:
+        """Take part in the cluster. Safe to repeat."""
+        return await self._call("Register", request, RegisterReply, timeout_s)
+
+    async def beat(self, request: Beat, *, timeout_s: float) -> BeatReply:
+        """Give a sign of life."""
+        return await self._call("Beat", request, BeatReply, timeout_s)
+
+    async def report_end(self, request: ReportEnd, *, timeout_s: float) -> None:
+        """Tell how the process has ended. Safe to repeat."""
+        await self._call("ReportEnd", request, Ack, timeout_s)
+
+    async def publish(self, request: Publish, *, timeout_s: float) -> None:
+        """Make a value known. Safe to repeat."""
+        await self._call("Publish", request, Ack, timeout_s)
+
+    async def lookup(self, request: Lookup, *, timeout_s: float) -> str | None:
+        """Wait for a value, as long as the request says; None if it did not come."""
+        reply = await self._call("Lookup", request, LookupReply, timeout_s)
+        return reply.value
+
+    async def stop_job(self, request: StopJob, *, timeout_s: float) -> None:
+        """Ask to end the job with success. Safe to repeat."""
+        await self._call("StopJob", request, Ack, timeout_s)
+
+    async def attend(self, request: Attend) -> AsyncIterator[Directive]:
+        """Yield what the node is to do until the stream breaks; no deadline, beats watch it.
+
+        Returns normally when the master ends the stream.
+        """
+        call = self._channel.unary_stream(f"/{SERVICE}/Attend")(
+            _ENCODER.encode(request), metadata=self._metadata
+        )
+        try:
+            async for data in call:
+                yield _DIRECTIVES.decode(data)
+        except grpc.aio.AioRpcError as exc:
+            raise _translated(exc) from exc
+        finally:
+            call.cancel()
+
+    async def close(self) -> None:
+        """End every call and the connection. Safe to repeat."""
+        await self._channel.close()
+
+    async def _call(
+        self, name: str, request: NodeRequest, kind: type[_Reply], timeout_s: float
+    ) -> _Reply:
+        method = self._methods.get(name)
+        if method is None:
+            method = self._methods[name] = self._channel.unary_unary(f"/{SERVICE}/{name}")
+        try:
+            data = await method(
+                _ENCODER.encode(request), timeout=timeout_s, metadata=self._metadata
+            )
+        except grpc.aio.AioRpcError as exc:
+            raise _translated(exc) from exc
+        except grpc.aio.UsageError as exc:
+            msg = f"The connection is closed: {exc}"
+            raise MasterUnreachableError(msg) from exc
+        return msgspec.json.decode(data, type=kind)
+
+
+def _translated(exc: grpc.aio.AioRpcError) -> Exception:
+    """Return our error for a gRPC status."""
+    details = exc.details() or ""
+    code = exc.code()
+    if code is grpc.StatusCode.FAILED_PRECONDITION and details.isdecimal():
+        return StaleAttemptError(int(details))
+    if code is grpc.StatusCode.NOT_FOUND:
+        return UnknownNodeError(details)
+    if code in (
+        grpc.StatusCode.UNAUTHENTICATED,
+        grpc.StatusCode.INVALID_ARGUMENT,
+        grpc.StatusCode.RESOURCE_EXHAUSTED,
+        grpc.StatusCode.UNIMPLEMENTED,
+    ):
+        return RefusedError(f"The master refuses the call: {code.name}: {details}")
+    return MasterUnreachableError(f"{code.name}: {details}")

@@ -1,0 +1,175 @@
+"""The master's end of the RPC."""
+
+from __future__ import annotations
+
+import hmac
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any, Protocol, TypeVar
+
+import grpc
+import grpc.aio
+import msgspec
+
+from headrace.errors import ConfigError
+from headrace.framework.messages import (
+    Ack,
+    Attend,
+    Beat,
+    BeatReply,
+    Lookup,
+    LookupReply,
+    NodeRequest,
+    Publish,
+    Register,
+    RegisterReply,
+    ReportEnd,
+    StopJob,
+)
+from headrace.framework.rpc.protocol import (
+    MESSAGE_BYTES,
+    SERVICE,
+    TOKEN_KEY,
+    StaleAttemptError,
+    UnknownNodeError,
+)
+
+__all__ = ["MasterServer", "MasterService"]
+
+_LOG = logging.getLogger(__name__)
+_Request = TypeVar("_Request", bound=NodeRequest)
+_OPTIONS = (
+    ("grpc.max_receive_message_length", MESSAGE_BYTES),
+    ("grpc.max_send_message_length", MESSAGE_BYTES),
+    ("grpc.so_reuseport", 0),
+)
+
+
+class MasterService(Protocol):
+    """What the server turns calls into. Every method is called on the loop's thread.
+
+    A method may raise `StaleAttemptError` (older attempt) and `UnknownNodeError` (not
+    registered).
+    """
+
+    async def register(self, request: Register) -> RegisterReply:
+        """Accept a node."""
+
+    def attend(self, request: Attend) -> AsyncIterator[bytes]:
+        """Yield encoded directives until the node goes."""
+
+    async def beat(self, request: Beat) -> BeatReply:
+        """Note a sign of life."""
+
+    async def report_end(self, request: ReportEnd) -> Ack:
+        """Note the end of a process."""
+
+    async def publish(self, request: Publish) -> Ack:
+        """Keep a value."""
+
+    async def lookup(self, request: Lookup) -> LookupReply:
+        """Wait for a value."""
+
+    async def stop_job(self, request: StopJob) -> Ack:
+        """End the job."""
+
+
+class MasterServer:
+    """A gRPC server on a port of its own.
+
+    Thread model: belongs to the asyncio loop that starts it.
+    """
+
+    def __init__(self, service: MasterService, token: str) -> None:
+        self._token = token.encode()
+        self._service = service
+        self._server = grpc.aio.server(options=_OPTIONS)
+        self._server.add_generic_rpc_handlers((self._handlers(),))
+
+    async def start(self, host: str) -> str:
+        """Bind a free port of `host` and serve; return the address "host:port".
+
+        Raises:
+            ConfigError: The host has no address here that can be bound.
+        """
+        at = f"[{host}]" if ":" in host else host
+        try:
+            port = self._server.add_insecure_port(f"{at}:0")
+        except RuntimeError as exc:
+            msg = (
+                f"The master cannot listen on {host!r}: {exc}. The host is what Flink calls "
+                "this TaskManager (`taskmanager.host`); it must be an address of this machine."
+            )
+            raise ConfigError(msg) from exc
+        await self._server.start()
+        return f"{at}:{port}"
+
+    async def stop(self, grace_s: float) -> None:
+        """Refuse new calls and end those that still run after `grace_s` seconds."""
+        await self._server.stop(grace_s)
+
+    def _handlers(self) -> grpc.GenericRpcHandler:
+        service = self._service
+        handlers = {
+            "Register": self._unary(Register, service.register),
+            "Beat": self._unary(Beat, service.beat),
+            "ReportEnd": self._unary(ReportEnd, service.report_end),
+            "Publish": self._unary(Publish, service.publish),
+            "Lookup": self._unary(Lookup, service.lookup),
+            "StopJob": self._unary(StopJob, service.stop_job),
+            "Attend": self._attend(),
+        }
+        return grpc.method_handlers_generic_handler(SERVICE, handlers)
+
+    def _unary(
+        self, kind: type[_Request], method: Callable[[_Request], Awaitable[object]]
+    ) -> grpc.RpcMethodHandler:
+        decoder = msgspec.json.Decoder(kind)
+        encoder = msgspec.json.Encoder()
+
+        async def call(data: bytes, context: grpc.aio.ServicerContext[Any, Any]) -> bytes:
+            await self._check_token(context)
+            try:
+                return encoder.encode(await method(decoder.decode(data)))
+            except Exception as exc:
+                await _abort(context, exc)
+                raise
+
+        return grpc.unary_unary_rpc_method_handler(call)
+
+    def _attend(self) -> grpc.RpcMethodHandler:
+        decoder = msgspec.json.Decoder(Attend)
+
+        async def call(
+            data: bytes, context: grpc.aio.ServicerContext[Any, Any]
+        ) -> AsyncIterator[bytes]:
+            await self._check_token(context)
+            try:
+                async for directive in self._service.attend(decoder.decode(data)):
+                    yield directive
+            except Exception as exc:  # noqa: BLE001 - turned into a status for the caller
+                await _abort(context, exc)
+
+        return grpc.unary_stream_rpc_method_handler(call)
+
+    async def _check_token(self, context: grpc.aio.ServicerContext[Any, Any]) -> None:
+        given = b""
+        for key, value in context.invocation_metadata() or ():
+            if key == TOKEN_KEY:
+                given = value.encode() if isinstance(value, str) else value
+        if not hmac.compare_digest(given, self._token):
+            await context.abort(grpc.StatusCode.UNAUTHENTICATED, "wrong token")
+
+
+async def _abort(context: grpc.aio.ServicerContext[Any, Any], exc: Exception) -> None:
+    """End the call with the status that tells the caller what to do."""
+    if isinstance(exc, grpc.aio.AbortError):
+        raise exc
+    if isinstance(exc, StaleAttemptError):
+        await context.abort(grpc.StatusCode.FAILED_PRECONDITION, str(exc.attempt))
+    if isinstance(exc, UnknownNodeError):
+        await context.abort(grpc.StatusCode.NOT_FOUND, str(exc))
+    if isinstance(exc, msgspec.DecodeError | UnicodeDecodeError):
+        await context.abort(grpc.StatusCode.INVALID_ARGUMENT, f"cannot read the message: {exc}")
+    _LOG.exception("a call failed", exc_info=exc)
+    await context.abort(grpc.StatusCode.INTERNAL, f"{type(exc).__name__}: {exc}")
