@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import os
+import signal
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
+import pyflink.java_gateway
 import pytest
 from pyflink.datastream import StreamExecutionEnvironment
 from pyflink.table import StreamTableEnvironment
@@ -11,9 +16,29 @@ from pyflink.table import StreamTableEnvironment
 MakeEnvironment = Callable[..., StreamTableEnvironment]
 
 
+@pytest.fixture(scope="session", autouse=True)
+def jvm() -> Iterator[None]:
+    """Start PyFlink's gateway JVM once and end it after the last test; PyFlink itself never does."""
+    os.environ["_python_worker_execution_mode"] = "process"  # noqa: TID251 - no UDF server here
+    before = _children()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of the Beam that PyFlink imports, and its lost Popen
+        gateway = pyflink.java_gateway.get_gateway()
+        StreamExecutionEnvironment.get_execution_environment()
+    started = _children() - before
+    yield
+    gateway.shutdown()
+    for pid in started:
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+
+
 @pytest.fixture
 def make_t_env() -> MakeEnvironment:
-    """Make a streaming table environment; keyword arguments are Flink options, `_` for `.`."""
+    """Make a streaming table environment; keyword arguments are Flink options.
+
+    In their names `_` stands for `.` and `__` for `-`.
+    """
 
     def make(parallelism: int = 1, **options: str) -> StreamTableEnvironment:
         env = StreamExecutionEnvironment.get_execution_environment()
@@ -30,3 +55,8 @@ def make_t_env() -> MakeEnvironment:
 def t_env(make_t_env: MakeEnvironment) -> StreamTableEnvironment:
     """A streaming table environment with parallelism 1."""
     return make_t_env()
+
+
+def _children() -> set[int]:
+    threads = Path(f"/proc/{os.getpid()}/task").iterdir()
+    return {int(pid) for thread in threads for pid in (thread / "children").read_text().split()}

@@ -4,6 +4,7 @@ import org.apache.flink.shaded.jackson2.com.fasterxml.jackson.databind.JsonNode;
 import org.apache.flink.shaded.jackson2.com.fasterxml.jackson.databind.node.ObjectNode;
 import org.apache.flink.table.types.logical.RowType;
 
+import org.headrace.exchange.ArrowSchemas;
 import org.headrace.exchange.ExchangeSettings;
 import org.headrace.process.Lines;
 
@@ -30,8 +31,14 @@ public record RolePlan(
         RowType outputType)
         implements Serializable {
 
-    /** Reads the role's JSON. */
+    /**
+     * Reads the role's JSON.
+     *
+     * @throws org.headrace.exchange.UnsupportedTypeException if a column cannot travel through the queue
+     */
     public static RolePlan parse(String json, byte[] payload, RowType inputType, RowType outputType) {
+        requireTravels(inputType);
+        requireTravels(outputType);
         ObjectNode plan = Lines.parse(json);
         JsonNode exchange = plan.path("exchange");
         return new RolePlan(
@@ -47,5 +54,11 @@ public record RolePlan(
                         exchange.path("max_row_bytes").asLong(1024 * 1024 * 1024)),
                 inputType,
                 outputType);
+    }
+
+    private static void requireTravels(RowType type) {
+        if (type != null) {
+            ArrowSchemas.toArrow(type);
+        }
     }
 }
