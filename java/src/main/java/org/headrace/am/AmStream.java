@@ -6,6 +6,7 @@ import org.apache.flink.streaming.api.datastream.DataStream;
 import org.apache.flink.streaming.api.datastream.DataStreamSource;
 import org.apache.flink.streaming.api.datastream.SingleOutputStreamOperator;
 import org.apache.flink.streaming.api.environment.StreamExecutionEnvironment;
+import org.apache.flink.streaming.api.transformations.PartitionTransformation;
 import org.apache.flink.streaming.api.transformations.SourceTransformation;
 
 import org.headrace.plan.ClusterPlan;
@@ -22,7 +23,7 @@ public final class AmStream {
      * Adds the am.
      *
      * @param plannedRoles filled by the caller until the job is submitted
-     * @return the control stream, still to be broadcast
+     * @return the control stream, to be connected to every role; all roles are one pipelined region by it
      */
     public static DataStream<String> add(
             StreamExecutionEnvironment env, ClusterPlan cluster, byte[] payload, Map<String, PlannedRole> plannedRoles) {
@@ -34,7 +35,10 @@ public final class AmStream {
         SingleOutputStreamOperator<String> am =
                 single.transform(name, Types.STRING, new AmOperatorFactory(cluster, payload, plannedRoles));
         am.setParallelism(1).setMaxParallelism(1);
-        return am.uid(cluster.amUid());
+        DataStream<String> control = am.uid(cluster.amUid()).broadcast();
+        // A barrier must not overtake a control record, nor a checkpoint keep one: ADR 0011.
+        ((PartitionTransformation<String>) control.getTransformation()).getPartitioner().disableUnalignedCheckpoints();
+        return control;
     }
 
     static String listeningId(ClusterPlan cluster) {

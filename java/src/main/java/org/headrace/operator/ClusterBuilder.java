@@ -51,7 +51,7 @@ public final class ClusterBuilder {
      */
     public ClusterBuilder(StreamExecutionEnvironment env, String clusterJson, byte[] amPayload) {
         cluster = ClusterPlan.parse(clusterJson, pythonConfig(env));
-        control = AmStream.add(env, cluster, amPayload, plannedRoles).broadcast();
+        control = AmStream.add(env, cluster, amPayload, plannedRoles);
     }
 
     /**
