@@ -1,9 +1,14 @@
-"""Distributed PyTorch jobs in Flink: batch mode and stream mode."""
+"""Distributed PyTorch jobs in Flink: batch mode and stream mode.
+
+`train` plans a job; `TorchContext` is what its entry function gets. Worker processes import
+this package too, so it imports pyflink only when a job is planned.
+"""
 
 from __future__ import annotations
 
 from headrace.pytorch.context import TorchContext
 from headrace.pytorch.entry import TorchEntry
+from headrace.pytorch.job import TrainingPlan, train
 from headrace.pytorch.settings import TorchSettings
 
-__all__ = ["TorchContext", "TorchEntry", "TorchSettings"]
+__all__ = ["TorchContext", "TorchEntry", "TorchSettings", "TrainingPlan", "train"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import pyarrow as pa
 import torch
@@ -231,7 +231,8 @@ class TorchContext(RoleContext):
         the entry function does it too. Blocks until the slowest worker is there; idempotent.
         """
         self._require_data_parallel("join")
-        self._finish()
+        if self._lockstep is not None:
+            self._lockstep.finish(self._drop_input)
 
     def save(self, thing: Any, name: str = "model.pt") -> Path:
         """Write a model into the job's output directory; only rank 0 does.
@@ -267,19 +268,20 @@ class TorchContext(RoleContext):
         return path
 
     def close(self, *, is_success: bool) -> None:
-        """End the process's part, at success after the last step of all workers. Idempotent."""
+        """End the process's part; at success take part in the others' last steps. Idempotent.
+
+        Output and input end first: an entry function that has left its loop early reads no
+        more, and the rows that Flink still has for it must not hold up the others.
+        """
         try:
+            super().close(is_success=is_success)
             if is_success:
                 self._finish()
-        except BaseException:
-            super().close(is_success=False)
-            raise
         finally:
             if self._lockstep is not None:
                 self._lockstep.close()
-        super().close(is_success=is_success)
-        if is_success or self.world_size == 1:
-            close_group()
+            if is_success or self.world_size == 1:
+                close_group()
 
     def _finish(self) -> None:
         if self._lockstep is not None:
@@ -287,10 +289,18 @@ class TorchContext(RoleContext):
 
     def _attend(self) -> None:
         """Answer what must not wait while this worker only shadows the others."""
-        if self._reader is not None and self._is_input_ended:
-            self._reader.poll(0)
-        else:
+        if self._reader is None:
             self._reporter.tick()
+        elif not self._is_closed:
+            self._reader.attend()
+
+    def _drop_input(self) -> None:
+        """Take rows that nobody wants, lest they hold up the rows of the others in Flink."""
+        if self._reader is None:
+            self._reporter.tick()
+            return
+        while isinstance(self._reader.poll(0), ReadyBatch | EpochEnded):
+            pass
 
     def _count_own_step(self, *_: Any) -> None:
         self._own_steps += 1
@@ -341,7 +351,7 @@ class TorchContext(RoleContext):
             return None
 
         if self._lockstep is not None:
-            return self._lockstep.wait(poll)
+            return cast("PollResult", self._lockstep.wait(poll))
         result: PollResult | None = None
         while result is None:
             result = poll(_REPORT_EVERY_S)

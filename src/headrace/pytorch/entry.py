@@ -55,17 +55,22 @@ class TorchEntry(RoleEntry):
 
         Blocks for at most `timeouts.process_start_timeout_s` and `timeouts.gather_timeout_s`.
         """
-        facts = cast(_ProcessSpec, spec)
         context = super().open_context(spec, link)
         assert isinstance(context, TorchContext)
         try:
-            self._prepare(context, facts, link)
+            self.prepare(context, spec, link)
         except BaseException:
             context.close(is_success=False)
             raise
         return context
 
-    def _prepare(self, context: TorchContext, facts: _ProcessSpec, link: RoleLink) -> None:
+    def prepare(self, context: TorchContext, spec: RoleSpec, link: RoleLink) -> None:
+        """Give a new context its settings, threads, device and process group.
+
+        Blocks until all workers have met, at most `timeouts.gather_timeout_s`. Part of
+        `open_context`; `headrace.testing` calls it with a context that has no memory queue.
+        """
+        facts = cast("_ProcessSpec", spec)
         context.settings = self.settings
         context.collective_timeout_s = facts.timeouts.collective_timeout_s
         context.device = self._device()

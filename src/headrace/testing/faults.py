@@ -1,0 +1,56 @@
+"""Faults as data: what goes wrong in a run, where, and for how long."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from headrace.errors import ConfigError
+
+__all__ = ["Fault", "Kill", "Pause"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pause:
+    """The input of one worker goes quiet for a while.
+
+    Attributes:
+        worker: Index of the worker, from 0.
+        after_rows: Rows that it is given before; 0: it starts late.
+        for_s: How long, in seconds, from when the worker asks for more.
+    """
+
+    worker: int
+    after_rows: int
+    for_s: float
+
+    def __post_init__(self) -> None:
+        _require_place(self.worker, self.after_rows)
+        if not self.for_s >= 0:
+            msg = f"Pause(for_s={self.for_s}) must be at least 0 seconds"
+            raise ConfigError(msg)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Kill:
+    """One worker's process ends by SIGKILL when it asks for more rows.
+
+    Attributes:
+        worker: Index of the worker, from 0.
+        after_rows: Rows that it is given before.
+    """
+
+    worker: int
+    after_rows: int
+
+    def __post_init__(self) -> None:
+        _require_place(self.worker, self.after_rows)
+
+
+Fault: TypeAlias = Pause | Kill
+
+
+def _require_place(worker: int, after_rows: int) -> None:
+    if worker < 0 or after_rows < 0:
+        msg = f"a fault needs worker={worker} and after_rows={after_rows} of at least 0"
+        raise ConfigError(msg)

@@ -1,0 +1,155 @@
+"""One worker of a test run: feeds an entry from a table and notes what comes of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pyarrow as pa
+
+from headrace.role import RoleContext, RoleEntry, RoleLink, RoleSpec
+from headrace.testing.faults import Fault
+from headrace.testing.feed import TableFeed
+
+__all__ = ["FedEntry", "WorkerResult", "read_result"]
+
+
+class _Notes(msgspec.Struct):
+    rows_in: int = 0
+    rows_out: int = 0
+    history: list[dict[str, float]] = []
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerResult:
+    """What one worker did.
+
+    Attributes:
+        rows_in: Rows of the input that it was given; later epochs do not count.
+        history: Values of each `ctx.report` call, in order.
+        emitted: Rows that it emitted; None if the role has no output.
+    """
+
+    rows_in: int
+    history: tuple[Mapping[str, float], ...] = ()
+    emitted: pa.Table | None = None
+
+    @property
+    def report(self) -> dict[str, float]:
+        """The latest value of each name that was reported."""
+        latest: dict[str, float] = {}
+        for values in self.history:
+            latest.update(values)
+        return latest
+
+
+@dataclass(kw_only=True)
+class FedEntry:
+    """Calls a `RoleEntry` with a context over a table; travels to the process by cloudpickle.
+
+    Each worker writes its notes and what it emitted to `result_dir` when its entry has
+    returned.
+
+    Attributes:
+        entry: What to run.
+        tables: Input of each worker; None: no input.
+        output_schema: Columns that may be emitted; None: none may.
+        batch_rows: Rows of one received batch.
+        faults: Faults of all workers.
+        result_dir: Existing directory of this run.
+    """
+
+    entry: RoleEntry
+    tables: list[pa.Table] | None
+    output_schema: pa.Schema | None
+    batch_rows: int
+    faults: tuple[Fault, ...]
+    result_dir: Path
+
+    def __call__(self, spec: RoleSpec, link: RoleLink) -> None:
+        """Run one worker to its end. Blocks."""
+        entry, index = self.entry, spec.index
+        feed = TableFeed(
+            None if self.tables is None else self.tables[index],
+            output_schema=self.output_schema,
+            batch_rows=self.batch_rows,
+            faults=[fault for fault in self.faults if fault.worker == index],
+        )
+        recorder = _Recorder(link)
+
+        def open_context(spec: RoleSpec, _link: RoleLink) -> RoleContext:
+            context = entry.context_class(spec=spec, link=recorder, feed=feed)
+            report = context.report
+
+            def report_and_note(**values: Any) -> None:
+                report(**values)
+                recorder.history.append({name: float(value) for name, value in values.items()})
+
+            vars(context)["report"] = report_and_note
+            prepare = getattr(entry, "prepare", None)
+            if prepare is not None:
+                prepare(context, spec, recorder)
+            return context
+
+        vars(entry)["open_context"] = open_context
+        try:
+            entry(spec, recorder)
+        finally:
+            del vars(entry)["open_context"]
+        self._write(index, recorder, feed)
+
+    def _write(self, index: int, recorder: _Recorder, feed: TableFeed) -> None:
+        notes = _Notes(recorder.rows_in, recorder.rows_out, recorder.history)
+        if self.output_schema is not None:
+            path = str(_rows_path(self.result_dir, index))
+            with pa.ipc.new_file(path, self.output_schema) as writer:
+                writer.write_table(feed.output)
+        _notes_path(self.result_dir, index).write_bytes(msgspec.json.encode(notes))
+
+
+@dataclass
+class _Recorder:
+    """Passes everything on to the node, and keeps what was reported."""
+
+    link: RoleLink
+    rows_in: int = 0
+    rows_out: int = 0
+    history: list[dict[str, float]] = field(default_factory=list)
+
+    def report(self, values: Mapping[str, float], rows_in: int, rows_out: int) -> None:
+        self.rows_in, self.rows_out = rows_in, rows_out
+        self.link.report(values, rows_in, rows_out)
+
+    def publish(self, key: str, value: str) -> None:
+        self.link.publish(key, value)
+
+    def lookup(self, key: str, timeout_s: float) -> str:
+        return self.link.lookup(key, timeout_s)
+
+    def stop_job(self, reason: str) -> None:
+        self.link.stop_job(reason)
+
+
+def read_result(result_dir: Path, index: int) -> WorkerResult:
+    """Return what the worker `index` has written; empty if it was stopped before its end."""
+    path = _notes_path(result_dir, index)
+    if not path.exists():
+        return WorkerResult(rows_in=0)
+    notes = msgspec.json.decode(path.read_bytes(), type=_Notes)
+    rows = _rows_path(result_dir, index)
+    emitted = None
+    if rows.exists():
+        with pa.OSFile(str(rows)) as file:
+            emitted = pa.ipc.open_file(file).read_all()
+    return WorkerResult(rows_in=notes.rows_in, history=tuple(notes.history), emitted=emitted)
+
+
+def _notes_path(result_dir: Path, index: int) -> Path:
+    return result_dir / f"worker-{index}.json"
+
+
+def _rows_path(result_dir: Path, index: int) -> Path:
+    return result_dir / f"worker-{index}.arrow"
