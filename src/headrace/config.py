@@ -122,8 +122,8 @@ class RoleConfig:
     """One role: what its nodes run and how many there are.
 
     Attributes:
-        entry: Function of one argument, the role's context (it travels by cloudpickle), or the
-            path of a script for `runner="script"`.
+        entry: Function of one argument, the role's context (it travels by cloudpickle), a
+            `headrace.role.RoleEntry`, or the path of a script for `runner="script"`.
         parallelism: Nodes of this role, at least 1.
         runner: "function", "script", or a subclass of `headrace.framework.runner.Runner`.
         args: Command-line arguments of a script.
@@ -132,7 +132,7 @@ class RoleConfig:
         exchange: Size and pace of the memory queue.
     """
 
-    entry: Callable[[Any], object] | str
+    entry: Callable[..., object] | str
     parallelism: int = 1
     runner: Any = "function"
     args: tuple[str, ...] = ()
