@@ -71,9 +71,8 @@ def _number(name: str, value: Any) -> float:
     try:
         if isinstance(value, str | bytes):
             raise TypeError  # noqa: TRY301 (float("1") would take it)
-        if hasattr(value, "detach"):
-            value = value.detach()
-        return float(value)  # also of a tensor or array that holds one element
+        # NumPy's and every framework's way to a plain number, if there is exactly one element.
+        return float(value.item() if hasattr(value, "item") else value)
     except (TypeError, ValueError, RuntimeError) as exc:
         msg = f"ctx.report({name}=...) takes one number, not {value!r:.200}"
         raise DataError(msg) from exc
