@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
-import os
 import queue
 import subprocess
 import sys
@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from headrace._environ import copy_environment
 from headrace.config import TimeoutConfig
 from headrace.framework import MasterSpec, NodeSpec, RolePlan, dump_payload, encode_spec
 
@@ -41,7 +42,7 @@ class Child:
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=stderr,
-                env={**os.environ, "PYTHONPATH": str(_SRC)},
+                env={**copy_environment(), "PYTHONPATH": str(_SRC)},
             )
         self._lines: queue.Queue[dict[str, Any]] = queue.Queue()
         self.seen: list[dict[str, Any]] = []
@@ -98,10 +99,8 @@ class Child:
         self._thread.join()
         for pipe in (self.popen.stdin, self.popen.stdout):
             assert pipe is not None
-            try:
+            with contextlib.suppress(BrokenPipeError):
                 pipe.close()
-            except BrokenPipeError:
-                pass
 
     def _read(self) -> None:
         assert self.popen.stdout is not None

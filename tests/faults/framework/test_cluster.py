@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -14,7 +15,7 @@ def test_two_nodes_meet_through_the_master_and_finish(cluster: Cluster) -> None:
         link.publish(f"name-{spec.index}", f"I am {spec.index}")
         assert link.lookup(f"name-{other}", 10.0) == f"I am {other}"
         link.report({"loss": 0.5}, 10, 3)
-        print("cluster", spec.cluster, spec.attempt)
+        sys.stdout.write(f"cluster {spec.cluster} {spec.attempt}\n")
 
     master = cluster.master(parallelism=2)
     nodes = cluster.nodes(entry, 2)

@@ -244,7 +244,7 @@ class ProcessLife:
 
 
 def _write_spec(spec: ProcessSpec, work_dir: Path) -> Path:
-    """Make the directory of the process and write its spec there, readable by the owner only."""
+    """Make the directory of the process and write its spec there, for the owner only."""
     work_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
     path = work_dir / "process.json"
     path.touch(mode=0o600)
@@ -258,6 +258,8 @@ def _start_failure(exc: Exception) -> Failure:
     return Failure(
         kind="environment",
         message=f"The process could not be started: {exc if is_ours else repr(exc)}",
-        traceback=None if is_ours else "".join(traceback.format_exception(exc)),
+        traceback=None
+        if is_ours
+        else "".join(traceback.format_exception(type(exc), exc, exc.__traceback__)),
         is_restartable=isinstance(exc, WaitTimeoutError),
     )

@@ -11,7 +11,6 @@ from pathlib import Path
 
 from typing_extensions import assert_never
 
-from headrace._environ import copy_environment
 from headrace.errors import HeadraceError, ProtocolError
 from headrace.framework.clock import Clock
 from headrace.framework.failure import Failure
@@ -42,6 +41,7 @@ from headrace.framework.node.life import Coordination, LifeEnd, LifePlan, Proces
 from headrace.framework.payload import load_runner
 from headrace.framework.process import ProcessSpec
 from headrace.framework.rpc.client import MasterClient
+from headrace.framework.rpc.library import inherited_environment
 from headrace.framework.runner import (
     FunctionRunner,
     Runner,
@@ -361,7 +361,7 @@ class Node:
         return LifePlan(
             spec=process_spec,
             command=command,
-            environment={**copy_environment(), **spec.environment},
+            environment={**inherited_environment(), **spec.environment},
             is_subreaper=True,
             sink=_write_to_log,
         )

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from typing import Any, TypeVar
 
-import grpc
-import grpc.aio
 import msgspec
 
 from headrace.framework.messages import (
@@ -24,6 +22,7 @@ from headrace.framework.messages import (
     ReportEnd,
     StopJob,
 )
+from headrace.framework.rpc.library import grpc
 from headrace.framework.rpc.protocol import (
     MESSAGE_BYTES,
     SERVICE,

@@ -7,8 +7,6 @@ import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any, Protocol, TypeVar
 
-import grpc
-import grpc.aio
 import msgspec
 
 from headrace.errors import ConfigError
@@ -26,6 +24,7 @@ from headrace.framework.messages import (
     ReportEnd,
     StopJob,
 )
+from headrace.framework.rpc.library import grpc
 from headrace.framework.rpc.protocol import (
     MESSAGE_BYTES,
     SERVICE,

@@ -1,0 +1,311 @@
+"""A group of function processes without Flink and without a master: for tests and debugging."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import sys
+import tempfile
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
+from concurrent.futures import TimeoutError as FutureTimeoutError
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from headrace._environ import copy_environment
+from headrace.config import TimeoutConfig
+from headrace.errors import UserCodeError, WaitTimeoutError
+from headrace.framework.link_lines import ReportLine
+from headrace.framework.machine.facts import ProcessState
+from headrace.framework.master.rendezvous import Rendezvous
+from headrace.framework.node.life import LifeEnd, LifePlan, ProcessLife
+from headrace.framework.payload import dump_payload
+from headrace.framework.process import ProcessSpec
+from headrace.framework.runner import FunctionRunner, RunnerContext
+
+__all__ = ["LocalGroup", "LocalResult", "run_local"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LocalResult:
+    """How one process has ended with success.
+
+    Attributes:
+        node: Its name, for example "worker-0".
+        values: What it has reported last.
+        rows_in: Rows that it has taken, as it reported last.
+        rows_out: Rows that it has emitted, as it reported last.
+        was_stopped: Whether it was ended because another process asked to stop the job.
+    """
+
+    node: str
+    values: Mapping[str, float]
+    rows_in: int
+    rows_out: int
+    was_stopped: bool
+
+
+@dataclass(slots=True)
+class _Member:
+    """What changes while one process runs; owned by the group's loop."""
+
+    node: str
+    life: ProcessLife | None = None
+    latest: ReportLine = field(default_factory=ReportLine)
+
+
+class LocalGroup:
+    """Runs `entry(spec, link)` in several processes that can meet each other through the link.
+
+    A process is started, watched and ended by the same code as in a node. The first failure
+    ends the others. Use it as a context manager: `close` ends every process and removes the
+    files.
+
+    Thread model: one thread, "headrace-local", owns the processes; they die with it, and so
+    with this process. The methods may be called from one other thread.
+
+    Args:
+        entry: The function of every process; it travels by cloudpickle.
+        role: Name of the role.
+        parallelism: Number of processes.
+        options: What the processes find in `spec.options`; one mapping for all.
+        timeouts: Limits on every wait.
+        work_dir: Directory for files; a temporary one if it is None.
+        queue_sockets: Path of each process' memory queue, by index; None without queues.
+        checkpoint_dir: What the processes find in `spec.checkpoint_dir`.
+        environment: Environment variables of the processes, over those of this process.
+        attempt: What the processes find in `spec.attempt`.
+        sink: Takes their output, whole lines with the node's name in front, on one thread
+            for each process; None writes to `sys.stdout`.
+    """
+
+    def __init__(
+        self,
+        entry: Callable[..., object],
+        *,
+        role: str = "worker",
+        parallelism: int = 1,
+        options: Mapping[str, Any] | None = None,
+        timeouts: TimeoutConfig | None = None,
+        work_dir: str | Path | None = None,
+        queue_sockets: Sequence[str] | None = None,
+        checkpoint_dir: str | None = None,
+        environment: Mapping[str, str] | None = None,
+        attempt: int = 1,
+        sink: Callable[[str], object] | None = None,
+    ) -> None:
+        self._timeouts = timeouts or TimeoutConfig()
+        self._payload = dump_payload(entry=entry)
+        self._directory = Path(tempfile.mkdtemp(prefix="headrace-", dir=work_dir))
+        self._specs = [
+            ProcessSpec(
+                job_name="local",
+                role=role,
+                index=index,
+                parallelism=parallelism,
+                attempt=attempt,
+                cluster={role: ("127.0.0.1",) * parallelism},
+                host="127.0.0.1",
+                queue_socket=queue_sockets[index] if queue_sockets is not None else None,
+                work_dir=str(self._directory / f"{role}-{index}"),
+                payload_path=str(self._directory / "payload"),
+                checkpoint_dir=checkpoint_dir,
+                options=dict(options or {}),
+                timeouts=self._timeouts,
+            )
+            for index in range(parallelism)
+        ]
+        self._environment = {
+            **copy_environment(),
+            "PYTHONPATH": os.pathsep.join(str(Path(place).absolute()) for place in sys.path),
+            **(environment or {}),
+        }
+        self._sink = sink or _write_to_stdout
+        self._result: Future[list[LocalResult]] = Future()
+        self._is_ready = threading.Event()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._members = [_Member(spec.node) for spec in self._specs]
+        self._rendezvous = Rendezvous(attempt)
+        self._thread = threading.Thread(target=self._run, name="headrace-local")
+
+    def start(self) -> None:
+        """Start the processes; does not wait for them. Call it once."""
+        payload = self._directory / "payload"
+        payload.touch(mode=0o600)
+        payload.write_bytes(self._payload)
+        self._thread.start()
+        self._is_ready.wait()
+
+    def wait(self, timeout_s: float | None = None) -> list[LocalResult]:
+        """Wait until every process has ended; return their results by index.
+
+        Args:
+            timeout_s: Longest wait, in seconds; None waits for ever.
+
+        Raises:
+            UserCodeError: A process failed: the first that did. All have ended.
+            WaitTimeoutError: They have not ended in time; they run on until `close`.
+        """
+        try:
+            return self._result.result(timeout_s)
+        except FutureTimeoutError:
+            raise WaitTimeoutError(
+                waited_for="the processes of a local group to end",
+                waited_s=timeout_s or 0.0,
+                setting="timeout_s",
+            ) from None
+
+    def close(self) -> None:
+        """Kill what still runs and remove the files. Safe to repeat; bounded by seconds."""
+        loop = self._loop
+        if loop is not None and self._thread.is_alive():
+            loop.call_soon_threadsafe(self._kill)
+            self._thread.join()
+        shutil.rmtree(self._directory, ignore_errors=True)
+
+    def __enter__(self) -> LocalGroup:
+        self.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def _run(self) -> None:
+        try:
+            asyncio.run(self._live())
+        except BaseException as exc:  # noqa: BLE001 - handed to whoever waits
+            self._result.set_exception(exc)
+        finally:
+            self._is_ready.set()
+
+    async def _live(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        for member, spec in zip(self._members, self._specs, strict=True):
+            coordination = _LocalCoordination(member, self._rendezvous, self._stop)
+            member.life = ProcessLife(self._plan(spec), coordination)
+        lives = [asyncio.create_task(self._follow(member)) for member in self._members]
+        self._is_ready.set()
+        first: UserCodeError | None = None
+        ends: dict[str, LifeEnd] = {}
+        for ended in asyncio.as_completed(lives):
+            member, end = await ended
+            ends[member.node] = end
+            if end.failure is not None and first is None:
+                first = end.failure.to_error(member.node)
+                self._kill()
+        if first is not None:
+            self._result.set_exception(first)
+            return
+        self._result.set_result(
+            [
+                LocalResult(
+                    node=member.node,
+                    values=member.latest.values,
+                    rows_in=member.latest.rows_in,
+                    rows_out=member.latest.rows_out,
+                    was_stopped=ends[member.node].outcome is ProcessState.STOPPED,
+                )
+                for member in self._members
+            ]
+        )
+
+    async def _follow(self, member: _Member) -> tuple[_Member, LifeEnd]:
+        assert member.life is not None
+        return member, await member.life.run(lambda _: None)
+
+    def _plan(self, spec: ProcessSpec) -> LifePlan:
+        context = RunnerContext(spec=spec, python=sys.executable)
+
+        def write(lines: bytes) -> None:
+            if lines:
+                self._sink(lines.decode("utf-8", "replace"))
+
+        return LifePlan(
+            spec=spec,
+            command=lambda: replace(FunctionRunner().command(context), cwd=str(Path.cwd())),
+            environment=self._environment,
+            is_subreaper=False,
+            sink=write,
+            prefix=f"{spec.node}: ".encode(),
+        )
+
+    def _stop(self) -> None:
+        for member in self._members:
+            if member.life is not None:
+                member.life.stop(self._timeouts.stop_grace_s)
+
+    def _kill(self) -> None:
+        for member in self._members:
+            if member.life is not None:
+                member.life.kill()
+
+
+class _LocalCoordination:
+    """The other processes of the group, seen from one; belongs to the group's loop."""
+
+    def __init__(
+        self, member: _Member, rendezvous: Rendezvous, stop: Callable[[], None]
+    ) -> None:
+        self._member = member
+        self._rendezvous = rendezvous
+        self._stop = stop
+
+    def report(self, line: ReportLine) -> None:
+        """Keep the latest values."""
+        self._member.latest = line
+
+    def publish(self, key: str, value: str) -> None:
+        """Make a value known to the group."""
+        self._rendezvous.publish(self._rendezvous.attempt, key, value)
+
+    async def lookup(self, key: str, timeout_s: float) -> str | None:
+        """Wait for a value of the group."""
+        return await self._rendezvous.lookup(self._rendezvous.attempt, key, timeout_s)
+
+    def stop_job(self, reason: str) -> None:  # noqa: ARG002
+        """End every process of the group with success."""
+        self._stop()
+
+
+def run_local(
+    entry: Callable[..., object],
+    *,
+    role: str = "worker",
+    parallelism: int = 1,
+    options: Mapping[str, Any] | None = None,
+    timeouts: TimeoutConfig | None = None,
+    work_dir: str | Path | None = None,
+    timeout_s: float | None = None,
+) -> list[LocalResult]:
+    """Run `entry(spec, link)` in `parallelism` processes and wait for all of them.
+
+    Nothing that they have started is left afterwards, also after an exception.
+
+    Raises:
+        UserCodeError: A process failed: the first that did.
+        WaitTimeoutError: They have not ended within `timeout_s` seconds; they are killed.
+        PlanError: The function cannot be pickled.
+    """
+    with LocalGroup(
+        entry,
+        role=role,
+        parallelism=parallelism,
+        options=options,
+        timeouts=timeouts,
+        work_dir=work_dir,
+    ) as group:
+        return group.wait(timeout_s)
+
+
+def _write_to_stdout(lines: str) -> None:
+    sys.stdout.write(lines)
+    sys.stdout.flush()

@@ -1,0 +1,124 @@
+"""A group of processes without Flink and without a master."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from headrace.config import TimeoutConfig
+from headrace.errors import PlanError, UserCodeError, WaitTimeoutError
+from headrace.framework.local import LocalGroup, run_local
+
+
+def test_processes_meet_and_their_last_report_is_the_result() -> None:
+    def entry(spec, link):  # type: ignore[no-untyped-def]
+        link.publish(f"n{spec.index}", str(spec.index * spec.options["factor"]))
+        found = [int(link.lookup(f"n{i}", 10.0)) for i in range(spec.parallelism)]
+        for step in range(100):
+            link.report({"step": step, "sum": sum(found)}, step, 2 * step)
+
+    results = run_local(entry, parallelism=3, options={"factor": 10}, timeout_s=30)
+    assert [result.node for result in results] == ["worker-0", "worker-1", "worker-2"]
+    for result in results:
+        assert result.values == {"step": 99.0, "sum": 30.0}
+        assert (result.rows_in, result.rows_out, result.was_stopped) == (99, 198, False)
+
+
+def test_the_first_failure_ends_the_others_and_is_raised_with_its_traceback() -> None:
+    def entry(spec, link):  # type: ignore[no-untyped-def]
+        if spec.index == 1:
+            msg = "boom"
+            raise ValueError(msg)
+        link.lookup("never", 1000.0)
+
+    with pytest.raises(UserCodeError) as caught:
+        run_local(entry, parallelism=2, timeout_s=30)
+    error = caught.value
+    assert (error.node, error.summary, error.exit_code) == ("worker-1", "ValueError: boom", 1)
+    assert error.traceback is not None
+    assert "raise ValueError(msg)" in error.traceback
+    assert "headrace/framework" not in error.traceback
+
+
+def test_a_killed_process_is_told_with_its_signal() -> None:
+    def entry(spec, link):  # type: ignore[no-untyped-def]
+        import signal
+
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    with pytest.raises(UserCodeError, match="worker-0: The process was lost.*memory") as caught:
+        run_local(entry, timeout_s=30)
+    assert caught.value.signal == "SIGKILL"
+
+
+def test_stop_job_ends_the_whole_group_with_success() -> None:
+    def entry(spec, link):  # type: ignore[no-untyped-def]
+        if spec.index == 0:
+            link.stop_job("enough")
+        link.lookup("never", 1000.0)
+
+    results = run_local(entry, parallelism=2, timeout_s=30)
+    assert [result.was_stopped for result in results] == [True, True]
+
+
+def test_close_kills_what_runs_and_leaves_no_file(
+    tmp_path: Path, wait_for_file: Callable[..., str], wait_gone: Callable[..., None]
+) -> None:
+    def entry(spec, link):  # type: ignore[no-untyped-def]
+        import subprocess
+        from pathlib import Path
+
+        lone = subprocess.Popen(["sleep", "1000"], start_new_session=True)
+        place = Path(spec.options["place"])
+        (place / "new").write_text(f"{os.getpid()} {lone.pid}")
+        (place / "new").rename(place / "pids")
+        lone.wait()
+
+    (tmp_path / "work").mkdir()
+    group = LocalGroup(entry, options={"place": str(tmp_path)}, work_dir=tmp_path / "work")
+    group.start()
+    pids = [int(pid) for pid in wait_for_file(tmp_path / "pids").split()]
+    with pytest.raises(WaitTimeoutError):
+        group.wait(0.01)
+    group.close()
+    group.close()
+    wait_gone(*pids)
+    assert list((tmp_path / "work").iterdir()) == []
+
+
+def test_the_output_arrives_line_by_line_with_the_name_in_front() -> None:
+    def entry(spec, link):  # type: ignore[no-untyped-def]
+        import sys
+
+        sys.stdout.write(f"hello ä {spec.index}\nsecond\nno newline")
+
+    written: list[str] = []
+    with LocalGroup(entry, parallelism=2, sink=written.append) as group:
+        group.wait(30)
+    lines = "".join(written).splitlines()
+    for index in range(2):
+        name = f"worker-{index}: "
+        own = [line for line in lines if line.startswith(name)]
+        assert own == [f"{name}hello ä {index}", f"{name}second", f"{name}no newline"]
+
+
+def test_a_thread_that_never_ends_holds_the_end_for_the_stop_timeout_only() -> None:
+    def entry(spec, link):  # type: ignore[no-untyped-def]
+        import threading
+
+        threading.Thread(target=threading.Event().wait, name="endless").start()
+
+    written: list[str] = []
+    quick = TimeoutConfig(stop_timeout_s=0.3)
+    with LocalGroup(entry, timeouts=quick, sink=written.append) as group:
+        assert len(group.wait(30)) == 1
+    assert "`timeouts.stop_timeout_s`; threads still running: ['endless']" in "".join(written)
+
+
+def test_a_function_that_cannot_travel_is_a_plan_error() -> None:
+    lock = __import__("threading").Lock()
+    with pytest.raises(PlanError, match="cannot be pickled"):
+        run_local(lambda spec, link: lock)
