@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import pickle
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -433,3 +435,48 @@ def test_a_value_of_every_kind_keeps_its_bits(connect: MakePeer) -> None:
     channel.send(pa.record_batch({"v": values}))
     got = peer.take_rows().column(0).to_numpy(zero_copy_only=False)
     assert got.tobytes() == values.tobytes()
+
+
+def test_without_room_in_shared_memory_an_oversized_row_lies_beside_the_socket(
+    connect: MakePeer, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    peer, channel = connect()
+    write = os.write
+
+    def write_if_room(fd: int, data: bytes) -> int:
+        if "output.seg" in Path(f"/proc/self/fd/{fd}").readlink().name:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return write(fd, data)
+
+    monkeypatch.setattr("headrace.exchange.direction.os.write", write_if_room)
+    channel.send(pa.record_batch([[1], ["x" * 100_000]], schema=SCHEMA))
+    frame = peer.expect(OversizeFrame)
+    assert frame.path == f"{peer.socket_path}.oversize"
+    assert peer.take_rows(frame).column(1).to_pylist() == ["x" * 100_000]
+    assert "no room" in caplog.text
+
+
+def test_without_any_room_for_an_oversized_row_the_error_names_the_places(
+    connect: MakePeer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    _, channel = connect()
+
+    def write(fd: int, data: bytes) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("headrace.exchange.direction.os.write", write)
+    with pytest.raises(ExchangeError, match=f"no room for a row.*{tmp_path}"):
+        channel.send(pa.record_batch([[1], ["x" * 100_000]], schema=SCHEMA))
+    assert not list(tmp_path.glob("*.oversize"))
+
+
+def test_two_threads_at_once_are_told(connect: MakePeer) -> None:
+    _, channel = connect()
+    with channel._use, pytest.raises(UsageError, match="two threads"):  # as a call in progress
+        channel.receive(timeout_s=0)
+
+
+def test_a_channel_cannot_be_pickled(connect: MakePeer) -> None:
+    _, channel = connect()
+    with pytest.raises(UsageError, match="num_workers=0"):
+        pickle.dumps(channel)
