@@ -61,9 +61,10 @@ class _Member:
 class LocalGroup:
     """Runs `entry(spec, link)` in several processes that can meet each other through the link.
 
-    A process is started, watched and ended by the same code as in a node. The first failure
-    ends the others. Use it as a context manager: `close` ends every process and removes the
-    files.
+    A process is started, watched and ended by the same code as in a node. It runs in the
+    present working directory and finds the modules that this process finds. The first
+    failure ends the others. Use it as a context manager: `close` ends every process and
+    removes the files.
 
     Thread model: one thread, "headrace-local", owns the processes; they die with it, and so
     with this process. The methods may be called from one other thread.

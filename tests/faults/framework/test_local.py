@@ -49,7 +49,9 @@ def test_a_killed_process_is_told_with_its_signal() -> None:
 
         os.kill(os.getpid(), signal.SIGKILL)
 
-    with pytest.raises(UserCodeError, match="worker-0: The process was lost.*memory") as caught:
+    with pytest.raises(
+        UserCodeError, match=r"worker-0: The process was lost.*memory"
+    ) as caught:
         run_local(entry, timeout_s=30)
     assert caught.value.signal == "SIGKILL"
 
