@@ -56,7 +56,7 @@ __all__ = ["Node"]
 _LOG = logging.getLogger(__name__)
 _REPORT_EVERY_S = 0.2
 _CALL_S = 5.0
-_END_S = 1.8
+_END_S = 1.6
 
 
 class Node:
@@ -113,9 +113,10 @@ class Node:
             listening.cancel()
             if self._life is not None:
                 self._life.kill()
+            ends = {asyncio.create_task(self._attendance.close(), name="goodbye")}
             if self._living is not None:
-                await asyncio.wait({self._living}, timeout=_END_S)
-            await self._attendance.close()
+                ends.add(self._living)
+            await asyncio.wait(ends, timeout=_END_S)
 
     def end(self, exit_code: int) -> None:
         """Kill the algorithm process and end. Safe to repeat."""
@@ -311,7 +312,10 @@ class Node:
             failure=self._failure,
         )
 
+        last_values = self.heartbeat()
+
         async def deliver(client: MasterClient) -> None:
+            await client.beat(last_values, timeout_s=_CALL_S)  # the end may end the job
             await client.report_end(request, timeout_s=_CALL_S)
 
         self._attendance.deliver(deliver)
