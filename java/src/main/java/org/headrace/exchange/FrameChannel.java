@@ -122,5 +122,6 @@ final class FrameChannel implements AutoCloseable {
     @Override
     public void close() throws IOException {
         socket.close();
+        wakeUpIo.run(); // closing alone does not end its wait
     }
 }

@@ -58,6 +58,16 @@ final class FakeProcess implements AutoCloseable {
         }
     }
 
+    /** True if there is something to receive now. */
+    boolean hasInput() throws IOException {
+        socket.configureBlocking(false);
+        received.compact();
+        socket.read(received);
+        received.flip();
+        socket.configureBlocking(true);
+        return received.hasRemaining();
+    }
+
     void hello() throws IOException {
         send(Frame.text(FrameType.HELLO, Handshake.VERSION, "{\"attempt\": 1, \"pid\": 42}"));
     }
@@ -68,6 +78,12 @@ final class FakeProcess implements AutoCloseable {
         input = Direction.open(open.get("input"));
         output = Direction.open(open.get("output"));
         send(Frame.of(FrameType.MAPPED, 0));
+    }
+
+    /** Receives OPEN and returns the path of one segment, without opening it. */
+    Path offeredPath(String direction) throws IOException {
+        JsonNode open = new ObjectMapper().readTree(receive().payload());
+        return Path.of(open.get(direction).get("path").asText());
     }
 
     /** Receives a BATCH and returns its rows; the slot stays with the process. */

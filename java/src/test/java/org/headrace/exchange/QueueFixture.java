@@ -73,10 +73,11 @@ final class QueueFixture implements QueueListener, AutoCloseable {
     FakeProcess connect() throws Exception {
         FakeProcess process = new FakeProcess(socketPath);
         process.hello();
-        mailbox.yield(); // the connection
-        mailbox.yield(); // HELLO
-        process.map();
+        while (!process.hasInput()) {
+            mailbox.yield();
+        }
         int before = countOf("connected");
+        process.map();
         mailbox.yieldUntil(() -> countOf("connected") > before);
         return process;
     }

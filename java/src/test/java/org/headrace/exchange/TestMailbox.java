@@ -49,6 +49,19 @@ final class TestMailbox implements MailboxExecutor {
         return false;
     }
 
+    int size() {
+        return mails.size();
+    }
+
+    /** Waits until no mail has come for a while, without running any. */
+    void awaitSteady() throws InterruptedException {
+        int before = -1;
+        while (before != mails.size()) {
+            before = mails.size();
+            TimeUnit.MILLISECONDS.sleep(200); // nothing tells that nothing more will come
+        }
+    }
+
     /** Runs mails until {@code holds}. */
     void yieldUntil(BooleanSupplier holds) throws InterruptedException {
         while (!holds.getAsBoolean()) {

@@ -1,0 +1,244 @@
+package org.headrace.exchange;
+
+import static org.headrace.exchange.Behaviours.check;
+import static org.headrace.exchange.Behaviours.checkEqual;
+import static org.headrace.exchange.Behaviours.checkThrows;
+import static org.headrace.exchange.QueueFixture.TYPE;
+import static org.headrace.exchange.QueueFixture.row;
+
+import java.nio.ByteBuffer;
+import java.nio.charset.StandardCharsets;
+import java.nio.file.Files;
+import java.nio.file.Path;
+import java.util.List;
+
+/** What the memory queue does when the process dies, floods, sleeps, or talks nonsense. */
+public final class QueueFailureBehaviours {
+
+    private static final long LONG_LINGER_MS = 60_000;
+
+    private QueueFailureBehaviours() {}
+
+    public static void aConnectionThatClosesWithoutEndIsReportedAsLost() throws Exception {
+        try (QueueFixture fixture = QueueFixture.inAndOut(2, 1, LONG_LINGER_MS);
+                FakeProcess process = fixture.connect()) {
+            process.sendRows(0, TYPE, row(1));
+            process.hangUp();
+            fixture.mailbox.yieldUntil(() -> fixture.lostCause != null);
+            checkEqual(fixture.heard, List.of("connected", "(1, row 1)", "lost"));
+            checkEqual(fixture.lostCause.getClass(), PeerLostException.class);
+            check(!fixture.queue.isConnected(), "still connected");
+        }
+    }
+
+    public static void aWriteThatWaitsForALostProcessFailsWhenNobodyElseFailsTheTask()
+            throws Exception {
+        try (QueueFixture fixture = QueueFixture.inAndOut(2, 1, LONG_LINGER_MS)) {
+            fixture.connect().close();
+            fixture.mailbox.yieldUntil(() -> fixture.lostCause != null);
+            fixture.write(1);
+            fixture.write(2);
+            fixture.timers.advance(MemoryQueue.LOST_GRACE_MS);
+            checkThrows(PeerLostException.class, () -> fixture.write(3), "10000 ms");
+        }
+    }
+
+    public static void aWriteThatWaitsIsEndedByAnInterrupt() throws Exception {
+        try (QueueFixture fixture = QueueFixture.inAndOut(2, 1, LONG_LINGER_MS)) {
+            fixture.write(1);
+            fixture.write(2);
+            Thread.currentThread().interrupt();
+            checkThrows(InterruptedException.class, () -> fixture.write(3));
+        }
+    }
+
+    public static void aRoleWithoutInputMayConnectAgainAndGetsANewSegment() throws Exception {
+        ExchangeSettings settings = QueueFixture.settings(2, 10, LONG_LINGER_MS);
+        try (QueueFixture fixture = new QueueFixture(settings, null, TYPE)) {
+            Path first;
+            try (FakeProcess process = fixture.connect()) {
+                first = process.output().path();
+                process.sendRows(0, TYPE, row(1));
+                fixture.mailbox.yield();
+                Files.createFile(Path.of(first + ".oversize"));
+            }
+            fixture.mailbox.yieldUntil(() -> fixture.lostCause != null);
+            check(!Files.exists(Path.of(first + ".oversize")), "the oversized row is left");
+            try (FakeProcess process = fixture.connect()) {
+                check(!process.output().path().equals(first), "the same segment");
+                process.sendRows(0, TYPE, row(2));
+                process.send(Frame.of(FrameType.END, 0));
+                fixture.mailbox.yield();
+                fixture.mailbox.yield();
+                checkEqual(process.receive(), Frame.of(FrameType.CREDIT, 0));
+            }
+            checkEqual(
+                    fixture.heard,
+                    List.of("connected", "(1, row 1)", "lost", "connected", "(2, row 2)", "end"));
+        }
+    }
+
+    public static void aRoleWithoutInputMayConnectAgainAfterAProtocolError() throws Exception {
+        ExchangeSettings settings = QueueFixture.settings(2, 10, LONG_LINGER_MS);
+        try (QueueFixture fixture = new QueueFixture(settings, null, TYPE)) {
+            try (FakeProcess process = fixture.connect()) {
+                process.send(Frame.batch(9, 1, 1));
+                fixture.mailbox.yieldUntil(() -> fixture.lostCause != null);
+                checkEqual(process.receive() == null, true);
+                try (FakeProcess next = fixture.connect()) {
+                    next.sendRows(0, TYPE, row(2));
+                    fixture.mailbox.yieldUntil(() -> fixture.heard.contains("(2, row 2)"));
+                }
+            }
+        }
+    }
+
+    public static void aSecondProcessIsTurnedAwayWhileTheFirstLives() throws Exception {
+        try (QueueFixture fixture = QueueFixture.inAndOut(2, 1, LONG_LINGER_MS);
+                FakeProcess process = fixture.connect();
+                FakeProcess second = new FakeProcess(fixture.socketPath)) {
+            checkEqual(second.receive() == null, true);
+            fixture.write(1);
+            checkEqual(process.receiveRows(TYPE), List.of("(1, row 1)"));
+        }
+    }
+
+    public static void aProcessThatNeverReadsNeitherBlocksTheTaskNorFillsItsMemory()
+            throws Exception {
+        try (QueueFixture fixture = QueueFixture.inAndOut(2, 1, LONG_LINGER_MS);
+                FakeProcess process = fixture.connect()) {
+            for (int i = 0; i < 500_000; i++) {
+                fixture.queue.writeWatermark(i);
+            }
+            fixture.queue.writeBarrier(1);
+            Frame last = process.receive();
+            for (Frame next = last; next.type() != FrameType.BARRIER; next = process.receive()) {
+                check(next.value() >= last.value(), "out of order");
+                last = next;
+            }
+            checkEqual(last.value(), 499_999L); // the latest one is never dropped
+        }
+    }
+
+    public static void aProcessThatFloodsIsHeldBack() throws Exception {
+        try (QueueFixture fixture = QueueFixture.inAndOut(2, 1, LONG_LINGER_MS);
+                FakeProcess process = fixture.connect()) {
+            int sent = 30_000;
+            Thread flood =
+                    new Thread(
+                            () -> {
+                                try {
+                                    for (int i = 0; i < sent; i++) {
+                                        process.send(Frame.of(FrameType.WATERMARK, i));
+                                    }
+                                } catch (java.io.IOException e) {
+                                    throw new java.io.UncheckedIOException(e);
+                                }
+                            });
+            flood.start();
+            fixture.mailbox.awaitSteady();
+            check(fixture.mailbox.size() <= 5_000, "mails: " + fixture.mailbox.size());
+            check(flood.isAlive(), "nothing held the process back");
+            fixture.mailbox.yieldUntil(() -> fixture.countOf("watermark") == sent);
+            flood.join(10_000);
+        }
+    }
+
+    public static void aFrameOfUnknownTypeClosesTheConnection() throws Exception {
+        checkRefused(bytes(99, 0, 0), "unknown type 99");
+    }
+
+    public static void aPayloadOverTheLimitClosesTheConnection() throws Exception {
+        checkRefused(bytes(8, Frame.MAX_PAYLOAD_BYTES + 1, 0), "1048577 bytes of payload");
+    }
+
+    public static void aSlotOutOfRangeClosesTheConnection() throws Exception {
+        checkRefused(encoded(Frame.batch(7, 100, 1)), "slot 7 of 2");
+    }
+
+    public static void aMessageLongerThanItsSlotClosesTheConnection() throws Exception {
+        checkRefused(encoded(Frame.batch(0, 1 << 20, 1)), "too long");
+    }
+
+    public static void aSlotWithoutAMessageClosesTheConnection() throws Exception {
+        checkRefused(encoded(Frame.batch(0, 100, 1)), "no continuation marker");
+    }
+
+    public static void aCreditForASlotThatIsFreeClosesTheConnection() throws Exception {
+        checkRefused(encoded(Frame.of(FrameType.CREDIT, 0)), "credit for slot 0");
+        checkRefused(encoded(Frame.of(FrameType.OVERSIZE_CREDIT, 0)), "oversized row");
+    }
+
+    public static void aFrameThatOnlyTheJvmSendsClosesTheConnection() throws Exception {
+        checkRefused(encoded(Frame.of(FrameType.BARRIER, 0)), "which only the JVM sends");
+        checkRefused(encoded(Frame.of(FrameType.MAPPED, 0)), "out of order");
+    }
+
+    public static void anOversizedFileThatIsShorterThanSaidClosesTheConnection() throws Exception {
+        Path file = Files.createTempFile("hr", "short");
+        try {
+            checkRefused(
+                    encoded(Frame.text(FrameType.OVERSIZE, 100, file.toString())), "0 bytes, not 100");
+        } finally {
+            Files.deleteIfExists(file);
+        }
+    }
+
+    public static void randomBytesInsteadOfHelloCloseTheConnection() throws Exception {
+        try (QueueFixture fixture = QueueFixture.inAndOut(2, 1, LONG_LINGER_MS);
+                FakeProcess process = new FakeProcess(fixture.socketPath)) {
+            process.sendBytes("GET / HTTP/1.1\r\n\r\n".getBytes(StandardCharsets.US_ASCII));
+            fixture.mailbox.yieldUntil(() -> fixture.lostCause != null);
+            checkEqual(fixture.lostCause.getClass(), MalformedMessageException.class);
+            checkEqual(process.receive() == null, true);
+        }
+    }
+
+    public static void closeEndsTheThreadAndLeavesNoFile() throws Exception {
+        Thread io;
+        Path input;
+        try (QueueFixture fixture = QueueFixture.inAndOut(2, 1, LONG_LINGER_MS);
+                FakeProcess process = new FakeProcess(fixture.socketPath)) {
+            process.hello(); // half way through the greeting: the segments are still linked
+            fixture.mailbox.yield();
+            fixture.mailbox.yield();
+            input = process.offeredPath("input");
+            check(Files.exists(input), "no segment");
+            io = findThread("headrace-io job test-0");
+            check(io != null, "there is no such thread");
+            fixture.queue.write(row(1, "x".repeat(100_000)), false, 0);
+            fixture.queue.close();
+            check(!io.isAlive(), "the thread lives");
+            check(!Files.exists(input), "the segment is left");
+            checkEqual(process.receive() == null, true);
+            fixture.queue.close();
+        }
+    }
+
+    private static Thread findThread(String name) {
+        return Thread.getAllStackTraces().keySet().stream()
+                .filter(thread -> thread.getName().equals(name))
+                .findAny()
+                .orElse(null);
+    }
+
+    private static void checkRefused(byte[] bytes, String why) throws Exception {
+        try (QueueFixture fixture = QueueFixture.inAndOut(2, 1, LONG_LINGER_MS);
+                FakeProcess process = fixture.connect()) {
+            process.sendBytes(bytes);
+            fixture.mailbox.yieldUntil(() -> fixture.lostCause != null);
+            checkEqual(fixture.lostCause.getClass(), MalformedMessageException.class);
+            check(fixture.lostCause.getMessage().contains(why), fixture.lostCause.getMessage());
+            checkEqual(process.receive() == null, true);
+        }
+    }
+
+    private static byte[] encoded(Frame frame) {
+        return frame.encode().array();
+    }
+
+    private static byte[] bytes(int type, int payloadBytes, long value) {
+        ByteBuffer bytes = Frame.littleEndian(ByteBuffer.allocate(Frame.HEADER_BYTES));
+        return bytes.putInt(type).putInt(payloadBytes).putLong(value).array();
+    }
+}
