@@ -13,6 +13,7 @@ import pyarrow as pa
 from headrace.config import TimeoutConfig
 from headrace.errors import ConfigError, UsageError
 from headrace.framework import ProcessSpec
+from headrace.framework.local import run_local
 from headrace.role import RoleEntry
 from headrace.testing.faults import Fault, Kill
 from headrace.testing.split import Split, split_table
@@ -62,11 +63,12 @@ def run(
     batch_rows: int = 1024,
     faults: Sequence[Fault] = (),
     timeouts: TimeoutConfig | None = None,
+    timeout_s: float | None = None,
 ) -> RunResult:
     """Run an entry function on the rows of a table, and return what it did.
 
     One worker runs in the calling process, so a debugger works in it and its exceptions arrive
-    as they are. Several run in processes of their own, with master, nodes and process group as
+    as they are. Several run in processes of their own, with a process group as
     in a job. Blocks until all have ended.
 
     Args:
@@ -80,9 +82,11 @@ def run(
             `batch_rows` rows are dealt in turn.
         batch_rows: Most rows that arrive at once.
         faults: What goes wrong, see `headrace.testing.Pause` and `headrace.testing.Kill`.
-        timeouts: Limits on the waits.
+        timeouts: Limits on the waits inside.
+        timeout_s: Limit on the whole run of several workers, in seconds; None: none.
 
     Raises:
+        WaitTimeoutError: Several workers have not ended within `timeout_s`; they are killed.
         ConfigError: The arguments do not fit each other.
         UserCodeError: A worker of several failed; the first failure, with its traceback.
     """
@@ -108,7 +112,7 @@ def run(
         if workers == 1:
             _run_here(fed, limits)
         else:
-            _run_in_processes(fed, workers, limits)
+            run_local(fed, parallelism=workers, timeouts=limits, timeout_s=timeout_s)
         results = tuple(read_result(result_dir, index) for index in range(workers))
     saved = [] if output_dir is None else [p for p in output_dir.rglob("*") if p.is_file()]
     return RunResult(workers=results, saved=tuple(sorted(saved)))
@@ -138,10 +142,6 @@ def _run_here(fed: FedEntry, timeouts: TimeoutConfig) -> None:
         timeouts=timeouts,
     )
     fed(spec, _NoNode())
-
-
-def _run_in_processes(fed: FedEntry, workers: int, timeouts: TimeoutConfig) -> None:
-    raise NotImplementedError
 
 
 class _NoNode:

@@ -8,12 +8,12 @@ from dataclasses import dataclass, field
 
 import pytest
 import torch
-from tests.unit.pytorch.workers import SharedSum, run_workers
 from torch import nn
 
 from headrace.errors import UsageError
 from headrace.pytorch.flat import FlatGradients, Reduction
 from headrace.pytorch.lockstep import Lockstep
+from tests.unit.pytorch.workers import SharedSum, run_workers
 
 NOTHING = "nothing comes in time"
 END_OF_PASS = "the pass ends"

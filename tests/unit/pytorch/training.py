@@ -20,7 +20,7 @@ STEPS_SCHEMA = pa.schema([("step", pa.int64()), ("id", pa.int64())])
 
 
 def build_table(rows: int) -> pa.Table:
-    """Rows with an id, `FEATURES` features and a target; equal-length lists for the features."""
+    """Rows with an id, a target, and `FEATURES` features as equal-length lists."""
     random = np.random.default_rng(5)
     x = random.normal(size=(rows, FEATURES)).astype(np.float32)
     y = (x @ np.array([1.0, -2.0, 0.5], np.float32) + 0.3).astype(np.float32)
@@ -64,19 +64,18 @@ class Training:
         optimizer, scheduler = OPTIMIZERS[self.optimizer](model)
         ctx.data_parallel(model, optimizer, scheduler)
         for number, batch in enumerate(self._batches(ctx), 1):
+            step = np.full(len(batch["id"]), ctx.steps + 1)
             train_step(model, optimizer, batch)
             if scheduler is not None:
                 scheduler.step()
-            step = np.full(len(batch["id"]), ctx.steps)
-            if self.loader != "rows":  # the shadow steps behind a loader's last batch count too
-                ctx.emit({"step": step, "id": batch["id"]})
-            ctx.report(steps=ctx.steps)
+            ctx.emit({"step": step, "id": batch["id"]})
+            ctx.report(steps=step[0])
             if number == self.leave_after:
                 break
         if self.leave_after is not None:
             ctx.join()
         ctx.save(model)
-        ctx.report(**checksums(model))
+        ctx.report(steps=ctx.steps, **checksums(model))
 
     def _batches(self, ctx: Any) -> Any:
         if self.loader == "none":
