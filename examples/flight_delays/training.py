@@ -1,0 +1,85 @@
+"""What each worker runs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from examples.flight_delays.features import NUMBERS
+from examples.flight_delays.model import HOUR_MIN, DelayModel
+from headrace.pytorch import TorchContext
+
+__all__ = ["HISTORY_FILE", "MODEL_FILE", "train"]
+
+MODEL_FILE = "model.pt"
+HISTORY_FILE = "history.pt"
+_SHUFFLED_ROWS = 32_768
+_AVERAGE_DECAY = 0.99
+
+
+def train(ctx: TorchContext, *, categories: Sequence[int], seed: int = 2013) -> None:
+    """Train on the stream; rank 0 saves the model and the loss of each of its steps.
+
+    Two things make up for a stream that comes in the order of the calendar: a buffer that mixes
+    months, and a running average of the weights, which is what is saved.
+
+    Args:
+        ctx: This worker.
+        categories: Distinct values of each code.
+        seed: Of the first weights and of the shuffling.
+    """
+    torch.manual_seed(seed)
+    torch.set_num_threads(1)  # one core for each worker
+    model = DelayModel(len(NUMBERS), categories)
+    optimizer = torch.optim.Adam(model.parameters(), lr=3e-3)
+    average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(_AVERAGE_DECAY))
+    # As a hook it also runs in steps that this worker only joins, so all averages are the same.
+    optimizer.register_step_post_hook(lambda *_: average.update_parameters(model))
+    model = ctx.data_parallel(model, optimizer)
+    buffer = ShuffleBuffer(_SHUFFLED_ROWS, seed=seed + ctx.rank)
+    losses = []
+    for batch in ctx.batches(rows=1024):
+        numbers, codes, late_min = buffer.swap(
+            batch["numbers"], batch["codes"], batch["late_min"]
+        )
+        predicted_min = model(numbers, codes)
+        # Squared near the mark, absolute for the few flights that are hours late.
+        loss = torch.nn.functional.huber_loss(
+            predicted_min / HOUR_MIN, late_min / HOUR_MIN, delta=1.5
+        )
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+        ctx.report(loss=losses[-1], epoch=ctx.epoch)
+    ctx.save(average.module, MODEL_FILE)
+    ctx.save({"losses": losses}, HISTORY_FILE)
+
+
+class ShuffleBuffer:
+    """Exchanges rows of each batch with rows that came earlier. One thread.
+
+    Args:
+        rows: Rows that are kept back, copied.
+        seed: Of the choice.
+    """
+
+    def __init__(self, rows: int, *, seed: int) -> None:
+        self._rows = rows
+        self._random = torch.Generator().manual_seed(seed)
+        self._kept: list[torch.Tensor] = []
+
+    def swap(self, *columns: torch.Tensor) -> list[torch.Tensor]:
+        """Take a batch in and hand out as many rows: its own while the buffer fills."""
+        given = [column.clone() for column in columns]  # a batch lies in shared memory
+        if not self._kept or len(self._kept[0]) + len(given[0]) <= self._rows:
+            before = self._kept or [column[:0] for column in given]
+            self._kept = [torch.cat(pair) for pair in zip(before, given, strict=True)]
+            return given
+        choice = torch.randperm(len(self._kept[0]), generator=self._random)[: len(given[0])]
+        taken = [column[choice] for column in self._kept]
+        for kept, new in zip(self._kept, given, strict=True):
+            kept[choice] = new
+        return taken
