@@ -18,7 +18,7 @@ MakeEnvironment = Callable[..., StreamTableEnvironment]
 
 @pytest.fixture(scope="session", autouse=True)
 def jvm() -> Iterator[None]:
-    """Start PyFlink's gateway JVM once and end it after the last test; PyFlink itself never does."""
+    """Start PyFlink's gateway JVM once; end it after the last test, as PyFlink never does."""
     os.environ["_python_worker_execution_mode"] = "process"  # noqa: TID251 - no UDF server here
     before = _children()
     with warnings.catch_warnings():

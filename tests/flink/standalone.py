@@ -51,9 +51,7 @@ def standalone_cluster(
 ) -> Iterator[Standalone]:
     """Start a cluster, wait for its slots, and end every process of it afterwards."""
     rest_port, rpc_port = _free_ports(2)
-    cluster = Standalone(
-        conf_dir=folder / "conf", rest_port=rest_port, log_dir=folder / "log"
-    )
+    cluster = Standalone(conf_dir=folder / "conf", rest_port=rest_port, log_dir=folder / "log")
     shutil.copytree(_HOME / "conf", cluster.conf_dir)
     cluster.log_dir.mkdir()
     config_file = cluster.conf_dir / "config.yaml"

@@ -24,7 +24,7 @@ def numbers(t_env: StreamTableEnvironment, rows: int, name: str = "numbers") -> 
     t_env.execute_sql(
         f"CREATE TEMPORARY TABLE {name} (id BIGINT) WITH ('connector'='datagen', "
         "'fields.id.kind'='sequence', 'fields.id.start'='1', "
-        f" 'fields.id.end'='{rows}', 'number-of-rows'='{rows}')"
+        f"'fields.id.end'='{rows}', 'rows-per-second'='100000000')"
     )
     return t_env.sql_query(
         f"SELECT id, CAST(id AS DOUBLE) / 2 AS x, 'row ' || CAST(id AS STRING) AS s FROM {name}"
@@ -33,7 +33,7 @@ def numbers(t_env: StreamTableEnvironment, rows: int, name: str = "numbers") -> 
 
 def file_sink(t_env: StreamTableEnvironment, path: Path, columns: str) -> None:
     t_env.execute_sql(
-        f"CREATE TEMPORARY TABLE out ({columns}) WITH ('connector'='filesystem', "
+        f"CREATE TEMPORARY TABLE results ({columns}) WITH ('connector'='filesystem', "
         f"'path'='{path.as_uri()}', 'format'='json')"
     )
 
@@ -65,7 +65,7 @@ def test_every_row_goes_through_a_worker_and_comes_back(
     file_sink(t_env, tmp_path / "out", "id BIGINT, x DOUBLE, s STRING")
     statements = t_env.create_statement_set()
     assert isinstance(out, Table)
-    statements.add_insert("out", out)
+    statements.add_insert("results", out)
     result = cluster.submit(statements).wait(timeout_s=100)
     got = sorted(read_json(tmp_path / "out"), key=lambda row: row["id"])
     assert got == [{"id": i, "x": i / 2, "s": f"row {i}"} for i in range(1, rows + 1)]
@@ -267,7 +267,10 @@ def test_too_few_slots_fail_within_the_gather_time_out_and_name_need_and_offer(
     cluster.add_am_role(AMConfig(timeouts=TimeoutConfig(gather_timeout_s=5)))
     cluster.add_role("worker", RoleConfig(entry=entry, parallelism=3))
     started_at = time.monotonic()
-    with pytest.raises(JobFailedError, match=r"(?s)3 slots.*1 slot.*gather_timeout_s"):
+    with pytest.raises(
+        JobFailedError,
+        match=r"(?s)gather_timeout_s.*Needed: 3 task slots.*Offered: 1 TaskManager",
+    ):
         cluster.submit().wait(timeout_s=60)
     assert time.monotonic() - started_at < 15
 

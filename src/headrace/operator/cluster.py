@@ -65,6 +65,7 @@ class Cluster:
             msg = f"name={name!r} must not be empty and must not contain '/'"
             raise PlanError(msg)
         self._flink = open_environment(environment)
+        self._flink.apply_table_options()
         self._returns_streams = isinstance(environment, StreamExecutionEnvironment)
         self._name = name
         if checkpoint_dir is None and self._flink.is_embedded:
@@ -179,6 +180,7 @@ class Cluster:
                 f"cluster {self._name!r} has no roles; call add_am_role() and add_role() first"
             )
             raise PlanError(msg)
+        self._flink.apply_table_options()
         self._set_restart_strategy()
         if statements is not None:
             statements.attach_as_datastream()

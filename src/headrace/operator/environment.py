@@ -38,6 +38,15 @@ class FlinkEnvironment:
         value = self.j_configuration.getString(key, None)
         return None if value is None else str(value)
 
+    def apply_table_options(self) -> None:
+        """Make options that were set on the table environment count for the job.
+
+        Flink itself does so only for jobs that the table environment submits.
+        """
+        j_options = self.t_env._j_tenv.getConfig().getConfiguration()  # noqa: SLF001
+        self.j_configuration.addAll(j_options)
+        self.env._j_stream_execution_environment.configure(j_options)  # noqa: SLF001
+
     def set_default(self, key: str, value: str) -> None:
         """Set a Flink option unless the user has set it."""
         if not self.j_configuration.containsKey(key):

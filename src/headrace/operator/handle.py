@@ -6,6 +6,7 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
+from py4j.protocol import Py4JJavaError
 from pyflink.common import JobClient
 from pyflink.java_gateway import get_gateway
 
@@ -55,8 +56,13 @@ class JobHandle:
 
         After the job's end, the last one known.
         """
-        j_status = get_gateway().jvm.org.headrace.operator.ClusterBuilder.status
-        text = j_status(self._j_client, self._am_uid)
+        builder = get_gateway().jvm.org.headrace.operator.ClusterBuilder
+        try:
+            text = builder.status(self._j_client, self._am_uid)
+        except Py4JJavaError:
+            if builder.hasEnded(self._j_client.getJobExecutionResult(), 0):
+                return self._last_status
+            raise
         if text:
             self._last_status = JobStatus.from_json(text)
         return self._last_status
