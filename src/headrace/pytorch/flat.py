@@ -43,6 +43,18 @@ class Tallies:
     finished: int = 0
     explicit: int = 0
 
+    def to_list(self) -> list[float]:
+        """Return the numbers in the order of the vector."""
+        counts = (self.active, self.ended, self.finished, self.explicit)
+        return [float(self.rows), *map(float, counts)]
+
+    @classmethod
+    def from_list(cls, numbers: list[float]) -> Tallies:
+        """Return the tallies of such a list."""
+        rows, *counts = numbers
+        active, ended, finished, explicit = map(round, counts)
+        return cls(rows=rows, active=active, ended=ended, finished=finished, explicit=explicit)
+
 
 class FlatGradients:
     """The vector and its views.
@@ -131,22 +143,15 @@ class FlatGradients:
     def clear(self, tallies: Tallies) -> None:
         """Fill the vector for a worker that has nothing to add to this round."""
         self.vector.zero_()
-        self._tallies.copy_(torch.tensor(_tally_list(tallies), dtype=self._dtype))
+        self._tallies.copy_(torch.tensor(tallies.to_list(), dtype=self._dtype))
 
     def tallies(self) -> Tallies:
         """Read the sums of a vector that has been summed. Waits for the device."""
         head = self._head.tolist()
-        rows, active, ended, finished, explicit = head[:_TALLIES]
         flags = len(self.parameters)
         self._summed_flags = head[_TALLIES : _TALLIES + flags]
         self._summed_deltas = head[_TALLIES + flags :]
-        return Tallies(
-            rows=rows,
-            active=round(active),
-            ended=round(ended),
-            finished=round(finished),
-            explicit=round(explicit),
-        )
+        return Tallies.from_list(head[:_TALLIES])
 
     @torch.no_grad()
     def store(self, *, gradients_over: float, totals: Tallies) -> None:
@@ -199,13 +204,8 @@ class FlatGradients:
             float(int(buffer.item()) - known)
             for buffer, known in zip(self._counters, self._known_counts, strict=True)
         ]
-        head = [*_tally_list(tallies), *flags, *deltas]
+        head = [*tallies.to_list(), *flags, *deltas]
         self._head.copy_(torch.tensor(head, dtype=self._dtype))
-
-
-def _tally_list(tallies: Tallies) -> list[float]:
-    counts = (tallies.active, tallies.ended, tallies.finished, tallies.explicit)
-    return [float(tallies.rows), *map(float, counts)]
 
 
 def _views(part: torch.Tensor, like: Sequence[torch.Tensor]) -> list[torch.Tensor]:

@@ -3,7 +3,10 @@
 All workers make the same sequence of *rounds*. A round is one all-reduce of one vector: each
 worker's tallies, gradients times rows, and buffers times rows. Its result is the gradient of
 the union of the rows, and everyone applies it through its own copy of the optimizer, so that
-parameters and optimizer state stay equal everywhere. A worker joins the next round
+parameters and optimizer state stay equal everywhere. At the start, and after a round without
+any row, all are *quiet*: then a round begins with a vote, an all-reduce of the tallies alone,
+and the vector follows only if somebody has rows. So waiting costs little, however large the
+model. A worker joins the next round
 
 * **active**: its loop calls ``optimizer.step()``; it adds its rows and gradients;
 * **idle**: it waits for input in ``ctx.batches`` and none came for ``idle_after_s``; it adds
@@ -117,6 +120,8 @@ class Lockstep:
         self._last_rows = 1
         self._explicit: Tallies | None = None
         self._is_shadow_step = False
+        self._is_quiet = True
+        self._ballot = torch.tensor(Tallies().to_list(), device=vector.vector.device)
         self._attend_last: Callable[[], object] | None = None
         self._owes_schedule = False
         self._is_over = False
@@ -164,7 +169,7 @@ class Lockstep:
         with self._keeping_gradients():
             while event is None:
                 totals = self._make_shadow_round(ended=False, finished=False)
-                event = poll(0.0 if totals.rows else IDLE_POLL_S)
+                event = poll(0.0 if totals.active else IDLE_POLL_S)
         return event
 
     def end_pass(self, attend: Callable[[], object]) -> None:
@@ -230,6 +235,7 @@ class Lockstep:
             raise UsageError(_OVER)
         rows = self._take_rows()
         mine = Tallies(rows=rows, active=1, explicit=int(explicit))
+        self._vote(mine)
         self._vector.load(mine, weight=1.0 if self._reduction == "sum" else rows)
         totals = self._add()
         self._store(totals)
@@ -237,9 +243,14 @@ class Lockstep:
         return totals
 
     def _make_shadow_round(self, *, ended: bool, finished: bool) -> Tallies:
-        self._vector.clear(Tallies(ended=int(ended), finished=int(finished)))
+        mine = Tallies(ended=int(ended), finished=int(finished))
+        totals = self._vote(mine)
+        if totals is not None and not totals.active:
+            return totals
+        self._vector.clear(mine)
         totals = self._add()
-        if not totals.rows:
+        if not totals.active:
+            self._is_quiet = True
             return totals
         self._store(totals)
         if totals.explicit:
@@ -261,6 +272,16 @@ class Lockstep:
         if self._scheduler is not None:
             self._scheduler.step()
         self.steps += 1
+
+    def _vote(self, mine: Tallies) -> Tallies | None:
+        """Where all are quiet, ask whether anybody has rows; None where nobody is."""
+        if not self._is_quiet:
+            return None
+        self._ballot.copy_(torch.tensor(mine.to_list()))
+        self._adder.add(self._ballot)
+        totals = Tallies.from_list(self._ballot.tolist())
+        self._is_quiet = not totals.active
+        return totals
 
     def _share_changed_gradient(self, *, is_active: bool) -> None:
         if is_active:

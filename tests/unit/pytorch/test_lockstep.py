@@ -177,7 +177,15 @@ def test_rounds_without_rows_step_nobody() -> None:
     for result in results:
         require_equal(result, train_alone([rows(1, 2)]))
         assert result["steps"] == 1
-    assert adder.rounds > 1
+
+
+def test_while_all_are_idle_only_tallies_travel() -> None:
+    script = [rows(1), *[NOTHING] * 5, rows(2)]
+    _, adder = train_together(script, script)
+    vector = max(adder.lengths)
+    # vote and first step, the round that finds all idle, votes, second step, the same at the end
+    assert adder.lengths.count(vector) == 4
+    assert set(adder.lengths) == {5, vector}
 
 
 def test_all_workers_cross_the_end_of_a_pass_together() -> None:

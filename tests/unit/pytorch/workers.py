@@ -18,7 +18,7 @@ class SharedSum:
 
     def __init__(self, world_size: int) -> None:
         self.world_size = world_size
-        self.rounds = 0
+        self.lengths: list[int] = []
         self._barrier = threading.Barrier(world_size, action=self._sum)
         self._lock = threading.Lock()
         self._given: list[torch.Tensor] = []
@@ -35,7 +35,7 @@ class SharedSum:
         if self._given:
             self._total = torch.stack(self._given).sum(dim=0)
             self._given.clear()
-            self.rounds += 1
+            self.lengths.append(len(self._total))
 
 
 def run_workers(workers: Sequence[Callable[[], _T]]) -> list[_T]:
