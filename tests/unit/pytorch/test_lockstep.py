@@ -173,17 +173,17 @@ def test_a_worker_that_idles_lets_the_others_go_on() -> None:
 
 
 def test_rounds_without_rows_step_nobody() -> None:
-    results, adder = train_together([*[NOTHING] * 4, rows(1)], [*[NOTHING] * 4, rows(2)])
+    results, _ = train_together([*[NOTHING] * 4, rows(1)], [*[NOTHING] * 4, rows(2)])
     for result in results:
         require_equal(result, train_alone([rows(1, 2)]))
         assert result["steps"] == 1
 
 
 def test_while_all_are_idle_only_tallies_travel() -> None:
-    script = [rows(1), *[NOTHING] * 5, rows(2)]
+    script: Script = [rows(1), *[NOTHING] * 5, rows(2)]
     _, adder = train_together(script, script)
     vector = max(adder.lengths)
-    # vote and first step, the round that finds all idle, votes, second step, the same at the end
+    # First step, the round that finds all idle, second step, the round that finds all ended.
     assert adder.lengths.count(vector) == 4
     assert set(adder.lengths) == {5, vector}
 
