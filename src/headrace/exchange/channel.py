@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 import time
@@ -10,7 +11,7 @@ from typing import NoReturn
 
 import pyarrow as pa
 
-from headrace.errors import ProtocolError, UsageError
+from headrace.errors import PeerLostError, ProtocolError, UsageError
 from headrace.exchange.conform import conform
 from headrace.exchange.connection import FrameConnection
 from headrace.exchange.direction import InputDirection, OutputDirection
@@ -214,8 +215,14 @@ class Channel:
             raise UsageError(msg)
 
     def _give_back_slots(self, received: InputDirection) -> None:
-        for slot in received.segment.take_returned():
+        slots = received.segment.take_returned()
+        for slot in slots:
             self._connection.queue(CreditFrame(slot))
+        if slots:
+            with contextlib.suppress(
+                PeerLostError
+            ):  # what had come before is still to be taken
+                self._connection.try_flush()
 
     def _send_frame(self, frame: Frame) -> None:
         self._connection.queue(frame)
@@ -229,11 +236,12 @@ class Channel:
             self._connection.wait(None)
 
     def _pump(self) -> bool:
-        """Send what can be sent, take what is there; return whether anything was there."""
-        self._connection.try_flush()
+        """Take what is there, or else send what is queued; return whether frames came."""
         frames = self._connection.try_read()
         for frame in frames:
             self._on_frame(frame)
+        if not frames:
+            self._connection.try_flush()
         return bool(frames)
 
     def _on_frame(self, frame: Frame) -> None:

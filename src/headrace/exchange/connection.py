@@ -6,7 +6,7 @@ import os
 import select
 import socket
 import time
-from collections.abc import Iterable
+from collections.abc import Sequence
 
 from headrace.errors import ExchangeError, PeerLostError, ProtocolError, WaitTimeoutError
 from headrace.exchange.frames import Frame, FrameDecoder, encode
@@ -64,7 +64,7 @@ class FrameConnection:
             del self._outgoing[:sent_bytes]
         return True
 
-    def try_read(self) -> Iterable[Frame]:
+    def try_read(self) -> Sequence[Frame]:
         """Return the frames that are there now, perhaps none. Does not block.
 
         Raises:

@@ -145,7 +145,7 @@ class InputSegment(_Mapping):
 
         The child shares the memory but cannot say when it is done with it.
         """
-        for reference in self._lent.values():
+        for reference in list(self._lent.values()):  # another thread may be reading
             lease = None if reference is None else reference()
             if lease is not None:
                 lease.is_pinned = True

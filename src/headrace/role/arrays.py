@@ -84,7 +84,9 @@ def column_to_numpy(name: str, column: pa.Array) -> Array:
         return _instants(column)
     if _is_list(kind):
         return _lists(name, column)
-    return _objects(column.to_pylist())
+    if pt.is_nested(kind):
+        return _objects(column.to_pylist())
+    return _array(column.to_numpy(zero_copy_only=False))
 
 
 def _has_no_null_value(kind: pa.DataType) -> bool:

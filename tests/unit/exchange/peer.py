@@ -7,7 +7,7 @@ import socket
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TypeVar
 
@@ -126,7 +126,9 @@ class Peer:
         return self._connection
 
     def send(self, *frames: Frame) -> None:
-        self.connection.sendall(b"".join(encode(frame) for frame in frames))
+        """Send; a process that is gone is noticed when what it had sent before was read."""
+        with suppress(BrokenPipeError):
+            self.connection.sendall(b"".join(encode(frame) for frame in frames))
 
     def next_frame(self) -> Frame | None:
         """Take the next frame; None if the process has closed the connection."""

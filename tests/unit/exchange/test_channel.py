@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
-from tests.unit.exchange.peer import Peer, in_thread
 
 from headrace.errors import (
     DataError,
@@ -37,6 +36,7 @@ from headrace.exchange.frames import (
     WatermarkFrame,
     encode,
 )
+from tests.unit.exchange.peer import Peer, in_thread
 
 SCHEMA = pa.schema([("x", pa.int64()), ("name", pa.utf8())])
 MakePeer = Callable[..., tuple[Peer, Channel]]
@@ -480,3 +480,13 @@ def test_a_channel_cannot_be_pickled(connect: MakePeer) -> None:
     _, channel = connect()
     with pytest.raises(UsageError, match="num_workers=0"):
         pickle.dumps(channel)
+
+
+def test_credit_does_not_wait_until_everything_that_has_come_was_taken(
+    connect: MakePeer,
+) -> None:
+    peer, channel = connect()
+    slots = [peer.send_rows(rows(start, 1)) for start in range(3)]
+    receive_batch(channel)  # all three frames have been read off the socket now
+    receive_batch(channel)
+    assert peer.expect(CreditFrame).slot == slots[0]

@@ -12,7 +12,6 @@ import pyarrow as pa
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from tests.unit.exchange.peer import Peer, in_thread
 
 from headrace.exchange import Barrier, Batch, Channel, End
 from headrace.exchange.frames import (
@@ -25,6 +24,7 @@ from headrace.exchange.frames import (
     OversizeCreditFrame,
     OversizeFrame,
 )
+from tests.unit.exchange.peer import Peer, in_thread
 
 
 def _ints(bits: int) -> st.SearchStrategy[int]:

@@ -11,12 +11,12 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pytest
-from tests.unit.exchange.peer import Peer
 
 from headrace.errors import ExchangeError, ProtocolError
 from headrace.exchange import Batch, Channel, Watermark
 from headrace.exchange.frames import CreditFrame, DirectionOffer, WatermarkFrame
 from headrace.exchange.segment import InputSegment, OutputSegment
+from tests.unit.exchange.peer import Peer
 
 SCHEMA = pa.schema([("x", pa.int64()), ("s", pa.utf8())])
 SLOTS = 6

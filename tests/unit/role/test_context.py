@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
-from tests.unit.role.doubles import FakeClock, FakeLink, spec_in
 
 from headrace.errors import ConfigError, DataError, UsageError, WaitTimeoutError
 from headrace.exchange import Batch, End, Feed, MemoryFeed
 from headrace.role import RoleContext
+from tests.unit.role.doubles import FakeClock, FakeLink, spec_in
 
 TABLE = pa.table({"x": pa.array(range(10), pa.float32()), "n": list(range(10))})
 OUTPUT = pa.schema([("p", pa.float32())])

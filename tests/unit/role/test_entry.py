@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pyarrow as pa
 import pytest
-from tests.unit.exchange.peer import Peer, in_thread
-from tests.unit.role.doubles import FakeLink, spec_in
 
 from headrace.errors import ExchangeError, PeerLostError
 from headrace.exchange.frames import BarrierAckFrame, BarrierFrame, EndFrame, WatermarkFrame
 from headrace.role import RoleContext, RoleEntry
+from tests.unit.exchange.peer import Peer, in_thread
+from tests.unit.role.doubles import FakeLink, spec_in
 
 SCHEMA = pa.schema([("x", pa.int64())])
 

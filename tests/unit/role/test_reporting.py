@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tests.unit.role.doubles import FakeClock, FakeLink
 
 from headrace.errors import DataError
 from headrace.role.reporting import Reporter
+from tests.unit.role.doubles import FakeClock, FakeLink
 
 
 class Setup:
