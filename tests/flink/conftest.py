@@ -19,7 +19,7 @@ MakeEnvironment = Callable[..., StreamTableEnvironment]
 @pytest.fixture(scope="session", autouse=True)
 def jvm() -> Iterator[None]:
     """Start PyFlink's gateway JVM once; end it after the last test, as PyFlink never does."""
-    os.environ["_python_worker_execution_mode"] = "process"  # noqa: TID251 - no UDF server here
+    _switch_off_udf_server()
     before = _children()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of the Beam that PyFlink imports, and its lost Popen
@@ -55,6 +55,11 @@ def make_t_env() -> MakeEnvironment:
 def t_env(make_t_env: MakeEnvironment) -> StreamTableEnvironment:
     """A streaming table environment with parallelism 1."""
     return make_t_env()
+
+
+def _switch_off_udf_server() -> None:
+    """PyFlink starts a server for Python UDFs per environment and never ends it."""
+    os.environ["_python_worker_execution_mode"] = "process"  # noqa: SIM112, TID251 (its name)
 
 
 def _children() -> set[int]:

@@ -16,7 +16,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pyflink
-import yaml
+from ruamel.yaml import YAML
+
+from headrace._environ import copy_environment
 
 _START_LIMIT_S = 60.0
 _HOME = Path(pyflink.__file__).parent
@@ -38,7 +40,7 @@ class Standalone:
 
     def environment(self) -> dict[str, str]:
         """Environment of a client program of this cluster."""
-        return {**os.environ, "FLINK_CONF_DIR": str(self.conf_dir)}
+        return {**copy_environment(), "FLINK_CONF_DIR": str(self.conf_dir)}
 
     def logs(self) -> str:
         """All logs, for assertions and for a failing test."""
@@ -55,13 +57,14 @@ def standalone_cluster(
     shutil.copytree(_HOME / "conf", cluster.conf_dir)
     cluster.log_dir.mkdir()
     config_file = cluster.conf_dir / "config.yaml"
-    config = yaml.safe_load(config_file.read_text())
+    yaml = YAML()
+    config = yaml.load(config_file)
     config["rest"] = {"address": "localhost", "port": rest_port, "bind-port": str(rest_port)}
     config["jobmanager"]["rpc"]["port"] = rpc_port
     config["taskmanager"]["numberOfTaskSlots"] = slots
     config["python"] = {"executable": sys.executable}
     config["execution"] = {"target": "remote"}
-    config_file.write_text(yaml.safe_dump(config))
+    yaml.dump(config, config_file)
     (cluster.conf_dir / "masters").write_text(f"localhost:{rest_port}\n")
     (cluster.conf_dir / "workers").write_text("localhost\n" * task_managers)
     environment = {

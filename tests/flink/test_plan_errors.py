@@ -79,7 +79,7 @@ def test_batch_runtime_mode_is_refused() -> None:
 def test_a_table_environment_without_data_streams_is_refused() -> None:
     t_env = TableEnvironment.create(EnvironmentSettings.in_streaming_mode())
     with pytest.raises(PlanError, match=r"StreamTableEnvironment\.create\(env\)"):
-        Cluster(t_env, name="plan")  # type: ignore[arg-type] - what users pass
+        Cluster(t_env, name="plan")
 
 
 def test_an_unknown_state_machine_is_named_with_those_that_exist(
@@ -101,7 +101,7 @@ def test_an_output_that_is_no_schema_is_refused(t_env: StreamTableEnvironment) -
         _cluster(t_env).add_role(
             "worker",
             RoleConfig(entry=_entry),
-            output={"x": "FLOAT"},  # type: ignore[dict-item] - what users pass
+            output={"x": "FLOAT"},
         )
 
 

@@ -1,0 +1,168 @@
+"""How the operators of the JVM hand rows to a process, with scripted children."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+
+import pytest
+from pyflink.java_gateway import get_gateway
+from pyflink.table import StreamTableEnvironment, Table
+
+from headrace.config import TimeoutConfig
+from headrace.errors import JobFailedError
+
+from .conftest import MakeEnvironment
+from .scripted_cluster import ScriptedCluster
+from .test_operator_ends import until
+
+CHECKPOINTS = {
+    "execution_checkpointing_interval": "100 ms",
+    "execution_checkpointing_tolerable__failed__checkpoints": "1000",
+}
+
+
+def numbers(t_env: StreamTableEnvironment, rows: int, *, per_second: int = 1_000_000) -> Table:
+    """The numbers from 1 to `rows` in one BIGINT column."""
+    t_env.execute_sql(
+        "CREATE TEMPORARY TABLE numbers (id BIGINT) WITH ('connector'='datagen', "
+        f"'fields.id.kind'='sequence', 'fields.id.start'='1', 'fields.id.end'='{rows}', "
+        f"'rows-per-second'='{per_second}')"
+    )
+    return t_env.from_path("numbers")
+
+
+def sink_sum(t_env: StreamTableEnvironment, table: Table, folder: Path) -> None:
+    """Write the table to JSON files under `folder`, as part of the next job."""
+    t_env.execute_sql(
+        "CREATE TEMPORARY TABLE sink (id BIGINT) WITH ('connector'='filesystem', "
+        f"'path'='{folder.as_uri()}', 'format'='json')"
+    )
+    statements = t_env.create_statement_set()
+    statements.add_insert("sink", table)
+    statements.attach_as_datastream()
+
+
+def read_ids(folder: Path) -> list[int]:
+    files = [path for path in folder.rglob("*part-*") if path.is_file()]
+    return sorted(json.loads(line)["id"] for p in files for line in p.read_text().splitlines())
+
+
+@pytest.mark.parametrize("unaligned", ["false", "true"])
+def test_rows_and_barriers_before_the_master_listens_wait_and_none_is_lost(
+    make_t_env: MakeEnvironment, tmp_path: Path, unaligned: str
+) -> None:
+    t_env = make_t_env(**CHECKPOINTS, execution_checkpointing_unaligned_enabled=unaligned)
+    cluster = ScriptedCluster(t_env, tmp_path / "marks", am={"ends": 2, "listen_after_s": 1.5})
+    rows = numbers(t_env, 20_000, per_second=10_000)
+    out = cluster.add(parallelism=2, rows=rows, emits=True)
+    assert out is not None
+    sink_sum(t_env, out, tmp_path / "out")
+    cluster.submit().wait(timeout_s=90, show_progress=False)
+    assert read_ids(tmp_path / "out") == [*range(1, 20_001)]
+    assert cluster.counts("barriers") > 0
+
+
+def test_a_process_that_connects_late_gets_every_row(
+    make_t_env: MakeEnvironment, tmp_path: Path
+) -> None:
+    t_env = make_t_env(**CHECKPOINTS)
+    cluster = ScriptedCluster(t_env, tmp_path, am={"ends": 1})
+    cluster.add(rows=numbers(t_env, 50_000), connects_after_s=2)
+    cluster.submit().wait(timeout_s=90, show_progress=False)
+    assert cluster.counts("rows") == 50_000
+    assert cluster.counts("total") == 50_000 * 50_001 // 2
+
+
+def test_a_chained_role_needs_no_master(make_t_env: MakeEnvironment, tmp_path: Path) -> None:
+    t_env = make_t_env(2, **CHECKPOINTS)
+    cluster = ScriptedCluster(t_env, tmp_path / "marks", am=None)
+    rows = numbers(t_env, 10_000, per_second=10_000)
+    out = cluster.add(parallelism=2, rows=rows, emits=True)
+    assert out is not None
+    sink_sum(t_env, out, tmp_path / "out")
+    client = cluster.flink.env.execute_async("chained")
+    client.get_job_execution_result().result()
+    assert read_ids(tmp_path / "out") == [*range(1, 10_001)]
+    assert [each["master"] for each in cluster.starts("worker")] == [None, None]
+    assert cluster.counts("barriers") > 0
+
+
+def test_the_failure_of_a_chained_process_fails_its_task(
+    t_env: StreamTableEnvironment, tmp_path: Path
+) -> None:
+    cluster = ScriptedCluster(t_env, tmp_path, am=None)
+    cluster.add(rows=numbers(t_env, 100_000), dies_at=500)
+    with pytest.raises(
+        JobFailedError, match=r"(?s)worker-0: exit code -9.*Traceback of the script"
+    ):
+        cluster.submit().wait(timeout_s=60, show_progress=False)
+
+
+def test_rows_behind_an_early_end_are_discarded(
+    t_env: StreamTableEnvironment, tmp_path: Path
+) -> None:
+    cluster = ScriptedCluster(t_env, tmp_path, am={"ends": 1})
+    cluster.add(rows=numbers(t_env, 200_000), ends_at=1000)
+    cluster.submit().wait(timeout_s=60, show_progress=False)
+    assert 1000 <= cluster.counts("rows") < 2000
+
+
+def test_a_lost_process_fails_the_task_even_if_the_master_never_does(
+    t_env: StreamTableEnvironment, tmp_path: Path
+) -> None:
+    cluster = ScriptedCluster(t_env, tmp_path, am={"ends": 1})
+    cluster.add(rows=numbers(t_env, 100_000), dies_at=500)
+    with pytest.raises(JobFailedError, match=r"(?s)worker-0.*timeouts.stop_timeout_s"):
+        cluster.submit().wait(timeout_s=60, show_progress=False)
+
+
+def test_cancel_with_a_full_queue_ends_within_5_s(
+    t_env: StreamTableEnvironment, tmp_path: Path
+) -> None:
+    cluster = ScriptedCluster(t_env, tmp_path, am={"ends": 1})
+    cluster.add(rows=numbers(t_env, 10_000_000), hangs_at=100)
+    job = cluster.submit()
+    until(lambda: job.status().state == "RUNNING" and (tmp_path / "pid-worker-0").exists())
+    started_at = time.monotonic()
+    job.cancel()
+    with pytest.raises(JobFailedError):
+        job.wait(timeout_s=20, show_progress=False)
+    assert time.monotonic() - started_at < 5
+
+
+def test_a_checkpoint_that_the_process_does_not_acknowledge_is_declined_and_the_job_goes_on(
+    make_t_env: MakeEnvironment, tmp_path: Path
+) -> None:
+    t_env = make_t_env(**CHECKPOINTS)
+    limits = TimeoutConfig(checkpoint_hold_timeout_s=0.3, stop_grace_s=0.5)
+    cluster = ScriptedCluster(t_env, tmp_path, am={"ends": 1}, timeouts=limits)
+    cluster.add(rows=numbers(t_env, 4000, per_second=2000), acknowledges=False)
+    cluster.submit().wait(timeout_s=60, show_progress=False)
+    assert cluster.counts("rows") == 4000
+    assert cluster.counts("barriers") > 1
+    assert len(cluster.starts("am")) == 1
+
+
+@pytest.mark.parametrize("drain", [True, False])
+def test_stop_with_savepoint_ends_the_job_and_its_processes(
+    make_t_env: MakeEnvironment, tmp_path: Path, drain: bool
+) -> None:
+    t_env = make_t_env(**CHECKPOINTS)
+    cluster = ScriptedCluster(t_env, tmp_path / "marks", am={"ends": 1})
+    cluster.add(rows=numbers(t_env, 1_000_000, per_second=1000))
+    client = cluster.flink.env.execute_async("stopped")
+    marks = tmp_path / "marks"
+    until(lambda: (marks / "pid-worker-0").exists())
+    until(lambda: client.get_job_status().result().name == "RUNNING")
+    format_type = (
+        get_gateway().jvm.org.apache.flink.core.execution.SavepointFormatType.CANONICAL
+    )
+    folder = (tmp_path / "savepoints").as_uri()
+    stopped = client._j_job_client.stopWithSavepoint(drain, folder, format_type)
+    assert stopped.get().startswith("file:")
+    client.get_job_execution_result().result()
+    if drain:
+        assert (marks / "ended-worker-0").exists()
+        assert cluster.counts("rows") > 0
