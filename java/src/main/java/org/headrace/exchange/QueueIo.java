@@ -101,11 +101,11 @@ final class QueueIo implements AutoCloseable {
                 selector.select();
                 boolean isAcceptable = selector.selectedKeys().contains(serverKey);
                 selector.selectedKeys().clear();
+                if (channel != null) {
+                    serveChannel(); // first: the end of one process may come with the next one
+                }
                 if (isAcceptable) {
                     accept();
-                }
-                if (channel != null) {
-                    serveChannel();
                 }
             }
         } catch (RejectedExecutionException e) {

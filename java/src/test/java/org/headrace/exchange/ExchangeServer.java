@@ -8,6 +8,7 @@ import org.apache.flink.table.types.logical.utils.LogicalTypeParser;
 import java.io.BufferedReader;
 import java.io.IOException;
 import java.io.InputStreamReader;
+import java.io.PrintStream;
 import java.nio.ByteBuffer;
 import java.nio.charset.StandardCharsets;
 import java.nio.file.Files;
@@ -24,6 +25,7 @@ public final class ExchangeServer {
     public static void main(String[] args) throws IOException {
         BufferedReader commands =
                 new BufferedReader(new InputStreamReader(System.in, StandardCharsets.UTF_8));
+        PrintStream answers = new PrintStream(System.out, true, StandardCharsets.UTF_8);
         for (String line = commands.readLine(); line != null; line = commands.readLine()) {
             String answer;
             try {
@@ -34,7 +36,7 @@ public final class ExchangeServer {
                 e.printStackTrace();
                 answer = "error " + e;
             }
-            System.out.println(answer.replace('\n', ' '));
+            answers.println(answer.replace('\n', ' '));
         }
     }
 
