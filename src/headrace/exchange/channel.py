@@ -62,6 +62,9 @@ class Channel:
         self._connection = connection
         self._input = received
         self._output = sent
+        self._input_schema = None if received is None else received.schema
+        self._output_schema = None if sent is None else sent.schema
+        self._batch_rows = 1 if received is None else received.batch_rows
         self._inbox: deque[BatchFrame | OversizeFrame | Watermark | Barrier | End] = deque()
         self._is_input_ended = False
         self._has_sent_end = False
@@ -106,17 +109,17 @@ class Channel:
     @property
     def input_schema(self) -> pa.Schema | None:
         """Columns that come in, without the hidden timestamp; None if nothing comes in."""
-        return None if self._input is None else self._input.schema
+        return self._input_schema
 
     @property
     def output_schema(self) -> pa.Schema | None:
         """Columns that go out, without the hidden timestamp; None if nothing goes out."""
-        return None if self._output is None else self._output.schema
+        return self._output_schema
 
     @property
     def batch_rows(self) -> int:
         """Most rows in one received batch."""
-        return 1 if self._input is None else self._input.batch_rows
+        return self._batch_rows
 
     def receive(self, *, timeout_s: float | None) -> Item | None:
         """Take the next item; see `Feed.receive`. Batches lie in shared memory, uncopied."""
@@ -192,6 +195,7 @@ class Channel:
         """
         self._connection.close()
         self._inbox.clear()
+        self._input = None
         self._output = None
 
     def __reduce__(self) -> NoReturn:

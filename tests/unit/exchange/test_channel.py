@@ -340,6 +340,7 @@ def test_a_closed_channel_says_so(connect: MakePeer) -> None:
     channel.close()
     with pytest.raises(UsageError, match="closed"):
         channel.receive(timeout_s=0)
+    assert channel.input_schema == SCHEMA
 
 
 @pytest.mark.parametrize(

@@ -90,15 +90,14 @@ def test_batches_outlive_the_channel(queue: tuple[Peer, Channel]) -> None:
 
 def test_the_memory_is_unmapped_with_the_last_batch(tmp_path: Path) -> None:
     peer = Peer(tmp_path, input_schema=SCHEMA, slots=SLOTS)
-    for segment in peer.segments.values():
-        segment.memory.close()
     channel = peer.open_channel()
-    assert "input.seg" in Path("/proc/self/maps").read_text()
-    message = peer.message(rows(0))
+    peer.send_rows(rows(0))
+    batch = receive(channel)
+    peer.segments["input"].memory.close()  # from here on, all maps are the channel's
     channel.close()
     peer.close()
-    del channel, message
-    gc.collect()
+    assert "input.seg" in Path("/proc/self/maps").read_text()
+    del batch
     assert "input.seg" not in Path("/proc/self/maps").read_text()
 
 
