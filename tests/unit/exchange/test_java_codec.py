@@ -71,9 +71,7 @@ def test_python_reads_its_own_golden_batch() -> None:
 def test_every_buffer_that_java_writes_is_aligned_to_64_bytes() -> None:
     message = pa.py_buffer(golden("every_type.java"))
     batch = pa.ipc.read_record_batch(message, every_type.SCHEMA)
-    buffers = [
-        buffer for column in batch.columns for buffer in column.buffers() if buffer is not None
-    ]
+    buffers = [buffer for column in batch.columns for buffer in column.buffers() if buffer]
     assert len(buffers) > len(batch.columns)
     for buffer in buffers:
         assert (buffer.address - message.address) % 64 == 0
