@@ -55,7 +55,9 @@ def split_table(
 
 def _dealt(table: pa.Table, workers: int, batch_rows: int) -> list[pa.Table]:
     batches = table.combine_chunks().to_batches(max_chunksize=batch_rows)
+    # Combined, so that a part holds its own rows only: slices would travel to their worker with
+    # the whole table behind each of them.
     return [
-        pa.Table.from_batches(batches[worker::workers], schema=table.schema)
+        pa.Table.from_batches(batches[worker::workers], schema=table.schema).combine_chunks()
         for worker in range(workers)
     ]
