@@ -4,10 +4,6 @@ import org.apache.flink.annotation.Internal;
 import org.apache.flink.table.data.RowData;
 import org.apache.flink.table.types.logical.RowType;
 
-import org.slf4j.Logger;
-import org.slf4j.LoggerFactory;
-
-import java.io.IOException;
 import java.nio.file.Path;
 import java.util.ArrayList;
 import java.util.List;
@@ -33,24 +29,12 @@ public final class MemoryQueue implements AutoCloseable {
      */
     public static final long LOST_GRACE_MS = 10_000;
 
-    private static final Logger LOG = LoggerFactory.getLogger(MemoryQueue.class);
-
-    private final TaskHooks task;
-    private final QueueListener listener;
-    private final Handshake handshake;
+    private final ProcessLink link;
     private final InputSide input; // null: the role has no input
     private final OutputSide output; // null: the role has no output
-    private final QueueIo io;
 
-    private FrameOutbox outbox = new FrameOutbox();
-    private int connection;
-    private FrameChannel channel; // null: no process is connected
-    private boolean isMapped;
-    private boolean isProcessDone;
     private boolean isEndWritten;
     private boolean isClosed;
-    private Throwable lostCause; // null: not lost
-    private boolean isGraceOver;
 
     private MemoryQueue(
             ExchangeSettings settings,
@@ -59,16 +43,14 @@ public final class MemoryQueue implements AutoCloseable {
             QueuePlace place,
             TaskHooks task,
             QueueListener listener) {
-        this.task = task;
-        this.listener = listener;
         List<Path> directories = Segment.directories(place.tmpDirs());
-        handshake = new Handshake(settings, inputType, outputType);
+        link = new ProcessLink(task, listener, new Handshake(settings, inputType, outputType));
         List<AutoCloseable> opened = new ArrayList<>();
         try {
             input =
                     inputType == null
                             ? null
-                            : new InputSide(settings, inputType, directories, new InputPort());
+                            : new InputSide(settings, inputType, directories, link);
             opened.add(input);
             output =
                     outputType == null
@@ -76,7 +58,8 @@ public final class MemoryQueue implements AutoCloseable {
                             : new OutputSide(
                                     settings, outputType, directories, place.socketPath(), listener);
             opened.add(output);
-            io = QueueIo.open(place.socketPath(), place.name(), new Mails());
+            link.bind(input, output);
+            link.listen(place);
         } catch (RuntimeException e) {
             closeAll(opened, e);
             throw e;
@@ -128,8 +111,8 @@ public final class MemoryQueue implements AutoCloseable {
     /** Sends a watermark behind the rows written so far. */
     public void writeWatermark(long timestamp) {
         flush();
-        if (!isProcessDone) {
-            send(Frame.of(FrameType.WATERMARK, timestamp));
+        if (!link.isProcessDone()) {
+            link.send(Frame.of(FrameType.WATERMARK, timestamp));
         }
     }
 
@@ -140,10 +123,10 @@ public final class MemoryQueue implements AutoCloseable {
      */
     public boolean writeBarrier(long checkpointId) {
         flush();
-        if (isProcessDone) {
+        if (link.isProcessDone()) {
             return false;
         }
-        send(Frame.of(FrameType.BARRIER, checkpointId));
+        link.send(Frame.of(FrameType.BARRIER, checkpointId));
         return true;
     }
 
@@ -154,19 +137,19 @@ public final class MemoryQueue implements AutoCloseable {
         }
         flush();
         isEndWritten = true;
-        if (!isProcessDone) {
-            send(Frame.of(FrameType.END, 0));
+        if (!link.isProcessDone()) {
+            link.send(Frame.of(FrameType.END, 0));
         }
     }
 
     /** True once a process has connected and mapped the segments, until it is lost. */
     public boolean isConnected() {
-        return channel != null && isMapped;
+        return link.isConnected();
     }
 
     /** True once the process has said END. */
     public boolean isProcessDone() {
-        return isProcessDone;
+        return link.isProcessDone();
     }
 
     /** Rows handed to the process. Any thread. */
@@ -204,7 +187,7 @@ public final class MemoryQueue implements AutoCloseable {
         List<AutoCloseable> opened = new ArrayList<>();
         opened.add(input);
         opened.add(output);
-        opened.add(io);
+        opened.add(link::close);
         closeAll(opened, null);
     }
 
@@ -233,234 +216,5 @@ public final class MemoryQueue implements AutoCloseable {
             throw new IllegalStateException("a row for a role without input");
         }
         return input;
-    }
-
-    private void send(Frame frame) {
-        outbox.add(frame);
-        if (channel != null) {
-            channel.flush();
-        }
-    }
-
-    private void handleAccepted(int number, FrameChannel accepted) throws Exception {
-        if (input != null && number > 1) {
-            LOG.warn("A second process connected to a role with input; its connection is closed.");
-            accepted.close();
-            return;
-        }
-        connection = number;
-        channel = accepted;
-        handshake.reset();
-        isMapped = false;
-        isProcessDone = false;
-        lostCause = null;
-    }
-
-    private void handleFrame(int number, Frame frame) throws Exception {
-        if (number != connection || channel == null || isClosed) {
-            return; // of a connection that is gone
-        }
-        try {
-            dispatch(frame);
-        } catch (MalformedMessageException e) {
-            handleLost(number, e);
-        }
-    }
-
-    private void dispatch(Frame frame) throws Exception {
-        boolean isHandshake = frame.type() == FrameType.HELLO || frame.type() == FrameType.MAPPED;
-        MessageMetadata.require(
-                isHandshake != isMapped && !isProcessDone, "frame %s out of order", frame.type());
-        switch (frame.type()) {
-            case HELLO:
-                Segment in = input == null ? null : input.segment();
-                Segment out = output == null ? null : output.openSegment();
-                channel.sendFirst(handshake.answer(frame, in, out));
-                break;
-            case MAPPED:
-                onMapped();
-                break;
-            case BATCH:
-                requireOutput().onBatch(frame);
-                send(Frame.of(FrameType.CREDIT, frame.value()));
-                break;
-            case OVERSIZE:
-                requireOutput().onOversize(frame);
-                send(Frame.of(FrameType.OVERSIZE_CREDIT, 0));
-                break;
-            case CREDIT:
-                requireInput(frame).onCredit(frame.value());
-                break;
-            case OVERSIZE_CREDIT:
-                requireInput(frame).onOversizeCredit();
-                break;
-            case WATERMARK:
-                listener.onWatermark(frame.value());
-                break;
-            case BARRIER_ACK:
-                listener.onBarrierAck(frame.value());
-                break;
-            case END:
-                onEnd();
-                break;
-            default:
-                MessageMetadata.require(false, "frame %s, which only the JVM sends", frame.type());
-        }
-    }
-
-    private void onMapped() {
-        handshake.requireAnswered();
-        if (input != null) {
-            input.segment().unlink();
-        }
-        if (output != null) {
-            output.segment().unlink();
-        }
-        isMapped = true;
-        channel.attach(outbox);
-        listener.onConnected(handshake.attempt(), handshake.pid());
-        if (input != null) {
-            input.onConnected();
-        }
-    }
-
-    private void onEnd() throws Exception {
-        isProcessDone = true;
-        if (input != null) {
-            input.discard();
-        }
-        listener.onOutputEnd();
-    }
-
-    private OutputSide requireOutput() {
-        MessageMetadata.require(output != null, "a batch of a role without output");
-        return output;
-    }
-
-    private InputSide requireInput(Frame frame) {
-        MessageMetadata.require(input != null, "%s for a role without input", frame.type());
-        return input;
-    }
-
-    private void handleLost(int number, Throwable cause) throws Exception {
-        if (number != connection || channel == null || isClosed) {
-            return;
-        }
-        closeChannel();
-        if (input == null) {
-            outbox = new FrameOutbox(); // what was for this process is not for the next one
-        }
-        if (output != null) {
-            output.removeLeftovers();
-        }
-        if (isProcessDone) {
-            return; // it said so before
-        }
-        lostCause = cause;
-        isMapped = false;
-        task.timers()
-                .registerTimer(
-                        task.timers().getCurrentProcessingTime() + LOST_GRACE_MS,
-                        time -> isGraceOver = true);
-        listener.onConnectionLost(
-                cause instanceof MalformedMessageException
-                        ? cause
-                        : new PeerLostException(
-                                "The algorithm process closed its connection to the memory queue"
-                                        + " without saying END.",
-                                cause));
-    }
-
-    private void closeChannel() {
-        try {
-            channel.close();
-        } catch (IOException e) {
-            LOG.debug("Closing the connection failed", e);
-        }
-        channel = null;
-    }
-
-    /** Hands what the IO thread sees to the task thread. */
-    private final class Mails implements QueueIo.Events {
-
-        @Override
-        public void onAccepted(int number, FrameChannel accepted) {
-            task.mailbox().execute(() -> handleAccepted(number, accepted), "headrace: accepted");
-        }
-
-        @Override
-        public void onFrame(int number, Frame frame) {
-            task.mailbox()
-                    .execute(
-                            () -> {
-                                io.frameHandled();
-                                handleFrame(number, frame);
-                            },
-                            "headrace: frame");
-        }
-
-        @Override
-        public void onLost(int number, Throwable cause) {
-            task.mailbox().execute(() -> handleLost(number, cause), "headrace: connection lost");
-        }
-
-        @Override
-        public void onBroken(Throwable cause) {
-            task.mailbox()
-                    .execute(
-                            () -> {
-                                throw new ExchangeException("The IO thread failed.", cause);
-                            },
-                            "headrace: IO thread failed");
-        }
-    }
-
-    /** What the input side needs of the queue. */
-    private final class InputPort implements InputSide.Port {
-
-        @Override
-        public void await(String waitedFor) throws InterruptedException {
-            if (lostCause != null && isGraceOver) {
-                throw new PeerLostException(
-                        String.format(
-                                "The algorithm process was lost while a row waited for %s, and"
-                                        + " nothing ended the task within %d ms.",
-                                waitedFor, LOST_GRACE_MS),
-                        lostCause);
-            }
-            task.onBlocked().run();
-            try {
-                task.mailbox().yield();
-            } finally {
-                task.onUnblocked().run();
-            }
-        }
-
-        @Override
-        public void send(Frame frame) {
-            MemoryQueue.this.send(frame);
-        }
-
-        @Override
-        public boolean isConnected() {
-            return MemoryQueue.this.isConnected();
-        }
-
-        @Override
-        public void scheduleLinger(long delayMs) {
-            task.timers()
-                    .registerTimer(
-                            nowMs() + delayMs,
-                            time -> {
-                                if (!isClosed) {
-                                    input.onLinger();
-                                }
-                            });
-        }
-
-        @Override
-        public long nowMs() {
-            return task.timers().getCurrentProcessingTime();
-        }
     }
 }

@@ -1,0 +1,282 @@
+package org.headrace.exchange;
+
+import org.slf4j.Logger;
+import org.slf4j.LoggerFactory;
+
+import java.io.IOException;
+
+/**
+ * The connection to the process, as the task thread sees it: greeting, frames, loss.
+ *
+ * <p>Frames that are sent while no process is connected wait for it. Every mail carries the number of
+ * its connection; what comes from one that is gone is ignored.
+ *
+ * <p>Thread model: task thread, but for the methods of {@link QueueIo.Events}, which hand over to it.
+ */
+final class ProcessLink implements QueueIo.Events, InputSide.Port {
+
+    private static final Logger LOG = LoggerFactory.getLogger(ProcessLink.class);
+
+    private final TaskHooks task;
+    private final QueueListener listener;
+    private final Handshake handshake;
+    private InputSide input; // null: the role has no input
+    private OutputSide output; // null: the role has no output
+    private QueueIo io;
+
+    private FrameOutbox outbox = new FrameOutbox();
+    private int connection;
+    private FrameChannel channel; // null: no process is connected
+    private boolean isMapped;
+    private boolean isProcessDone;
+    private boolean isClosed;
+    private Throwable lostCause; // null: not lost
+    private boolean isGraceOver;
+
+    ProcessLink(TaskHooks task, QueueListener listener, Handshake handshake) {
+        this.task = task;
+        this.listener = listener;
+        this.handshake = handshake;
+    }
+
+    /** Completes the construction, before the IO thread starts; null: there is no such direction. */
+    void bind(InputSide inputSide, OutputSide outputSide) {
+        input = inputSide;
+        output = outputSide;
+    }
+
+    /** Starts to listen for the process. */
+    void listen(QueuePlace place) {
+        io = QueueIo.open(place.socketPath(), place.name(), this);
+    }
+
+    /** Ends the IO thread and the connection; mails that are on the way do nothing any more. */
+    void close() {
+        isClosed = true;
+        if (io != null) {
+            io.close();
+        }
+    }
+
+    boolean isProcessDone() {
+        return isProcessDone;
+    }
+
+    @Override
+    public void onAccepted(int number, FrameChannel accepted) {
+        task.mailbox().execute(() -> handleAccepted(number, accepted), "headrace: accepted");
+    }
+
+    @Override
+    public void onFrame(int number, Frame frame) {
+        task.mailbox()
+                .execute(
+                        () -> {
+                            io.frameHandled();
+                            handleFrame(number, frame);
+                        },
+                        "headrace: frame");
+    }
+
+    @Override
+    public void onLost(int number, Throwable cause) {
+        task.mailbox().execute(() -> handleLost(number, cause), "headrace: connection lost");
+    }
+
+    @Override
+    public void onBroken(Throwable cause) {
+        task.mailbox()
+                .execute(
+                        () -> {
+                            throw new ExchangeException("The IO thread failed.", cause);
+                        },
+                        "headrace: IO thread failed");
+    }
+
+    @Override
+    public void await(String waitedFor) throws InterruptedException {
+        if (lostCause != null && isGraceOver) {
+            throw new PeerLostException(
+                    String.format(
+                            "The algorithm process was lost while a row waited for %s, and"
+                                    + " nothing ended the task within %d ms.",
+                            waitedFor, MemoryQueue.LOST_GRACE_MS),
+                    lostCause);
+        }
+        task.onBlocked().run();
+        try {
+            task.mailbox().yield();
+        } finally {
+            task.onUnblocked().run();
+        }
+    }
+
+    @Override
+    public void send(Frame frame) {
+        outbox.add(frame);
+        if (channel != null) {
+            channel.flush();
+        }
+    }
+
+    @Override
+    public boolean isConnected() {
+        return channel != null && isMapped;
+    }
+
+    @Override
+    public void scheduleLinger(long delayMs) {
+        task.timers()
+                .registerTimer(
+                        nowMs() + delayMs,
+                        time -> {
+                            if (!isClosed) {
+                                input.onLinger();
+                            }
+                        });
+    }
+
+    @Override
+    public long nowMs() {
+        return task.timers().getCurrentProcessingTime();
+    }
+
+    private void handleAccepted(int number, FrameChannel accepted) throws Exception {
+        if (input != null && number > 1) {
+            LOG.warn("A second process connected to a role with input; its connection is closed.");
+            accepted.close();
+            return;
+        }
+        connection = number;
+        channel = accepted;
+        handshake.reset();
+        isMapped = false;
+        isProcessDone = false;
+        lostCause = null;
+    }
+
+    private void handleFrame(int number, Frame frame) throws Exception {
+        if (number != connection || channel == null || isClosed) {
+            return; // of a connection that is gone
+        }
+        try {
+            dispatch(frame);
+        } catch (MalformedMessageException e) {
+            handleLost(number, e);
+        }
+    }
+
+    private void dispatch(Frame frame) throws Exception {
+        boolean isHandshake = frame.type() == FrameType.HELLO || frame.type() == FrameType.MAPPED;
+        MessageMetadata.require(
+                isHandshake != isMapped && !isProcessDone, "frame %s out of order", frame.type());
+        switch (frame.type()) {
+            case HELLO:
+                Segment in = input == null ? null : input.segment();
+                Segment out = output == null ? null : output.openSegment();
+                channel.sendFirst(handshake.answer(frame, in, out));
+                break;
+            case MAPPED:
+                onMapped();
+                break;
+            case BATCH:
+                requireOutput().onBatch(frame);
+                send(Frame.of(FrameType.CREDIT, frame.value()));
+                break;
+            case OVERSIZE:
+                requireOutput().onOversize(frame);
+                send(Frame.of(FrameType.OVERSIZE_CREDIT, 0));
+                break;
+            case CREDIT:
+                requireInput(frame).onCredit(frame.value());
+                break;
+            case OVERSIZE_CREDIT:
+                requireInput(frame).onOversizeCredit();
+                break;
+            case WATERMARK:
+                listener.onWatermark(frame.value());
+                break;
+            case BARRIER_ACK:
+                listener.onBarrierAck(frame.value());
+                break;
+            case END:
+                onEnd();
+                break;
+            default:
+                MessageMetadata.require(false, "frame %s, which only the JVM sends", frame.type());
+        }
+    }
+
+    private void onMapped() {
+        handshake.requireAnswered();
+        if (input != null) {
+            input.segment().unlink();
+        }
+        if (output != null) {
+            output.segment().unlink();
+        }
+        isMapped = true;
+        channel.attach(outbox);
+        listener.onConnected(handshake.attempt(), handshake.pid());
+        if (input != null) {
+            input.onConnected();
+        }
+    }
+
+    private void onEnd() throws Exception {
+        isProcessDone = true;
+        if (input != null) {
+            input.discard();
+        }
+        listener.onOutputEnd();
+    }
+
+    private OutputSide requireOutput() {
+        MessageMetadata.require(output != null, "a batch of a role without output");
+        return output;
+    }
+
+    private InputSide requireInput(Frame frame) {
+        MessageMetadata.require(input != null, "%s for a role without input", frame.type());
+        return input;
+    }
+
+    private void handleLost(int number, Throwable cause) throws Exception {
+        if (number != connection || channel == null || isClosed) {
+            return;
+        }
+        closeChannel();
+        if (input == null) {
+            outbox = new FrameOutbox(); // what was for this process is not for the next one
+        }
+        if (output != null) {
+            output.removeLeftovers();
+        }
+        if (isProcessDone) {
+            return; // it said so before
+        }
+        lostCause = cause;
+        isMapped = false;
+        if (input != null) {
+            task.timers()
+                    .registerTimer(
+                            nowMs() + MemoryQueue.LOST_GRACE_MS, time -> isGraceOver = true);
+        }
+        listener.onConnectionLost(
+                cause instanceof MalformedMessageException
+                        ? cause
+                        : new PeerLostException(
+                                "The algorithm process closed its connection to the memory queue"
+                                        + " without saying END.",
+                                cause));
+    }
+
+    private void closeChannel() {
+        try {
+            channel.close();
+        } catch (IOException e) {
+            LOG.debug("Closing the connection failed", e);
+        }
+        channel = null;
+    }
+}
