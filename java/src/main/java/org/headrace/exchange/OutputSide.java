@@ -69,7 +69,7 @@ final class OutputSide implements AutoCloseable {
                 slot >= 0 && slot < segment.slots(), "slot %s of %s", slot, segment.slots());
         reader.open(segment.slot((int) slot), frame.messageBytes());
         MessageMetadata.require(
-                reader.rows() == frame.rows(),
+                reader.rows() == frame.rows() && frame.rows() > 0,
                 "%s rows, not %s as announced",
                 reader.rows(),
                 frame.rows());
