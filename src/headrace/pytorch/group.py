@@ -85,16 +85,19 @@ def open_group(spec: GroupSpec, rendezvous: Rendezvous) -> None:
     store: Store = HashStore()
     if spec.world_size > 1:
         _choose_interface(spec.host)
-        store = _meet(spec, rendezvous)
-    dist.init_process_group(
-        spec.backend,
-        store=PrefixStore(f"headrace/{spec.role}/{spec.attempt}", store),
-        rank=spec.rank,
-        world_size=spec.world_size,
-        timeout=timedelta(seconds=spec.collective_timeout_s),
-    )
+        store = _open_store(spec, rendezvous)
+        _meet(spec, store, "here")
+    with _telling("start of the process group", spec.collective_timeout_s):
+        dist.init_process_group(
+            spec.backend,
+            store=PrefixStore(f"headrace/{spec.role}/{spec.attempt}", store),
+            rank=spec.rank,
+            world_size=spec.world_size,
+            timeout=timedelta(seconds=spec.collective_timeout_s),
+        )
     if spec.world_size > 1:
-        _see_everyone_in(spec, store)
+        # Rank 0 serves the store: if it ended while others still connect, they would fail.
+        _meet(spec, store, "in")
 
 
 def close_group() -> None:
@@ -108,12 +111,16 @@ class GroupAdder:
 
     A group of its own keeps the collectives of an entry function apart from those of the steps.
     Making it is a collective operation: every worker of the default group must.
+
+    Raises:
+        CollectiveError: A peer ended, or did not come within the limit.
     """
 
     def __init__(self, device: torch.device, *, collective_timeout_s: float) -> None:
         self._device = device
         self._limit_s = collective_timeout_s
-        self._group = dist.new_group(timeout=timedelta(seconds=collective_timeout_s))
+        with _telling("start of the group of ctx.data_parallel", collective_timeout_s):
+            self._group = dist.new_group(timeout=timedelta(seconds=collective_timeout_s))
         self._rounds = 0
 
     @property
@@ -124,38 +131,40 @@ class GroupAdder:
     def add(self, vector: torch.Tensor) -> None:
         """Replace `vector` by the sum over all workers. Blocks until all have called it."""
         self._rounds += 1
-        with self._telling("all-reduce of round", self._rounds):
+        with _telling(f"all-reduce of round {self._rounds}", self._limit_s):
             dist.all_reduce(vector, group=self._group)
 
     def spread(self, tensors: list[torch.Tensor]) -> None:
         """Overwrite `tensors` by those of rank 0. Every worker calls it, same shapes."""
-        with self._telling("broadcast of the model of rank", 0):
+        with _telling("broadcast of the model of rank 0", self._limit_s):
             for tensor in tensors:
                 dist.broadcast(tensor, src=0, group=self._group)
 
     def is_same_everywhere(self, number: int) -> bool:
         """Say whether every worker gave the same number. Every worker calls it."""
         bounds = torch.tensor([number, -number], dtype=torch.int64, device=self._device)
-        with self._telling("comparison of the models with rank", 0):
+        with _telling("comparison of the models", self._limit_s):
             dist.all_reduce(bounds, op=dist.ReduceOp.MAX, group=self._group)
         most, least = bounds.tolist()
         return bool(most == -least)
 
-    @contextmanager
-    def _telling(self, operation: str, number: int) -> Iterator[None]:
-        begin = monotonic()
-        try:
-            yield
-        except RuntimeError as error:
-            raise CollectiveError(
-                operation=f"{operation} {number}",
-                waited_s=monotonic() - begin,
-                limit_s=self._limit_s,
-                reason=str(error).partition("\n")[0],
-            ) from error
+
+@contextmanager
+def _telling(operation: str, limit_s: float) -> Iterator[None]:
+    """Turn what the library raises into a `CollectiveError`."""
+    begin = monotonic()
+    try:
+        yield
+    except RuntimeError as error:
+        raise CollectiveError(
+            operation=operation,
+            waited_s=monotonic() - begin,
+            limit_s=limit_s,
+            reason=str(error).partition("\n")[0],
+        ) from error
 
 
-def _meet(spec: GroupSpec, rendezvous: Rendezvous) -> Store:
+def _open_store(spec: GroupSpec, rendezvous: Rendezvous) -> Store:
     key = f"pytorch/{spec.role}/{spec.attempt}/store"
     limit = timedelta(seconds=spec.rendezvous_timeout_s)
     if spec.rank == 0:
@@ -191,15 +200,13 @@ def _meet(spec: GroupSpec, rendezvous: Rendezvous) -> Store:
     return TCPStore(host, int(port_text), is_master=False, timeout=limit)
 
 
-def _see_everyone_in(spec: GroupSpec, store: Store) -> None:
-    # Rank 0 serves the store: if it went on and ended while others still met, they would fail.
-    store.set(f"headrace/in/{spec.rank}", "1")
-    if spec.rank != 0:
-        return
+def _meet(spec: GroupSpec, store: Store, stage: str) -> None:
+    """Wait until every worker is at `stage`."""
+    store.set(f"headrace/{stage}/{spec.rank}", "1")
     begin = monotonic()
     try:
         store.wait(
-            [f"headrace/in/{rank}" for rank in range(spec.world_size)],
+            [f"headrace/{stage}/{rank}" for rank in range(spec.world_size)],
             timedelta(seconds=spec.rendezvous_timeout_s),
         )
     except RuntimeError as error:
@@ -207,6 +214,7 @@ def _see_everyone_in(spec: GroupSpec, store: Store) -> None:
             waited_for=f"the {spec.world_size} {spec.role} processes to meet",
             waited_s=monotonic() - begin,
             setting="timeouts.gather_timeout_s",
+            hint="Has one of them ended?",
         ) from error
 
 

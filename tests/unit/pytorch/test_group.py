@@ -1,0 +1,78 @@
+"""How workers meet, and what they say when a peer does not come."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from headrace.config import TimeoutConfig
+from headrace.errors import CollectiveError, WaitTimeoutError
+from headrace.pytorch.device import choose_threads
+from headrace.pytorch.group import GroupSpec, open_group
+from headrace.testing import run
+
+
+class NobodyPublishes:
+    def publish(self, key: str, value: str) -> None:
+        raise AssertionError(key)
+
+    def lookup(self, key: str, timeout_s: float) -> str:
+        raise WaitTimeoutError(waited_for=key, waited_s=timeout_s, setting="timeout_s")
+
+
+def test_a_first_worker_that_never_comes_is_an_error_that_names_the_setting() -> None:
+    spec = GroupSpec(role="worker", rank=1, world_size=2, attempt=1, host="127.0.0.1")
+    with pytest.raises(WaitTimeoutError, match=r"worker-0 .* `timeouts\.gather_timeout_s`"):
+        open_group(spec, NobodyPublishes())
+
+
+@pytest.mark.timeout(120)
+def test_a_peer_that_does_not_take_part_is_an_error_that_names_the_setting() -> None:
+    def train(ctx: Any) -> None:
+        if ctx.rank == 1:
+            assert "collective_timeout_s" in ctx.lookup("error", 60.0)
+            return
+        model = nn.Linear(1, 1)
+        with pytest.raises(CollectiveError) as caught:
+            ctx.data_parallel(model, torch.optim.SGD(model.parameters(), lr=0.1))
+        assert caught.value.limit_s == 5.0
+        ctx.publish("error", str(caught.value))
+
+    run(
+        train,
+        workers=2,
+        timeouts=TimeoutConfig(collective_timeout_s=5.0),
+        timeout_s=90.0,
+    )
+
+
+@pytest.mark.timeout(120)
+def test_models_that_differ_are_refused_on_every_worker() -> None:
+    def train(ctx: Any) -> None:
+        model = nn.Linear(1 + ctx.rank, 1)
+        with pytest.raises(ValueError, match="models differ"):
+            ctx.data_parallel(model, torch.optim.SGD(model.parameters(), lr=0.1))
+        ctx.report(is_refused=1)
+
+    result = run(train, workers=2, timeout_s=90.0)
+    assert [report["is_refused"] for report in result.reports] == [1, 1]
+
+
+def test_threads_are_divided_among_the_workers_of_a_host(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.delenv("MKL_NUM_THREADS", raising=False)
+    monkeypatch.setattr("os.sched_getaffinity", lambda _pid: set(range(8)))
+    assert choose_threads(["a", "b", "a", "a"], 0) == 2
+    assert choose_threads(["a", "b", "a", "a"], 1) == 8
+    assert choose_threads(["a"] * 20, 3) == 1
+    assert choose_threads([], 0) == 8
+
+
+def test_an_explicit_thread_count_wins(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "3")
+    assert choose_threads(["a"], 0) is None
