@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from py4j.protocol import Py4JJavaError
 from pyflink.table import DataTypes, StreamTableEnvironment, Table
 
 from headrace.config import AMConfig, ExchangeConfig, RoleConfig, TimeoutConfig
 from headrace.errors import JobFailedError
-from headrace.operator import Cluster
+from headrace.operator import Cluster, chained_role
 
 from .conftest import MakeEnvironment
 
@@ -70,6 +71,50 @@ def test_every_row_goes_through_a_worker_and_comes_back(
     got = sorted(read_json(tmp_path / "out"), key=lambda row: row["id"])
     assert got == [{"id": i, "x": i / 2, "s": f"row {i}"} for i in range(1, rows + 1)]
     assert result.status.rows_in == rows
+
+
+def test_a_chained_role_needs_no_master_and_gives_back_every_row(
+    make_t_env: MakeEnvironment, tmp_path: Path
+) -> None:
+    t_env = make_t_env(2)
+
+    def entry(ctx: Any) -> None:
+        for batch in ctx.batches(rows=500):
+            ctx.emit({"id": batch["id"], "double": batch["id"] * 2})
+
+    doubled = chained_role(
+        "double",
+        RoleConfig(entry=entry, parallelism=2),
+        input=numbers(t_env, 10_007),
+        output={"id": DataTypes.BIGINT(), "double": DataTypes.BIGINT()},
+    )
+    t_env.execute_sql(
+        "CREATE TEMPORARY TABLE results (id BIGINT, `double` BIGINT) WITH "
+        f"('connector'='filesystem', 'path'='{tmp_path.as_uri()}', 'format'='json')"
+    )
+    doubled.execute_insert("results").wait()
+    got = sorted(read_json(tmp_path), key=lambda row: row["id"])
+    assert got == [{"id": i, "double": 2 * i} for i in range(1, 10_008)]
+
+
+def test_a_chained_role_that_fails_fails_the_job_with_its_traceback(
+    t_env: StreamTableEnvironment,
+) -> None:
+    def entry(ctx: Any) -> None:
+        msg = "no model here"
+        raise LookupError(msg)
+
+    scored = chained_role(
+        "score",
+        RoleConfig(entry=entry),
+        input=numbers(t_env, 10),
+        output={"id": DataTypes.BIGINT()},
+    )
+    t_env.execute_sql(
+        "CREATE TEMPORARY TABLE blackhole (id BIGINT) WITH ('connector'='blackhole')"
+    )
+    with pytest.raises(Py4JJavaError, match="LookupError: no model here"):
+        scored.execute_insert("blackhole").wait()
 
 
 def test_source_roles_run_without_input_and_report_to_the_result(

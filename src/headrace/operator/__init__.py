@@ -3,8 +3,9 @@
 The only package that imports pyflink.
 """
 
+from headrace.operator.chained import chained_role
 from headrace.operator.cluster import Cluster
 from headrace.operator.handle import JobHandle, JobResult
 from headrace.operator.status import JobStatus, NodeStatus
 
-__all__ = ["Cluster", "JobHandle", "JobResult", "JobStatus", "NodeStatus"]
+__all__ = ["Cluster", "JobHandle", "JobResult", "JobStatus", "NodeStatus", "chained_role"]

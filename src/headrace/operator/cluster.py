@@ -25,6 +25,7 @@ from headrace.operator.plan import (
     temporary_checkpoint_dir,
 )
 from headrace.operator.schema import OutputSchema, to_java_row_type
+from headrace.operator.streams import input_stream, output_table
 
 __all__ = ["Cluster"]
 
@@ -154,7 +155,9 @@ class Cluster:
             "exchange": asdict(config.exchange),
         }
         j_output = None if output is None else to_java_row_type(output)
-        j_input, j_input_type = self._input_stream(name, input)
+        j_input, j_input_type = None, None
+        if input is not None:
+            j_input, j_input_type = input_stream(self._flink, name, input)
         j_stream = self._call_builder(
             name, "addRole", json.dumps(document), payload, j_input, j_input_type, j_output
         )
@@ -188,33 +191,6 @@ class Cluster:
         self._is_submitted = True
         return JobHandle(client, job_name=self._name, am_uid=f"{self._uid_prefix}-am")
 
-    def _input_stream(self, name: str, given: Table | DataStream | None) -> tuple[Any, Any]:
-        if given is None:
-            return None, None
-        if isinstance(given, DataStream):
-            given = self._flink.t_env.from_data_stream(given)
-        if not isinstance(given, Table):
-            msg = (
-                f"input of role {name!r} is a {type(given).__name__}; "
-                "it takes a Table or a DataStream"
-            )
-            raise PlanError(msg)
-        builder = get_gateway().jvm.org.headrace.operator.ClusterBuilder
-        try:
-            j_stream = builder.toRowData(self._flink.t_env._j_tenv, given._j_table)  # noqa: SLF001
-        except Exception as exc:
-            text = cause_text(exc)
-            if "update and delete changes" in text or "update changes" in text:
-                msg = (
-                    f"input of role {name!r} is an updating table: {text}\n"
-                    "Roles take rows that are only added. Use inner or temporal joins "
-                    "and windowed aggregations in its query."
-                )
-                raise PlanError(msg) from exc
-            msg = f"input of role {name!r} cannot be planned: {text}"
-            raise PlanError(msg) from exc
-        return j_stream, builder.rowType(given._j_table)  # noqa: SLF001 - PyFlink has no public way
-
     def _call_builder(self, name: str, method: str, *arguments: Any) -> Any:
         try:
             return getattr(self._j_builder, method)(*arguments)
@@ -223,10 +199,8 @@ class Cluster:
             raise PlanError(msg) from exc
 
     def _output(self, j_stream: Any, j_type: Any) -> Table | DataStream:
-        builder = get_gateway().jvm.org.headrace.operator.ClusterBuilder
-        t_env = self._flink.t_env
-        table = Table(builder.fromRowData(t_env._j_tenv, j_stream, j_type), t_env)  # noqa: SLF001
-        return t_env.to_data_stream(table) if self._returns_streams else table
+        table = output_table(self._flink, j_stream, j_type)
+        return self._flink.t_env.to_data_stream(table) if self._returns_streams else table
 
     def _set_restart_strategy(self) -> None:
         """Flink's default backs off to minutes; keep what the user has set."""

@@ -1,0 +1,76 @@
+"""A role without master, chained to its input: for processes that need not know each other."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+
+from pyflink.java_gateway import get_gateway
+from pyflink.table import Table
+
+from headrace.config import RoleConfig, TimeoutConfig
+from headrace.errors import PlanError
+from headrace.operator.environment import open_environment
+from headrace.operator.failure import cause_text
+from headrace.operator.plan import node_spec, role_payload
+from headrace.operator.schema import OutputSchema, to_java_row_type
+from headrace.operator.streams import input_stream, output_table
+
+__all__ = ["chained_role"]
+
+
+def chained_role(
+    name: str,
+    config: RoleConfig,
+    *,
+    input: Table,  # noqa: A002 - Flink's word
+    output: OutputSchema,
+    timeouts: TimeoutConfig | None = None,
+) -> Table:
+    """Run `config.entry` over `input` in processes that work alone: no master, no group.
+
+    The operator is chained to its input where Flink can chain it, which saves the network
+    between the two. A process that fails fails the Flink task, and Flink's restart strategy
+    decides.
+
+    Args:
+        name: Name of the role; part of the operator's uid, so unique in a job.
+        config: What the processes run.
+        input: Rows for them, insert-only.
+        output: Columns that they emit.
+        timeouts: Limits on every wait.
+
+    Returns:
+        What the processes emit; order within a subtask is theirs.
+
+    Raises:
+        PlanError: As `Cluster.add_role`.
+    """
+    flink = open_environment(input._t_env)  # noqa: SLF001 (no public way)
+    flink.apply_table_options()
+    limits = timeouts or TimeoutConfig()
+    payload = role_payload(name, config)
+    role = {
+        "role": name,
+        "parallelism": config.parallelism,
+        "spec": node_spec(config, limits, None),
+        "exchange": asdict(config.exchange),
+    }
+    cluster = {
+        "name": name,
+        "job_name": name,
+        "uid_prefix": "headrace",
+        "timeouts": asdict(limits),
+        "python_path": flink.python_path(),
+    }
+    j_output = to_java_row_type(output)
+    j_input, j_input_type = input_stream(flink, name, input)
+    builder = get_gateway().jvm.org.headrace.operator.ClusterBuilder
+    try:
+        j_stream = builder.addChained(
+            j_input, json.dumps(role), payload, json.dumps(cluster), j_input_type, j_output
+        )
+    except Exception as exc:
+        msg = f"role {name!r} cannot be planned: {cause_text(exc)}"
+        raise PlanError(msg) from exc
+    return output_table(flink, j_stream, j_output)
