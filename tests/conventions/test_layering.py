@@ -1,0 +1,98 @@
+"""Imports point down only: the layers of docs/adr/0003-package-role.md."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).resolve().parents[2] / "src" / "headrace"
+
+BASE = frozenset({"_environ", "config", "errors"})
+MAY_IMPORT: dict[str, frozenset[str]] = {
+    "_environ": frozenset(),
+    "errors": frozenset(),
+    "config": frozenset({"errors"}),
+    "exchange": BASE,
+    "framework": BASE,
+    "role": BASE | {"exchange", "framework"},
+    "operator": BASE | {"framework", "role"},
+    "pytorch": BASE | {"exchange", "framework", "role", "operator"},
+    "testing": BASE | {"exchange", "framework", "role", "operator", "pytorch"},
+    "__init__": BASE | {"operator", "pytorch", "testing"},
+}
+"""Part of the package to the other parts that it may import."""
+
+NOT_FOR_ALL = {
+    "pyflink": {"operator"},
+    "py4j": {"operator"},
+    "torch": {"pytorch"},
+    "grpc": {"framework"},
+    "pyarrow": {"exchange", "role", "pytorch", "testing"},
+    "numpy": {"exchange", "role", "pytorch", "testing"},
+    "tensorflow": set[str](),
+    "pandas": set[str](),
+}
+"""Distribution to the parts that may import it; others are for every part."""
+
+MODULES = sorted(PACKAGE.rglob("*.py"))
+
+
+def part_of(module: Path) -> str:
+    return module.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+def imported_by(module: Path) -> set[str]:
+    """Names of the imported modules; `from headrace import x` counts as `headrace.x`."""
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(module.read_text())):
+        match node:
+            case ast.Import(aliases):
+                names |= {alias.name for alias in aliases}
+            case ast.ImportFrom("headrace", aliases, _):
+                names |= {f"headrace.{alias.name}" for alias in aliases}
+            case ast.ImportFrom(name, _, level):
+                assert level == 0, f"{module} has a relative import"
+                names.add(str(name))
+            case _:
+                pass
+    return names
+
+
+def named(module: Path) -> str:
+    return str(module.relative_to(PACKAGE))
+
+
+@pytest.mark.parametrize("module", MODULES, ids=named)
+def test_a_module_imports_only_lower_layers(module: Path) -> None:
+    part = part_of(module)
+    inner = {name.split(".")[1] for name in imported_by(module) if name.startswith("headrace.")}
+    assert inner - {part} <= MAY_IMPORT[part]
+
+
+@pytest.mark.parametrize("module", MODULES, ids=named)
+def test_a_module_imports_only_the_libraries_of_its_layer(module: Path) -> None:
+    part = part_of(module)
+    outer = {name.split(".")[0] for name in imported_by(module)}
+    assert not {name for name in outer if part not in NOT_FOR_ALL.get(name, {part})}
+
+
+@pytest.mark.parametrize(
+    ("imported", "absent"),
+    [
+        ("headrace", {"torch", "tensorflow", "pyflink", "py4j", "pyarrow", "numpy", "grpc"}),
+        ("headrace.exchange", {"torch", "tensorflow", "pyflink", "py4j", "grpc"}),
+        ("headrace.framework", {"torch", "tensorflow", "pyflink", "py4j", "pyarrow", "numpy"}),
+        ("headrace.role", {"torch", "tensorflow", "pyflink", "py4j"}),
+        ("headrace.pytorch", {"tensorflow", "pyflink", "py4j"}),
+    ],
+)
+def test_an_import_brings_no_library_of_a_higher_layer(imported: str, absent: set[str]) -> None:
+    program = f"import sys, {imported}; print(*sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
+    assert not absent & set(done.stdout.split())
