@@ -247,12 +247,14 @@ final class AmOperator extends AbstractStreamOperator<String>
             return;
         }
         String text = exit.describe("The master process of cluster '" + cluster.name() + "'");
-        if (exit.exitCode().isEmpty() || masterRestarts >= cluster.maxMasterRestarts()) {
+        if (exit.exitCode().isEmpty()) {
+            throw new PythonProcessException(text, exit.cause());
+        }
+        if (masterRestarts >= cluster.maxMasterRestarts()) {
             throw new PythonProcessException(
-                    text
-                            + String.format(
-                                    "\nIt was restarted %s times (limit set by `am.max_master_restarts`).",
-                                    masterRestarts));
+                    String.format(
+                            "%s%nIt was restarted %s times (limit set by `am.max_master_restarts`).",
+                            text, masterRestarts));
         }
         masterRestarts++;
         LOG.warn("{} Restart {} of {}", text, masterRestarts, cluster.maxMasterRestarts());

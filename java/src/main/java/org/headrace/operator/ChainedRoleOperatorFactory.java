@@ -4,6 +4,7 @@ import org.apache.flink.streaming.api.operators.AbstractStreamOperatorFactory;
 import org.apache.flink.streaming.api.operators.OneInputStreamOperatorFactory;
 import org.apache.flink.streaming.api.operators.StreamOperator;
 import org.apache.flink.streaming.api.operators.StreamOperatorParameters;
+import org.apache.flink.streaming.api.operators.legacy.YieldingOperatorFactory;
 import org.apache.flink.table.data.RowData;
 
 import org.headrace.plan.ClusterPlan;
@@ -11,9 +12,13 @@ import org.headrace.plan.RolePlan;
 
 /**
  * Makes {@link ChainedRoleOperator}s.
+ *
+ * <p>The mark {@code YieldingOperatorFactory} keeps Flink from chaining it to a source of the old kind
+ * (the SQL connector {@code datagen} is one), whose rows come on a thread that must not yield.
  */
+@SuppressWarnings("deprecation") // YieldingOperatorFactory goes with the old sources
 final class ChainedRoleOperatorFactory extends AbstractStreamOperatorFactory<RowData>
-        implements OneInputStreamOperatorFactory<RowData, RowData> {
+        implements OneInputStreamOperatorFactory<RowData, RowData>, YieldingOperatorFactory<RowData> {
 
     private static final long serialVersionUID = 1L;
 

@@ -190,7 +190,7 @@ final class RoleNode implements AutoCloseable {
     private void onNodeExit(ChildExit exit) throws PythonProcessException {
         isGone = true;
         if (!child.isStopRequested()) {
-            throw new PythonProcessException(exit.describe("The node process of " + label()));
+            throw new PythonProcessException(exit.describe("The node process of " + label()), exit.cause());
         }
     }
 }

@@ -12,8 +12,10 @@ import org.slf4j.LoggerFactory;
 import java.io.File;
 import java.nio.file.Path;
 import java.util.ArrayList;
+import java.util.Arrays;
 import java.util.List;
 import java.util.Map;
+import java.util.concurrent.TimeUnit;
 
 /**
  * Interpreter and environment variables from PyFlink's dependency settings (files, archives,
@@ -28,6 +30,8 @@ public final class PythonEnvironment implements AutoCloseable {
     private static final Logger LOG = LoggerFactory.getLogger(PythonEnvironment.class);
     private static final String PYTHON_PATH = "PYTHONPATH";
     private static final long RELEASE_WAIT_MS = 3_000;
+    private static final long PIP_END_MS = 10_000;
+    private static final long PIP_LOOK_EVERY_MS = 50;
 
     private final Configuration pythonConfig;
     private final DistributedCache files;
@@ -38,6 +42,7 @@ public final class PythonEnvironment implements AutoCloseable {
     private final Object lock = new Object();
     private ProcessPythonEnvironmentManager manager;
     private boolean isClosed;
+    private volatile Thread opening;
 
     /**
      * Describes an environment; nothing is unpacked yet.
@@ -96,7 +101,12 @@ public final class PythonEnvironment implements AutoCloseable {
         ProcessPythonEnvironmentManager opened =
                 new ProcessPythonEnvironmentManager(
                         PythonDependencyInfo.create(pythonConfig, files), tmpDirs, System.getenv(), jobId);
-        opened.open();
+        opening = Thread.currentThread();
+        try {
+            opened.open();
+        } finally {
+            opening = null;
+        }
         synchronized (lock) {
             if (!isClosed) {
                 manager = opened;
@@ -108,8 +118,9 @@ public final class PythonEnvironment implements AutoCloseable {
     }
 
     /**
-     * Gives the environment back; the last user of a job in this JVM removes its files. The manager's
-     * lock is held while any job of this JVM runs pip, hence the thread: this waits 3 s at most.
+     * Gives the environment back; the last user of a job in this JVM removes its files. A pip that runs
+     * for it is killed. The manager's lock is held while any job of this JVM runs pip, hence the thread:
+     * this waits 3 s at most.
      */
     @Override
     public void close() {
@@ -119,10 +130,11 @@ public final class PythonEnvironment implements AutoCloseable {
             opened = manager;
             manager = null;
         }
-        if (opened == null) {
+        if (opened == null && opening == null) {
             return;
         }
-        Thread releaser = new Thread(() -> release(opened), "headrace release python environment");
+        Runnable release = opened == null ? this::endPip : () -> release(opened);
+        Thread releaser = new Thread(release, "headrace release python environment");
         releaser.setDaemon(true);
         releaser.start();
         try {
@@ -130,6 +142,32 @@ public final class PythonEnvironment implements AutoCloseable {
         } catch (InterruptedException e) {
             Thread.currentThread().interrupt();
         }
+    }
+
+    /** Flink tries a failed pip again, so this looks until the opening thread has given up. */
+    private void endPip() {
+        long deadline = System.nanoTime() + TimeUnit.MILLISECONDS.toNanos(PIP_END_MS);
+        for (Thread each = opening; each != null && System.nanoTime() < deadline; each = opening) {
+            if (isInPip(each)) {
+                ProcessHandle.current().children().filter(PythonEnvironment::isPip).forEach(ProcessHandle::destroyForcibly);
+            }
+            each.interrupt();
+            try {
+                Thread.sleep(PIP_LOOK_EVERY_MS);
+            } catch (InterruptedException e) {
+                return;
+            }
+        }
+    }
+
+    /** Flink's lock lets one thread at a time run pip, so a pip below this JVM is then that thread's. */
+    private static boolean isInPip(Thread thread) {
+        return Arrays.stream(thread.getStackTrace()).anyMatch(each -> each.getMethodName().equals("pipInstallRequirements"));
+    }
+
+    private static boolean isPip(ProcessHandle process) {
+        List<String> arguments = List.of(process.info().arguments().orElse(new String[0]));
+        return arguments.contains("pip") && arguments.contains("install") && arguments.contains("--ignore-installed");
     }
 
     private static void release(ProcessPythonEnvironmentManager opened) {
