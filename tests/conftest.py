@@ -58,19 +58,18 @@ def _target(thread: threading.Thread) -> object:
 
 
 def _descendants() -> set[str]:
-    parents: dict[str, tuple[str, str, str]] = {}
+    parents: dict[str, tuple[str, str]] = {}
     for status in Path("/proc").glob("[0-9]*/stat"):
         try:
             name, _, rest = status.read_text().rpartition(")")
         except (FileNotFoundError, ProcessLookupError):
             continue
-        state, parent = rest.split()[:2]
-        parents[status.parent.name] = (parent, state, name.partition("(")[2])
+        parents[status.parent.name] = (rest.split()[1], name.partition("(")[2])
     found: set[str] = set()
     family = {Path("/proc/self").resolve().name}
     while family:
-        children = {pid for pid, (parent, _, _) in parents.items() if parent in family}
-        found |= {f"process {pid} {parents[pid][2]} {parents[pid][1]}" for pid in children}
+        children = {pid for pid, (parent, _) in parents.items() if parent in family}
+        found |= {f"process {pid} {parents[pid][1]}" for pid in children}
         family = children
     return found
 

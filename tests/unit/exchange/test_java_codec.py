@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from tests.unit.exchange import every_type, java
 
@@ -93,3 +96,70 @@ def test_rows_survive_however_they_are_cut_into_messages(
     assert len(messages) >= len(rows) / batch_rows
     pieces = [decode(message, every_type.SCHEMA) for message in messages]
     assert pa.Table.from_batches(pieces).combine_chunks().to_batches() == [batch]
+
+
+@st.composite
+def mixed_rows(draw: st.DrawFn) -> list[dict[str, object]]:
+    """Rows whose columns are full, NULL or empty independently of each other."""
+    kinds = [*every_type.ROWS[:3]]
+    seed = draw(st.integers(0, 2**32 - 1))
+    generator = np.random.default_rng(seed)
+    picks = generator.choice(3, size=(draw(st.integers(1, 80)), len(kinds[0])))
+    return [
+        {name: kinds[pick][name] for name, pick in zip(kinds[0], row, strict=True)}
+        for row in picks
+    ]
+
+
+@settings(
+    max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(
+    rows=mixed_rows(),
+    batch_rows=st.integers(1, 100),
+    slot_bytes=st.sampled_from([4096, 12_288, 65_536, 1 << 20]),
+)
+def test_any_mix_of_nulls_survives(
+    codec: java.JavaCodec, rows: list[dict[str, object]], batch_rows: int, slot_bytes: int
+) -> None:
+    batch = pa.RecordBatch.from_pylist(rows, schema=every_type.SCHEMA)
+    messages = codec.round_trip(
+        every_type.ROW_TYPE,
+        batch.serialize().to_pybytes(),
+        batch_rows=batch_rows,
+        slot_bytes=slot_bytes,
+    )
+    pieces = [decode(message, every_type.SCHEMA) for message in messages]
+    assert pa.Table.from_batches(pieces).combine_chunks().to_batches() == [batch]
+
+
+def test_floats_keep_every_bit(codec: java.JavaCodec) -> None:
+    singles = np.array(
+        [0x7FC00001, 0xFFC00000, 0x7F800001, 0x7F800000, 0x80000000, 0x00000001], np.uint32
+    )
+    doubles = singles.astype(np.uint64) << np.uint64(32) | np.uint64(1)
+    lists = pa.ListArray.from_arrays(range(7), pa.array(singles.view(np.float32)))
+    stamps = pa.nulls(6, pa.int64())
+    batch = pa.record_batch(
+        [pa.array(singles.view(np.float32)), pa.array(doubles.view(np.float64)), lists, stamps],
+        names=["f", "d", "l", "__timestamp__"],
+    )
+    (message,) = codec.round_trip(
+        "ROW<f FLOAT, d DOUBLE, l ARRAY<FLOAT>>",
+        batch.serialize().to_pybytes(),
+        batch_rows=16,
+        slot_bytes=MARGIN_BYTES,
+    )
+    read = decode(message, batch.schema)
+    assert read.column(0).to_numpy().view(np.uint32).tolist() == singles.tolist()
+    assert read.column(1).to_numpy().view(np.uint64).tolist() == doubles.tolist()
+    assert read.column(2).flatten().to_numpy().view(np.uint32).tolist() == singles.tolist()
+
+
+def test_java_reads_what_pyarrow_makes_of_a_slice(codec: java.JavaCodec) -> None:
+    batch = pa.RecordBatch.from_pylist(every_type.ROWS * 3, schema=every_type.SCHEMA)
+    whole = codec.rows(every_type.ROW_TYPE, batch.serialize().to_pybytes()).split(";")
+    for start, rows in [(1, 3), (3, 11), (9, 18), (26, 1)]:
+        piece = batch.slice(start, rows).serialize().to_pybytes()
+        found = codec.rows(every_type.ROW_TYPE, piece).split(";")
+        assert found[:-1] == whole[start : start + rows]
