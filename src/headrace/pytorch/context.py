@@ -17,7 +17,7 @@ from headrace.pytorch.lockstep import Lockstep, Scheduler
 from headrace.pytorch.parallel import open_lockstep, require_supported
 from headrace.pytorch.saving import save_atomically
 from headrace.pytorch.settings import TorchSettings
-from headrace.pytorch.tensors import Column, to_tensors
+from headrace.pytorch.tensors import Column, TensorConverter
 from headrace.role import (
     BatchReader,
     EpochEnded,
@@ -53,6 +53,7 @@ class TorchContext(RoleContext):
     device = torch.device("cpu")
     collective_timeout_s = 600.0
     _lockstep: Lockstep | None = None
+    _converter: TensorConverter | None = None
     _is_data_parallel = False
     _is_input_ended = False
     _own_steps = 0
@@ -311,7 +312,10 @@ class TorchContext(RoleContext):
             raise UsageError(msg)
 
     def _convert(self, batch: pa.RecordBatch) -> dict[str, Column]:
-        return to_tensors(batch, self._nulls)
+        converter = self._converter
+        if converter is None or converter.nulls != self._nulls:
+            converter = self._converter = TensorConverter(batch.schema, self._nulls)
+        return converter(batch)
 
     def _ready(self, reader: BatchReader, timeout_s: float | None) -> Iterator[pa.RecordBatch]:
         while True:

@@ -118,6 +118,7 @@ class Lockstep:
         self._pending_rows = 0
         self._given_rows: int | None = None
         self._last_rows = 1
+        self._expected_rows = 1.0
         self._explicit: Tallies | None = None
         self._is_shadow_step = False
         self._is_quiet = True
@@ -236,7 +237,8 @@ class Lockstep:
         rows = self._take_rows()
         mine = Tallies(rows=rows, active=1, explicit=int(explicit))
         self._vote(mine)
-        self._vector.load(mine, weight=1.0 if self._reduction == "sum" else rows)
+        weight = 1.0 if self._reduction == "sum" else rows / self._expected_rows
+        self._vector.load(mine, weight=weight)
         totals = self._add()
         self._store(totals)
         self.steps += 1
@@ -317,7 +319,9 @@ class Lockstep:
         return self._vector.tallies()
 
     def _store(self, totals: Tallies) -> None:
-        over = 1.0 if self._reduction == "sum" else totals.rows
+        # All have divided by the rows of the last step already; mostly that was right.
+        over = 1.0 if self._reduction == "sum" else totals.rows / self._expected_rows
+        self._expected_rows = totals.rows
         self._vector.store(gradients_over=over, totals=totals)
 
     @contextmanager

@@ -17,6 +17,7 @@ contract, which torch cannot enforce: ``clone()`` before an in-place operation.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -27,44 +28,70 @@ from torch.utils.dlpack import from_dlpack
 
 from headrace.role.arrays import NullRule, to_numpy
 
-__all__ = ["Column", "to_tensors"]
+__all__ = ["Column", "TensorConverter"]
 
 Column: TypeAlias = Any
 """A tensor, or a NumPy array where torch has no such type."""
 
 
-def to_tensors(batch: pa.RecordBatch, nulls: NullRule = "error") -> dict[str, Column]:
-    """Return the columns of `batch` in order; see the module for the rules.
+class TensorConverter:
+    """Converts the batches of one schema; see the module for the rules. One thread.
 
-    Raises:
-        DataError: A column has a NULL that its type cannot hold, and `nulls` is "error".
+    Args:
+        schema: Columns of every batch.
+        nulls: What to do with NULL in integers and BOOLEAN.
     """
-    columns: dict[str, Column] = {}
-    for field, column in zip(batch.schema, batch.columns, strict=True):
-        is_masked = nulls == "mask" and field.nullable and _has_mask(field.type)
-        tensor = None if is_masked else _shared(column)
-        if tensor is not None:
-            columns[field.name] = tensor
-            continue
-        alone = pa.RecordBatch.from_arrays([column], schema=pa.schema([field]))
-        for name, array in to_numpy(alone, nulls).items():
-            columns[name] = _from_numpy(array)
-    return columns
+
+    def __init__(self, schema: pa.Schema, nulls: NullRule = "error") -> None:
+        self.nulls = nulls
+        self._fields = [
+            (field, _shared_form(field, nulls), pa.schema([field])) for field in schema
+        ]
+
+    def __call__(self, batch: pa.RecordBatch) -> dict[str, Column]:
+        """Return the columns of `batch` by name, in order.
+
+        Raises:
+            DataError: A column has a NULL that its type cannot hold, and `nulls` is "error".
+        """
+        columns: dict[str, Column] = {}
+        for index, (field, share, schema) in enumerate(self._fields):
+            column = batch.column(index)
+            tensor = share(column) if share is not None and not column.null_count else None
+            if tensor is not None:
+                columns[field.name] = tensor
+                continue
+            alone = pa.RecordBatch.from_arrays([column], schema=schema)
+            for name, array in to_numpy(alone, self.nulls).items():
+                columns[name] = _from_numpy(array)
+        return columns
 
 
-def _shared(column: pa.Array) -> torch.Tensor | None:
-    """Return a tensor over the column's own memory, or None if there can be none."""
-    if column.null_count:
+def _shared_form(
+    field: pa.Field, nulls: NullRule
+) -> Callable[[pa.Array], torch.Tensor | None] | None:
+    """Return what makes a tensor over a column's own memory, or None if nothing can."""
+    if nulls == "mask" and field.nullable and _has_mask(field.type):
         return None
-    if _is_number(column.type):
-        return from_dlpack(column)
-    if pt.is_list(column.type) and len(column) and _is_number(column.type.value_type):
-        values = column.flatten()
-        ends = column.offsets.to_numpy()
-        lengths = ends[1:] - ends[:-1]
-        if values.null_count == 0 and (lengths == lengths[0]).all():
-            return from_dlpack(values).view(len(column), int(lengths[0]))
+    if _is_number(field.type):
+        return from_dlpack
+    if pt.is_list(field.type) and _is_number(field.type.value_type):
+        return _matrix
     return None
+
+
+def _matrix(column: pa.Array) -> torch.Tensor | None:
+    """Return lists of one length as (rows, k); None for other lists."""
+    rows = len(column)
+    if not rows:
+        return None
+    ends = column.offsets.to_numpy()
+    first, last = int(ends[0]), int(ends[-1])
+    width = (last - first) // rows
+    values = column.values.slice(first, last - first)
+    if values.null_count or not (ends[1:] - ends[:-1] == width).all():
+        return None
+    return from_dlpack(values).view(rows, width)
 
 
 def _from_numpy(array: np.ndarray[Any, Any]) -> Column:

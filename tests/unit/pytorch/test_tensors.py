@@ -11,11 +11,16 @@ import pytest
 import torch
 
 from headrace.errors import DataError
-from headrace.pytorch.tensors import to_tensors
+from headrace.pytorch.tensors import Column, TensorConverter
+from headrace.role import NullRule
 
 
 def batch(**columns: pa.Array) -> pa.RecordBatch:
     return pa.RecordBatch.from_pydict(columns)
+
+
+def to_tensors(batch: pa.RecordBatch, nulls: NullRule = "error") -> dict[str, Column]:
+    return TensorConverter(batch.schema, nulls)(batch)
 
 
 @pytest.mark.parametrize(
