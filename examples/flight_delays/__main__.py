@@ -64,11 +64,11 @@ def main(argv: list[str] | None = None) -> int:
 
     training, held_out = read_rows(out / "features")
     errors = evaluate(out / MODEL_FILE, categories, training, held_out)
-    losses = torch.load(out / HISTORY_FILE)["losses"]
-    metrics = _metrics(result, training, held_out, errors, losses, options.epochs)
+    history = torch.load(out / HISTORY_FILE)
+    metrics = _metrics(result, training, held_out, errors, history, options.epochs)
     metrics["wall_s"] = round(time.monotonic() - begin, 1)
     (out / "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n")
-    _draw(losses, out / "loss.png")
+    _draw(history, options.epochs, out / "loss.png")
     return _report(metrics, errors, out)
 
 
@@ -97,7 +97,7 @@ def _metrics(
     training: Rows,
     held_out: Rows,
     errors: dict[str, Error],
-    losses: list[float],
+    history: dict[str, list[float]],
     epochs: int,
 ) -> dict[str, Any]:
     by_worker = {name: node.rows_in for name, node in sorted(result.status.nodes.items())}
@@ -106,23 +106,36 @@ def _metrics(
         "epochs": epochs,
         "job_s": round(result.duration_s, 1),
         "rows_per_s": round(epochs * len(training) / result.duration_s),
-        "loss_first": losses[0],
-        "loss_last": losses[-1],
+        "loss_by_epoch": _by_epoch(history["losses"], epochs),
+        "loss_of_guessing_by_epoch": _by_epoch(history["guesses"], epochs),
         "held_out_errors": {name: asdict(error) for name, error in errors.items()},
     }
 
 
-def _draw(losses: list[float], path: Path) -> None:
-    width = 25
-    smooth = [sum(losses[i : i + width]) / width for i in range(max(1, len(losses) - width))]
+def _by_epoch(losses: list[float], epochs: int) -> list[float]:
+    steps = len(losses) // epochs
+    parts = [losses[epoch * steps : (epoch + 1) * steps] for epoch in range(epochs)]
+    return [round(sum(part) / max(1, len(part)), 4) for part in parts]
+
+
+def _draw(history: dict[str, list[float]], epochs: int, path: Path) -> None:
     figure, axes = plt.subplots(figsize=(7, 4))
-    axes.plot(losses, color="lightgray", label="each step of worker-0")
-    axes.plot(range(width // 2, width // 2 + len(smooth)), smooth, label=f"mean of {width}")
-    axes.set(xlabel="step", ylabel="loss (Huber, hours)", title="Flight delays")
+    labels = {"guesses": "guessing the mean of the step's flights", "losses": "the model"}
+    for name, label in labels.items():
+        axes.plot(_smooth(history[name]), label=label)
+    for epoch in range(1, epochs):
+        axes.axvline(epoch * len(history["losses"]) / epochs, color="lightgray", zorder=0)
+    axes.set(xlabel="step of worker-0", ylabel="loss (Huber, hours), mean of 20 steps")
+    axes.set(title="Flight delays: loss while training, epoch by epoch")
     axes.legend()
     figure.tight_layout()
     figure.savefig(path, dpi=120)
     plt.close(figure)
+
+
+def _smooth(values: list[float], width: int = 20) -> list[float]:
+    first = [max(0, end - width) for end in range(1, len(values) + 1)]
+    return [sum(values[i : end + 1]) / (end + 1 - i) for end, i in enumerate(first)]
 
 
 def _report(metrics: dict[str, Any], errors: dict[str, Error], out: Path) -> int:

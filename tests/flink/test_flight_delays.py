@@ -1,0 +1,135 @@
+"""The demo: its SQL against pandas on the same files, and the whole of it on the whole year."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from examples.flight_delays.__main__ import main
+from examples.flight_delays.dataset import RawTable, raw_tables
+from examples.flight_delays.features import CODES, NUMBERS, create_features, training_rows
+
+from .conftest import MakeEnvironment
+
+QUARTER = "15min"
+
+
+def read(table: RawTable) -> pd.DataFrame:
+    return pd.read_csv(table.path, names=list(table.columns), na_values=["NA"])
+
+
+def joined(tables: dict[str, RawTable]) -> pd.DataFrame:
+    """The joins of the example in pandas, with the columns that the features stand on."""
+    flights, weather, planes = (read(tables[name]) for name in ("flights", "weather", "planes"))
+    minute = flights["sched_dep_time"] // 100 * 60 + flights["sched_dep_time"] % 100
+    day = pd.to_datetime(flights[["year", "month", "day"]])
+    flights["scheduled"] = day + pd.to_timedelta(minute, unit="min")
+    flights["quarter"] = flights["scheduled"].dt.floor(QUARTER)
+    left = flights[flights["dep_delay"].notna()].copy()
+    left["departed"] = left["scheduled"] + pd.to_timedelta(left["dep_delay"], unit="min")
+    last = left["departed"].dt.floor(QUARTER) + pd.Timedelta(QUARTER)
+    hour = pd.concat([left.assign(quarter=last + n * pd.Timedelta(QUARTER)) for n in range(4)])
+    before = hour.groupby(["origin", "quarter"])["dep_delay"].agg(["mean", "max", "count"])
+    weather = weather.drop(columns=["year", "month", "day", "hour"])
+    planes = planes.rename(columns={"year": "built"})
+    arrived = flights[flights["arr_delay"].notna()]
+    return (
+        arrived.merge(planes, on="tailnum")
+        .merge(weather, on=["origin", "time_hour"])
+        .merge(before.reset_index(), on=["origin", "quarter"])
+    )
+
+
+def expected_features(tables: dict[str, RawTable]) -> pd.DataFrame:
+    rows = joined(tables)
+    hour = rows["sched_dep_time"] // 100 + rows["sched_dep_time"] % 100 / 60
+    arrival = rows["sched_arr_time"] // 100 + rows["sched_arr_time"] % 100 / 60
+    weekday = (rows["scheduled"].dt.dayofweek + 1) % 7  # 0 is Sunday
+    wind = np.deg2rad(rows["wind_dir"])
+    columns = {
+        "month": rows["month"],
+        "departure_sin": np.sin(2 * np.pi * hour / 24),
+        "departure_cos": np.cos(2 * np.pi * hour / 24),
+        "departure_sin2": np.sin(4 * np.pi * hour / 24),
+        "departure_cos2": np.cos(4 * np.pi * hour / 24),
+        "arrival_sin": np.sin(2 * np.pi * arrival / 24),
+        "arrival_cos": np.cos(2 * np.pi * arrival / 24),
+        "weekday_sin": np.sin(2 * np.pi * weekday / 7),
+        "weekday_cos": np.cos(2 * np.pi * weekday / 7),
+        "wind_north": (rows["wind_speed"] * np.cos(wind)).fillna(0) / 20,
+        "wind_east": (rows["wind_speed"] * np.sin(wind)).fillna(0) / 20,
+        "wind": rows["wind_speed"].fillna(10).clip(upper=60) / 20,
+        "humidity": rows["humid"].fillna(62) / 100,
+        "rain": (rows["precip"] * 10).clip(upper=3),
+        "haze": (10 - rows["visib"]) / 5,
+        "age": (2013 - rows["built"].fillna(2001)).clip(upper=40) / 10,
+        "seats": rows["seats"] / 100,
+        "distance": rows["distance"] / 1000,
+        "airport_late": rows["mean"] / 30,
+        "airport_worst": rows["max"] / 30,
+        "airport_departures": rows["count"] / 30,
+    }
+    for name in ("carrier", "origin", "dest"):
+        columns[name] = rows[name].map(tables["flights"].values(name).index)
+    columns |= {"weekday": weekday, "late_min": rows["arr_delay"]}
+    return pd.DataFrame(columns)
+
+
+def in_order(rows: pd.DataFrame) -> pd.DataFrame:
+    keys = ["late_min", "distance", "departure_sin", "seats", "dest", "carrier", "age", "wind"]
+    return rows.round(4).sort_values(keys, ignore_index=True)
+
+
+def test_the_features_are_those_that_pandas_makes_of_the_same_files(
+    make_t_env: MakeEnvironment, tmp_path: Path
+) -> None:
+    tables = raw_tables(tmp_path)
+    some_days = {"10,29", "10,30", "10,31", "11,1", "11,2"}
+    flights = tables["flights"].path
+    lines = flights.read_text().splitlines(keepends=True)
+    kept = [line for line in lines if ",".join(line.split(",", 3)[1:3]) in some_days]
+    flights.write_text("".join(kept))
+    expected = expected_features(tables)
+    assert len(expected) > 3000
+    assert set(expected["month"]) == {10, 11}
+
+    t_env = make_t_env(parallelism=2)
+    create_features(t_env, tables)
+    names = ["month", *NUMBERS, *CODES, "late_min"]
+    assert t_env.from_path("features").get_schema().get_field_names() == names
+    with t_env.from_path("features").execute().collect() as found:
+        features = pd.DataFrame([list(row) for row in found], columns=names)
+    pd.testing.assert_frame_equal(
+        in_order(features), in_order(expected[names]), check_dtype=False, atol=2e-4
+    )
+    with training_rows(t_env).execute().collect() as found:
+        trained = [list(row) for row in found]
+    october = expected[expected["month"] == 10]
+    assert len(trained) == len(october)
+    assert {len(row[0]) for row in trained} == {len(NUMBERS)}
+    assert sum(row[2] for row in trained) == october["late_min"].sum()
+
+
+@pytest.mark.timeout(600)
+def test_the_demo_trains_on_every_row_once_an_epoch_and_beats_both_baselines(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["--out", str(tmp_path)]) == 0, capsys.readouterr()
+    metrics = json.loads((tmp_path / "metrics.json").read_text())
+    in_pandas = joined(raw_tables(tmp_path / "again"))
+    is_training = in_pandas["month"] <= 10
+    assert metrics["rows"]["training"] == is_training.sum()
+    assert metrics["rows"]["held_out"] == (~is_training).sum()
+    assert sorted(metrics["rows"]["by_worker"]) == ["worker-0", "worker-1"]
+    assert sum(metrics["rows"]["by_worker"].values()) == is_training.sum()
+    errors = metrics["held_out_errors"]
+    assert errors["model"]["mae_min"] < 0.97 * errors["linear"]["mae_min"]
+    assert errors["model"]["mae_min"] < 0.9 * errors["mean"]["mae_min"]
+    assert (tmp_path / "loss.png").read_bytes().startswith(b"\x89PNG")
+    assert "layers.0.weight" in torch.load(tmp_path / "model.pt")
+    assert f"{is_training.sum():,} from SQL" in capsys.readouterr().out
