@@ -168,23 +168,15 @@ def _open_store(spec: GroupSpec, rendezvous: Rendezvous) -> Store:
     key = f"pytorch/{spec.role}/{spec.attempt}/store"
     limit = timedelta(seconds=spec.rendezvous_timeout_s)
     if spec.rank == 0:
-        family = socket.AF_INET6 if ":" in spec.host else socket.AF_INET
-        listener = socket.socket(family, socket.SOCK_STREAM)
-        try:
-            listener.bind((spec.host, 0))
-            listener.listen(spec.world_size + 128)
-            port = int(listener.getsockname()[1])
-            descriptor = listener.detach()  # the store closes it
-        except OSError:
-            listener.close()
-            raise
+        listener = _listen(spec)
+        port = int(listener.getsockname()[1])
         store = TCPStore(
             spec.host,
             port,
             is_master=True,
             wait_for_workers=False,
             timeout=limit,
-            master_listen_fd=descriptor,
+            master_listen_fd=listener.detach(),  # the store closes it
         )
         rendezvous.publish(key, f"{spec.host}:{port}")
         return store
@@ -198,6 +190,20 @@ def _open_store(spec: GroupSpec, rendezvous: Rendezvous) -> Store:
         ) from error
     host, _, port_text = address.rpartition(":")
     return TCPStore(host, int(port_text), is_master=False, timeout=limit)
+
+
+def _listen(spec: GroupSpec) -> socket.socket:
+    listener = socket.socket(socket.AF_INET6 if ":" in spec.host else socket.AF_INET)
+    try:
+        try:
+            listener.bind((spec.host, 0))
+        except OSError:  # the others reach this host by an address that it does not have itself
+            listener.bind(("", 0))
+        listener.listen(spec.world_size + 128)
+    except OSError:
+        listener.close()
+        raise
+    return listener
 
 
 def _meet(spec: GroupSpec, store: Store, stage: str) -> None:
@@ -222,7 +228,10 @@ def _choose_interface(host: str) -> None:
     """Tell gloo and nccl which interface has the address that the others know."""
     if environment_value("GLOO_SOCKET_IFNAME") is not None:
         return
-    name = _interface_of(socket.gethostbyname(host))
+    try:
+        name = _interface_of(socket.gethostbyname(host))
+    except OSError:  # a name that only the others can resolve, or IPv6: gloo finds its own way
+        return
     if name is not None:
         set_environment_default("GLOO_SOCKET_IFNAME", name)
         if name != "lo":

@@ -187,6 +187,33 @@ def test_own_files_of_different_length_train_together_in_batch_mode() -> None:
     assert result.reports[0] == result.reports[1]
 
 
+def test_a_worker_that_stops_the_job_ends_all_with_success(tmp_path: Path) -> None:
+    def train_until_good(ctx: Any) -> None:
+        model = nn.Linear(3, 1)
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        ctx.data_parallel(model, optimizer)
+        for batch in ctx.batches(rows=8):
+            loss: Any = model(batch["x"]).mean()
+            loss.backward()
+            optimizer.step()
+            if ctx.rank == 0 and ctx.steps == 3:
+                ctx.save(model)
+                ctx.stop_job("good enough")
+
+    quiet = [Pause(worker=worker, after_rows=40, for_s=600.0) for worker in (0, 1)]
+    result = run(
+        train_until_good,
+        build_table(ROWS),
+        workers=2,
+        batch_rows=8,
+        output_dir=tmp_path,
+        faults=quiet,
+        timeouts=LIMITS,
+        timeout_s=90.0,
+    )
+    assert result.saved == (tmp_path / "model.pt",)
+
+
 def test_an_exception_in_one_worker_ends_the_run_with_its_traceback(tmp_path: Path) -> None:
     def fail(ctx: Any) -> None:
         def look_at(batch: dict[str, Any]) -> None:
