@@ -13,7 +13,6 @@ __all__ = [
     "Ack",
     "Attend",
     "Beat",
-    "BeatReply",
     "Directive",
     "Lookup",
     "LookupReply",
@@ -124,22 +123,22 @@ class Beat(NodeRequest, frozen=True, kw_only=True):
     report: dict[str, float] = {}
 
 
-class BeatReply(msgspec.Struct, frozen=True, kw_only=True):
-    """Whether the master knows this node process; if not, it must register again."""
-
-    is_registered: bool
-
-
 class ReportEnd(NodeRequest, frozen=True, kw_only=True):
     """The process of `attempt` has ended. Safe to repeat.
 
     Attributes:
         outcome: FINISHED, FAILED or STOPPED.
         failure: How it failed; not None if the outcome is FAILED.
+        rows_in: Rows that the process has taken.
+        rows_out: Rows that it has emitted.
+        report: Last values of `ctx.report`; they come along since the end may end the job.
     """
 
     outcome: ProcessState
     failure: Failure | None = None
+    rows_in: int = 0
+    rows_out: int = 0
+    report: dict[str, float] = {}
 
 
 class Publish(NodeRequest, frozen=True, kw_only=True):

@@ -125,7 +125,7 @@ def test_another_token_is_refused_and_changes_nothing(token: str) -> None:
         with pytest.raises(RefusedError, match="UNAUTHENTICATED"):
             await client.register(register(), timeout_s=5)
         with pytest.raises(RefusedError, match="UNAUTHENTICATED"):
-            await client.beat(Beat(node="w", instance="i", attempt=1), timeout_s=5)
+            await client.beat(beats(Beat(node="w", instance="i", attempt=1)))
         with pytest.raises(RefusedError, match="UNAUTHENTICATED"):
             await anext_of(client, Attend(node="w", instance="i", attempt=1))
         assert it.master.job.state is JobState.GATHERING
@@ -177,7 +177,8 @@ def test_requests_of_an_older_attempt_are_refused_with_the_present_one() -> None
                 await call
             assert caught.value.attempt == 2
         assert it.master.job.state is JobState.RUNNING
-        assert (await client.beat(Beat(attempt=1, **who), timeout_s=5)).is_registered
+        await client.beat(beats(Beat(attempt=1, rows_in=5, **who)))
+        assert it.master.status.nodes["worker-0"].rows_in == 5
 
     run(scenario)
 
@@ -221,7 +222,8 @@ def test_a_node_process_that_is_not_registered_must_register_first() -> None:
             await client.publish(Publish(key="k", value="v", **who), timeout_s=5)
         with pytest.raises(UnknownNodeError):
             await anext_of(client, Attend(**who))
-        assert not (await client.beat(Beat(**who), timeout_s=5)).is_registered
+        with pytest.raises(UnknownNodeError):
+            await client.beat(beats(Beat(**who)))
 
     run(scenario)
 
@@ -290,6 +292,11 @@ def test_a_host_that_is_not_of_this_machine_is_a_clear_error() -> None:
         await it.close()
 
     asyncio.run(scenario())
+
+
+async def beats(*given: Beat) -> AsyncIterator[Beat]:
+    for beat in given:
+        yield beat
 
 
 async def anext_of(client: MasterClient, request: Attend) -> Directive:

@@ -19,7 +19,6 @@ from headrace.framework.messages import (
     Ack,
     Attend,
     Beat,
-    BeatReply,
     Lookup,
     LookupReply,
     NodeRequest,
@@ -85,18 +84,14 @@ class NodeService:
         self._require_known(request)
         return self._master.directives.follow(request.node)
 
-    async def beat(self, request: Beat) -> BeatReply:
-        """Note a sign of life; of any attempt."""
-        is_registered = self._master.knows(request.node, request.instance)
-        if is_registered:
-            seen = Observation(
-                host=self._master.job.nodes[request.node].host,
-                rows_in=request.rows_in,
-                rows_out=request.rows_out,
-                report=request.report,
-            )
-            self._master.observe(request.node, seen)
-        return BeatReply(is_registered=is_registered)
+    def beat(self, request: Beat) -> None:
+        """Note a sign of life, of any attempt.
+
+        Raises:
+            UnknownNodeError: The node must register first.
+        """
+        self._require_known(request)
+        self._observe(request)
 
     async def report_end(self, request: ReportEnd) -> Ack:
         """Note the end of a process; sending it twice is harmless.
@@ -107,6 +102,7 @@ class NodeService:
         """
         self._require_known(request)
         self._require_present(request)
+        self._observe(request)
         node, instance, attempt = request.node, request.instance, request.attempt
         match request.outcome:
             case ProcessState.FINISHED:
@@ -144,6 +140,15 @@ class NodeService:
         reason = f"{request.node} asked to stop: {request.reason}"
         self._master.post(StopRequested(attempt=request.attempt, reason=reason))
         return Ack()
+
+    def _observe(self, request: Beat | ReportEnd) -> None:
+        seen = Observation(
+            host=self._master.job.nodes[request.node].host,
+            rows_in=request.rows_in,
+            rows_out=request.rows_out,
+            report=request.report,
+        )
+        self._master.observe(request.node, seen)
 
     def _require_known(self, request: NodeRequest) -> None:
         if not self._master.knows(request.node, request.instance):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Protocol, TypeAlias
 
 from headrace.config import TimeoutConfig
@@ -131,7 +131,8 @@ class Attendance:
             await asyncio.wait({self._task}, timeout=1.0)
 
     async def _attend(self, master: MasterAddress) -> None:
-        client = MasterClient(master.address, master.token)
+        silence_s = self._timeouts.heartbeat_timeout_s
+        client = MasterClient(master.address, master.token, silence_s=silence_s)
         self._client = client
         pause_s = _FIRST_PAUSE_S
         try:
@@ -181,6 +182,7 @@ class Attendance:
             for task in done:
                 task.result()
         finally:
+            self._note_contact()  # it was there until now
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
@@ -193,20 +195,17 @@ class Attendance:
             attempt=registration.attempt,
         )
         async for directive in client.attend(request):
-            self._note_contact()
             self._attendant.on_directive(directive)
         msg = "the master has ended the stream"
         raise MasterUnreachableError(msg)
 
     async def _beat(self, client: MasterClient, every_s: float) -> None:
-        timeout_s = self._timeouts.heartbeat_timeout_s / 2
-        while True:
-            reply = await client.beat(self._attendant.heartbeat(), timeout_s=timeout_s)
-            self._note_contact()
-            if not reply.is_registered:
-                msg = "the master does not know this node any longer"
-                raise UnknownNodeError(msg)
-            await asyncio.sleep(every_s)
+        async def beats() -> AsyncIterator[Beat]:
+            while True:
+                yield self._attendant.heartbeat()
+                await asyncio.sleep(every_s)
+
+        await client.beat(beats())
 
     async def _send_outgoing(self, client: MasterClient) -> None:
         while True:

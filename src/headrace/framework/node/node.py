@@ -310,12 +310,12 @@ class Node:
             attempt=self._process_attempt,
             outcome=self._process,
             failure=self._failure,
+            rows_in=self._latest.rows_in,
+            rows_out=self._latest.rows_out,
+            report=self._latest.values,
         )
 
-        last_values = self.heartbeat()
-
         async def deliver(client: MasterClient) -> None:
-            await client.beat(last_values, timeout_s=_CALL_S)  # the end may end the job
             await client.report_end(request, timeout_s=_CALL_S)
 
         self._attendance.deliver(deliver)

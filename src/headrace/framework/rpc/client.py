@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from typing import Any, TypeVar
 
@@ -11,7 +12,6 @@ from headrace.framework.messages import (
     Ack,
     Attend,
     Beat,
-    BeatReply,
     Directive,
     Lookup,
     LookupReply,
@@ -44,8 +44,10 @@ _OPTIONS = (
     ("grpc.enable_http_proxy", 0),
     ("grpc.use_local_subchannel_pool", 1),
     ("grpc.initial_reconnect_backoff_ms", 100),
-    ("grpc.min_reconnect_backoff_ms", 100),
+    ("grpc.min_reconnect_backoff_ms", 5000),  # this one also bounds a connection attempt
     ("grpc.max_reconnect_backoff_ms", 1000),
+    ("grpc.keepalive_permit_without_calls", 1),
+    ("grpc.http2.max_pings_without_data", 0),
 )
 
 
@@ -55,20 +57,27 @@ class MasterClient:
     Thread model: belongs to one asyncio loop. Every method raises `MasterUnreachableError` (try
     again), `StaleAttemptError`, `UnknownNodeError` (register first) or `RefusedError` (for
     good).
+
+    Args:
+        address: "host:port".
+        token: The job's secret.
+        silence_s: A connection on which the master has not answered a ping for so long, in
+            seconds, is broken; it is pinged as often.
     """
 
-    def __init__(self, address: str, token: str) -> None:
-        self._channel = grpc.aio.insecure_channel(address, options=_OPTIONS)
+    def __init__(self, address: str, token: str, *, silence_s: float = 10.0) -> None:
+        silence_ms = int(silence_s * 1000)
+        pings = (
+            ("grpc.keepalive_time_ms", silence_ms),
+            ("grpc.keepalive_timeout_ms", silence_ms),
+        )
+        self._channel = grpc.aio.insecure_channel(address, options=(*_OPTIONS, *pings))
         self._metadata = ((TOKEN_KEY, token),)
         self._methods: dict[str, Any] = {}
 
     async def register(self, request: Register, *, timeout_s: float) -> RegisterReply:
         """Take part in the cluster. Safe to repeat."""
         return await self._call("Register", request, RegisterReply, timeout_s)
-
-    async def beat(self, request: Beat, *, timeout_s: float) -> BeatReply:
-        """Give a sign of life."""
-        return await self._call("Beat", request, BeatReply, timeout_s)
 
     async def report_end(self, request: ReportEnd, *, timeout_s: float) -> None:
         """Tell how the process has ended. Safe to repeat."""
@@ -103,6 +112,25 @@ class MasterClient:
         finally:
             call.cancel()
 
+    async def beat(self, beats: AsyncIterator[Beat]) -> None:
+        """Send heartbeats as they come, until the stream breaks; no deadline.
+
+        One stream for all of them: a message on it costs less than half of a call.
+        Returns normally when `beats` ends.
+        """
+        call = self._channel.stream_unary(f"/{SERVICE}/Beat")(metadata=self._metadata)
+        try:
+            async for each in beats:
+                await call.write(_ENCODER.encode(each))
+            await call.done_writing()
+            await call
+        except asyncio.InvalidStateError:  # the call has ended: its status says why
+            await _raise_status(call)
+        except grpc.aio.AioRpcError as exc:
+            raise _translated(exc) from exc
+        finally:
+            call.cancel()
+
     async def close(self) -> None:
         """End every call and the connection. Safe to repeat."""
         await self._channel.close()
@@ -123,6 +151,13 @@ class MasterClient:
             msg = f"The connection is closed: {exc}"
             raise MasterUnreachableError(msg) from exc
         return msgspec.json.decode(data, type=kind)
+
+
+async def _raise_status(call: grpc.aio.StreamUnaryCall[Any, Any]) -> None:
+    try:
+        await call
+    except grpc.aio.AioRpcError as exc:
+        raise _translated(exc) from exc
 
 
 def _translated(exc: grpc.aio.AioRpcError) -> Exception:

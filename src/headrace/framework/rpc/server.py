@@ -14,7 +14,6 @@ from headrace.framework.messages import (
     Ack,
     Attend,
     Beat,
-    BeatReply,
     Lookup,
     LookupReply,
     NodeRequest,
@@ -41,6 +40,9 @@ _OPTIONS = (
     ("grpc.max_receive_message_length", MESSAGE_BYTES),
     ("grpc.max_send_message_length", MESSAGE_BYTES),
     ("grpc.so_reuseport", 0),
+    # Nodes notice a master that hangs by pings below the level of calls: allow as many as come.
+    ("grpc.http2.min_recv_ping_interval_without_data_ms", 100),
+    ("grpc.http2.max_ping_strikes", 0),
 )
 
 
@@ -57,7 +59,7 @@ class MasterService(Protocol):
     def attend(self, request: Attend) -> AsyncIterator[bytes]:
         """Yield encoded directives until the node goes."""
 
-    async def beat(self, request: Beat) -> BeatReply:
+    def beat(self, request: Beat) -> None:
         """Note a sign of life."""
 
     async def report_end(self, request: ReportEnd) -> Ack:
@@ -111,12 +113,12 @@ class MasterServer:
         service = self._service
         handlers = {
             "Register": self._unary(Register, service.register),
-            "Beat": self._unary(Beat, service.beat),
             "ReportEnd": self._unary(ReportEnd, service.report_end),
             "Publish": self._unary(Publish, service.publish),
             "Lookup": self._unary(Lookup, service.lookup),
             "StopJob": self._unary(StopJob, service.stop_job),
             "Attend": self._attend(),
+            "Beat": self._beats(),
         }
         return grpc.method_handlers_generic_handler(SERVICE, handlers)
 
@@ -150,6 +152,22 @@ class MasterServer:
                 await _abort(context, exc)
 
         return grpc.unary_stream_rpc_method_handler(call)
+
+    def _beats(self) -> grpc.RpcMethodHandler:
+        decoder = msgspec.json.Decoder(Beat)
+
+        async def call(
+            beats: AsyncIterator[bytes], context: grpc.aio.ServicerContext[Any, Any]
+        ) -> bytes:
+            await self._check_token(context)
+            try:
+                async for data in beats:
+                    self._service.beat(decoder.decode(data))
+            except Exception as exc:  # noqa: BLE001 - turned into a status for the caller
+                await _abort(context, exc)
+            return b"{}"
+
+        return grpc.stream_unary_rpc_method_handler(call)
 
     async def _check_token(self, context: grpc.aio.ServicerContext[Any, Any]) -> None:
         given = b""
