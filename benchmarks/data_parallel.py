@@ -4,13 +4,12 @@ Both run in the same two processes, in turns, so that what else the machine does
 alike. MLP 784-512-512-10, batch 64, SGD, gloo. The feed is a table (`headrace.testing`), so
 this has the reader, the tensors and the common steps, not the memory queue.
 
-Run: ``python -m benchmarks.data_parallel``. Prints one JSON object.
+Run: ``python -m benchmarks.data_parallel``.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
 import time
 from collections.abc import Callable, Iterator
@@ -22,6 +21,7 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
+from benchmarks.report import write_result
 from headrace.testing import run
 
 _WIDTH = 784
@@ -47,7 +47,12 @@ def main() -> None:
         split=[table] * _WORKERS,
         batch_rows=4096,
     )
-    print(json.dumps(dict(sorted(result.reports[0].items())), indent=2))
+    figures = {
+        "turns": options.turns,
+        "steps_per_turn": options.steps,
+        **dict(sorted(result.reports[0].items())),
+    }
+    print(write_result("data_parallel", figures).read_text())
 
 
 def _compare(ctx: Any, turns: int, steps: int) -> None:

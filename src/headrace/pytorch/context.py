@@ -10,6 +10,7 @@ import pyarrow as pa
 import torch
 
 from headrace.errors import ConfigError, UsageError, WaitTimeoutError
+from headrace.pytorch.alone import AloneSteps
 from headrace.pytorch.dataset import BatchDataset, split_rows
 from headrace.pytorch.flat import Reduction
 from headrace.pytorch.group import close_group
@@ -52,11 +53,13 @@ class TorchContext(RoleContext):
     settings = TorchSettings()
     device = torch.device("cpu")
     collective_timeout_s = 600.0
-    _lockstep: Lockstep | None = None
     _converter: TensorConverter | None = None
     _is_data_parallel = False
     _is_input_ended = False
-    _own_steps = 0
+
+    def __init__(self, **facts: Any) -> None:
+        super().__init__(**facts)
+        self._steps: Lockstep | AloneSteps = AloneSteps()
 
     @property
     def rank(self) -> int:
@@ -71,7 +74,7 @@ class TorchContext(RoleContext):
     @property
     def steps(self) -> int:
         """Common optimizer steps since `data_parallel`; the same on all workers."""
-        return self._own_steps if self._lockstep is None else self._lockstep.steps
+        return self._steps.steps
 
     def batches(
         self,
@@ -182,7 +185,7 @@ class TorchContext(RoleContext):
         require_supported(optimizer, loss_reduction)
         self._is_data_parallel = True
         if self.world_size > 1:
-            self._lockstep = open_lockstep(
+            self._steps = open_lockstep(
                 model,
                 optimizer,
                 scheduler,
@@ -192,9 +195,7 @@ class TorchContext(RoleContext):
                 collective_timeout_s=self.collective_timeout_s,
             )
         else:
-            if before_step is not None:
-                optimizer.register_step_pre_hook(_calling(before_step))
-            optimizer.register_step_post_hook(self._count_own_step)
+            self._steps = AloneSteps(optimizer, before_step)
         return model
 
     def step_rows(self, rows: int) -> None:
@@ -206,8 +207,7 @@ class TorchContext(RoleContext):
         if rows < 1:
             msg = f"ctx.step_rows({rows!r}): rows must be a whole number of at least 1"
             raise ConfigError(msg)
-        if self._lockstep is not None:
-            self._lockstep.give_rows(rows)
+        self._steps.give_rows(rows)
 
     def all_reduce_gradients(self) -> None:
         """Make ``p.grad`` the gradient of the union of the rows before ``optimizer.step()``.
@@ -221,8 +221,7 @@ class TorchContext(RoleContext):
             call.
         """
         self._require_data_parallel("all_reduce_gradients")
-        if self._lockstep is not None:
-            self._lockstep.reduce_now()
+        self._steps.reduce_now()
 
     def join(self) -> None:
         """Say that this worker makes no further step, and take part until no worker does.
@@ -232,8 +231,7 @@ class TorchContext(RoleContext):
         the entry function does it too. Blocks until the slowest worker is there; idempotent.
         """
         self._require_data_parallel("join")
-        if self._lockstep is not None:
-            self._lockstep.finish(self._drop_input)
+        self._steps.finish(self._drop_input)
 
     def save(self, thing: Any, name: str = "model.pt") -> Path:
         """Write a model into the job's output directory; only rank 0 does.
@@ -263,7 +261,7 @@ class TorchContext(RoleContext):
             msg = f"ctx.save(name={name!r}) must be a path below the output directory"
             raise ConfigError(msg)
         if self._is_input_ended:
-            self._finish()
+            self._steps.finish(self._attend)
         if self.rank == 0:
             save_atomically(thing, path)
         return path
@@ -277,16 +275,11 @@ class TorchContext(RoleContext):
         try:
             super().close(is_success=is_success)
             if is_success:
-                self._finish()
+                self._steps.finish(self._attend)
         finally:
-            if self._lockstep is not None:
-                self._lockstep.close()
+            self._steps.close()
             if is_success or self.world_size == 1:
                 close_group()
-
-    def _finish(self) -> None:
-        if self._lockstep is not None:
-            self._lockstep.finish(self._attend)
 
     def _attend(self) -> None:
         """Answer what must not wait while this worker only shadows the others."""
@@ -302,9 +295,6 @@ class TorchContext(RoleContext):
             return
         while isinstance(self._reader.poll(0), ReadyBatch | EpochEnded):
             pass
-
-    def _count_own_step(self, *_: Any) -> None:
-        self._own_steps += 1
 
     def _require_data_parallel(self, method: str) -> None:
         if not self._is_data_parallel:
@@ -324,15 +314,20 @@ class TorchContext(RoleContext):
                     self._timestamps_ms = ready.timestamps_ms
                     columns = ready.columns
                     del ready  # keep nothing alive while the caller works
-                    self._count(columns.num_rows)
+                    self._steps.count(columns.num_rows)
                     yield columns
                     del columns
                 case EpochEnded(epoch):
-                    if self._lockstep is not None and epoch + 1 < reader.epochs:
-                        self._lockstep.end_pass(self._attend)
+                    if epoch + 1 < reader.epochs:
+                        self._steps.end_pass(self._attend)
                 case InputEnded():
                     self._is_input_ended = True
-                    self._end_input()
+                    if self._steps.pending_rows:
+                        # The loop has rows that it has not stepped on, such as the last batch
+                        # of a DataLoader: it gets the chance to, and joins the others then.
+                        self._steps.finish_after_step(self._attend)
+                    else:
+                        self._steps.finish(self._attend)
                     return
 
     def _next(self, reader: BatchReader, timeout_s: float | None) -> PollResult:
@@ -354,39 +349,13 @@ class TorchContext(RoleContext):
                 )
             return None
 
-        if self._lockstep is not None:
-            return cast("PollResult", self._lockstep.wait(poll))
-        result: PollResult | None = None
-        while result is None:
-            result = poll(_REPORT_EVERY_S)
-        return result
-
-    def _count(self, rows: int) -> None:
-        if self._lockstep is not None:
-            self._lockstep.count(rows)
+        return cast("PollResult", self._steps.wait(poll))
 
     def _single_rows(self, batches: Iterator[dict[str, Column]]) -> Iterator[dict[str, Any]]:
         for batch in batches:
             rows = split_rows(batch)
-            self._count(-len(rows))  # counted as a batch; here each row counts when it is read
+            # It was counted as a batch; here each row counts when it is read.
+            self._steps.count(-len(rows))
             for row in rows:
-                self._count(1)
+                self._steps.count(1)
                 yield row
-
-    def _end_input(self) -> None:
-        lockstep = self._lockstep
-        if lockstep is None:
-            return
-        if lockstep.pending_rows:
-            # The loop has rows that it has not stepped on, such as a DataLoader's last batch:
-            # it gets the chance to, and shadows the others from that step on.
-            lockstep.finish_after_step(self._attend)
-        else:
-            lockstep.finish(self._attend)
-
-
-def _calling(function: Callable[[], object]) -> Callable[..., None]:
-    def hook(*_: Any) -> None:
-        function()
-
-    return hook
