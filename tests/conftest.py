@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -80,7 +81,10 @@ def _segments() -> set[str]:
 
 def _channels() -> set[str]:
     found = set()
+    of_gateway = _gateway_sockets()
     for descriptor in Path("/proc/self/fd").iterdir():
+        if int(descriptor.name) in of_gateway:
+            continue
         try:
             target = str(descriptor.readlink())
         except FileNotFoundError:
@@ -88,3 +92,12 @@ def _channels() -> set[str]:
         if target.startswith(("socket:", "pipe:")):
             found.add(f"file descriptor {descriptor.name} {target}")
     return found
+
+
+def _gateway_sockets() -> set[int]:
+    """PyFlink keeps a pool of connections to its JVM, for the session."""
+    gateway = getattr(sys.modules.get("pyflink.java_gateway"), "_gateway", None)
+    if gateway is None:
+        return set()
+    pool = gateway._gateway_client.deque
+    return {each.socket.fileno() for each in list(pool) if each.socket is not None}

@@ -20,7 +20,12 @@ from pyflink.table import StreamTableEnvironment
 import headrace.pytorch
 from examples.flight_delays.dataset import raw_tables
 from examples.flight_delays.evaluation import Error, Rows, evaluate, read_rows
-from examples.flight_delays.features import CODES, NUMBERS, create_features, training_rows
+from examples.flight_delays.features import (
+    CODES,
+    create_feature_files,
+    create_features,
+    training_rows,
+)
 from examples.flight_delays.training import HISTORY_FILE, MODEL_FILE, train
 from headrace.operator import JobResult
 
@@ -58,7 +63,7 @@ def main(argv: list[str] | None = None) -> int:
     )
     # The same job writes all rows to files, for the baselines and for the evaluation.
     statements = t_env.create_statement_set()
-    t_env.execute_sql(_sink(out / "features"))
+    create_feature_files(t_env, out / "features")
     statements.add_insert_sql("INSERT INTO feature_files SELECT * FROM features")
     result = job.submit(statements).wait()
 
@@ -80,16 +85,6 @@ def _parse(argv: list[str] | None) -> Any:
     )
     parser.add_argument("--out", type=Path, default=Path("out/flight_delays"), help="directory")
     return parser.parse_args(argv)
-
-
-def _sink(directory: Path) -> str:
-    floats = ", ".join(f"{name} FLOAT" for name in NUMBERS)
-    codes = ", ".join(f"{name} INT" for name in CODES)
-    return (
-        "CREATE TEMPORARY TABLE feature_files "
-        f"(`month` INT, {floats}, {codes}, late_min FLOAT) WITH "
-        f"('connector' = 'filesystem', 'format' = 'csv', 'path' = 'file://{directory}')"
-    )
 
 
 def _metrics(

@@ -13,12 +13,20 @@ day.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 
 from pyflink.table import StreamTableEnvironment, Table
 
 from examples.flight_delays.dataset import RawTable
 
-__all__ = ["CODES", "LAST_TRAINING_MONTH", "NUMBERS", "create_features", "training_rows"]
+__all__ = [
+    "CODES",
+    "LAST_TRAINING_MONTH",
+    "NUMBERS",
+    "create_feature_files",
+    "create_features",
+    "training_rows",
+]
 
 LAST_TRAINING_MONTH = 10
 """January to October are trained on; November and December are held out."""
@@ -137,6 +145,17 @@ def create_features(t_env: StreamTableEnvironment, tables: Mapping[str, RawTable
     joined = t_env.sql_query(f"SELECT `month`, {columns}, weekday, late_min FROM joined")
     shared = t_env.from_data_stream(t_env.to_data_stream(joined))
     t_env.create_temporary_view("features", shared)
+
+
+def create_feature_files(t_env: StreamTableEnvironment, directory: Path) -> None:
+    """Define the table `feature_files`: CSV in `directory` with the columns of `features`."""
+    floats = ", ".join(f"{name} FLOAT" for name in NUMBERS)
+    codes = ", ".join(f"{name} INT" for name in CODES)
+    t_env.execute_sql(
+        "CREATE TEMPORARY TABLE feature_files "
+        f"(`month` INT, {floats}, {codes}, late_min FLOAT) WITH "
+        f"('connector' = 'filesystem', 'format' = 'csv', 'path' = 'file://{directory}')"
+    )
 
 
 def training_rows(t_env: StreamTableEnvironment) -> Table:
