@@ -24,6 +24,7 @@ from headrace.exchange.frames import (
     EndFrame,
     Frame,
     HelloFrame,
+    IdleFrame,
     MappedFrame,
     OpenFrame,
     OversizeCreditFrame,
@@ -67,6 +68,8 @@ class Channel:
         self._batch_rows = 1 if received is None else received.batch_rows
         self._inbox: deque[BatchFrame | OversizeFrame | Watermark | Barrier | End] = deque()
         self._is_input_ended = False
+        self._taken_batches = 0
+        self._idle_batches = 0
         self._has_sent_end = False
         self._pid = os.getpid()
         self._use = threading.Lock()
@@ -133,9 +136,14 @@ class Channel:
                 deadline = 0.0
             self._give_back_slots(received)
             while not self._inbox:
-                if not self._pump() and not self._connection.wait(deadline):
+                if self._pump():
+                    continue
+                self._say_idle()
+                if not self._connection.wait(deadline):
                     return End() if self._is_input_ended else None
             head = self._inbox.popleft()
+            if isinstance(head, BatchFrame | OversizeFrame):
+                self._taken_batches += 1
             if isinstance(head, BatchFrame):
                 return received.open_batch(head)
             if isinstance(head, OversizeFrame):
@@ -212,6 +220,13 @@ class Channel:
             msg = "The memory queue is used by two threads at the same time; use one"
             raise UsageError(msg)
         return self._use
+
+    def _say_idle(self) -> None:
+        """Tell the operator, once per wait, that everything it has sent was taken."""
+        if self._idle_batches != self._taken_batches:
+            self._idle_batches = self._taken_batches
+            self._connection.queue(IdleFrame(self._taken_batches))
+            self._connection.try_flush()
 
     def _require_not_ended(self) -> None:
         if self._has_sent_end:

@@ -31,6 +31,7 @@ __all__ = [
     "Frame",
     "FrameDecoder",
     "HelloFrame",
+    "IdleFrame",
     "MappedFrame",
     "OpenFrame",
     "OversizeCreditFrame",
@@ -147,6 +148,13 @@ class EndFrame:
     """No more batches in this direction."""
 
 
+@dataclass(frozen=True, slots=True)
+class IdleFrame:
+    """The process has taken that many batches and waits for the next one."""
+
+    batches: int
+
+
 Frame: TypeAlias = (
     HelloFrame
     | OpenFrame
@@ -159,6 +167,7 @@ Frame: TypeAlias = (
     | BarrierFrame
     | BarrierAckFrame
     | EndFrame
+    | IdleFrame
 )
 
 
@@ -195,6 +204,8 @@ def _parts(frame: Frame) -> tuple[int, int, bytes]:
             return 9, frame.checkpoint_id, b""
         case BarrierAckFrame():
             return 10, frame.checkpoint_id, b""
+        case IdleFrame():
+            return 12, frame.batches, b""
         case OversizeFrame():
             return 5, frame.message_bytes, frame.path.encode()
         case OversizeCreditFrame():
@@ -286,6 +297,8 @@ def _frame(code: int, value: int, payload: bytes) -> Frame:
         case 2:
             fields = _json("OPEN", payload)
             return OpenFrame(_direction(fields, "input"), _direction(fields, "output"), value)
+        case 12 if not payload:
+            return IdleFrame(_at_least(0, "IDLE", value))
         case 6 | 8 | 9 | 10 if not payload:
             if code == 8:
                 return WatermarkFrame(value)
@@ -296,7 +309,7 @@ def _frame(code: int, value: int, payload: bytes) -> Frame:
             if code == 7:
                 return OversizeCreditFrame()
             return MappedFrame() if code == 3 else EndFrame()
-        case 3 | 6 | 7 | 8 | 9 | 10 | 11:
+        case 3 | 6 | 7 | 8 | 9 | 10 | 11 | 12:
             raise _wrong(
                 name=f"type {code}", what=f"value {value}, {len(payload)} payload bytes"
             )

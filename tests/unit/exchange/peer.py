@@ -21,6 +21,7 @@ from headrace.exchange.frames import (
     Frame,
     FrameDecoder,
     HelloFrame,
+    IdleFrame,
     MappedFrame,
     OpenFrame,
     OversizeCreditFrame,
@@ -73,6 +74,7 @@ class Peer:
         self._connection: socket.socket | None = None
         self._decoder = FrameDecoder()
         self._frames: deque[Frame] = deque()
+        self.idle: list[int] = []
         self.free_slots = deque(range(slots))
         self.segments: dict[str, PeerSegment] = {}
         self.schemas: dict[str, pa.Schema] = {}
@@ -139,8 +141,15 @@ class Peer:
                 return None
             if not data:
                 return None
-            self._frames.extend(self._decoder.feed(data))
+            self._take(data)
         return self._frames.popleft()
+
+    def _take(self, data: bytes) -> None:
+        for frame in self._decoder.feed(data):
+            if isinstance(frame, IdleFrame):
+                self.idle.append(frame.batches)
+            else:
+                self._frames.append(frame)
 
     def expect(self, kind: type[F]) -> F:
         frame = self.next_frame()
@@ -151,7 +160,7 @@ class Peer:
         """Whether a frame has come by now."""
         self.connection.settimeout(0.0)
         try:
-            self._frames.extend(self._decoder.feed(self.connection.recv(1 << 16)))
+            self._take(self.connection.recv(1 << 16))
         except BlockingIOError:
             pass
         finally:

@@ -19,6 +19,7 @@ from headrace.exchange.frames import (
     Frame,
     FrameDecoder,
     HelloFrame,
+    IdleFrame,
     MappedFrame,
     OpenFrame,
     OversizeCreditFrame,
@@ -52,6 +53,7 @@ FRAMES: st.SearchStrategy[Frame] = st.one_of(
     st.builds(BarrierFrame, _I64),
     st.builds(BarrierAckFrame, _I64),
     st.just(EndFrame()),
+    st.builds(IdleFrame, _COUNT),
 )
 
 
@@ -98,6 +100,7 @@ def _is_exact(frame: Frame) -> bool:
         (BarrierFrame(258), "09000000 00000000 0201000000000000"),
         (BarrierAckFrame(258), "0a000000 00000000 0201000000000000"),
         (EndFrame(), "0b000000 00000000 0000000000000000"),
+        (IdleFrame(3), "0c000000 00000000 0300000000000000"),
         (MappedFrame(), "03000000 00000000 0000000000000000"),
         (OversizeCreditFrame(), "07000000 00000000 0000000000000000"),
         (OversizeFrame(5, "/é"), "05000000 03000000 0500000000000000 2fc3a9"),
@@ -112,7 +115,7 @@ def test_a_frame_has_the_bytes_of_the_document(frame: Frame, wire: str) -> None:
     "wire",
     [
         header(0),
-        header(12),
+        header(13),
         header(255),
         header(11, zeros=b"\0\1\0"),
         struct.pack("<B3sIq", 1, b"\0\0\0", (1 << 20) + 1, 1),

@@ -6,10 +6,12 @@ import contextlib
 import subprocess
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 
 from headrace.exchange import Barrier, Batch, Channel, End, Watermark
 from tests.unit.exchange import java
+from tests.unit.exchange.peer import Peer
 
 PATIENCE_S = 60.0
 
@@ -76,3 +78,19 @@ def test_every_row_comes_back_once_and_in_order(
             raise
     assert output.startswith(f"ok {rows} rows"), output
     print(output)  # noqa: T201
+
+
+def test_idle_is_said_once_per_wait_even_while_batches_are_kept(tmp_path: Path) -> None:
+    rows = pa.record_batch([pa.array([1], pa.int32())], names=["i"])
+    peer = Peer(tmp_path, input_schema=rows.schema)
+    channel = peer.open_channel()
+    kept = []
+    for _ in range(2):
+        peer.send_rows(rows)
+        kept.append(channel.receive(timeout_s=PATIENCE_S))
+        assert channel.receive(timeout_s=0.0) is None
+        assert channel.receive(timeout_s=0.0) is None
+    assert not peer.has_frame()
+    assert peer.idle == [1, 2]
+    channel.close()
+    peer.close()

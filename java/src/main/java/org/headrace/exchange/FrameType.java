@@ -12,7 +12,8 @@ enum FrameType {
     WATERMARK(8),
     BARRIER(9),
     BARRIER_ACK(10),
-    END(11);
+    END(11),
+    IDLE(12);
 
     private final int code;
 

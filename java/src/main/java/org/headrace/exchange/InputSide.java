@@ -49,6 +49,8 @@ final class InputSide implements AutoCloseable {
     private Segment oversized;
     private boolean isDiscarding;
     private boolean isLingerScheduled;
+    private long sentBatches;
+    private long takenBatches; // when the process last said that it waits for more
     private long openedAtMs;
 
     private volatile long rows;
@@ -147,6 +149,7 @@ final class InputSide implements AutoCloseable {
         oversized = Segment.create(directories, 1, messageBytes);
         writeAlone(row, hasTimestamp, timestamp, oversized.slot(0));
         int written = finish();
+        sentBatches++;
         port.send(Frame.text(FrameType.OVERSIZE, written, oversized.path().toString()));
     }
 
@@ -160,6 +163,7 @@ final class InputSide implements AutoCloseable {
         int messageBytes = finish();
         openSlot = NO_SLOT;
         isAtProcess[slot] = true;
+        sentBatches++;
         port.send(Frame.batch(slot, messageBytes, batchRows));
     }
 
@@ -177,10 +181,12 @@ final class InputSide implements AutoCloseable {
         }
     }
 
-    /** True if the process has no batch that it has not given back. */
+    /**
+     * True if the process waits for the next batch, or has not got any yet. Credits do not tell: a
+     * process that waits may still hold on to batches it was given.
+     */
     private boolean isProcessIdle() {
-        int open = openSlot == NO_SLOT ? 0 : 1;
-        return port.isConnected() && oversized == null && freeCount + open == isAtProcess.length;
+        return port.isConnected() && takenBatches == sentBatches;
     }
 
     private void scheduleLinger(long delayMs) {
@@ -206,7 +212,18 @@ final class InputSide implements AutoCloseable {
 
     /** The process has connected: what waited for it may leave. */
     void onConnected() {
-        flushIfWaitingForProcess();
+        flushIfDue();
+    }
+
+    /** The process has taken that many batches and waits for the next one. */
+    void onIdle(long batches) {
+        MessageMetadata.require(
+                batches >= takenBatches && batches <= sentBatches,
+                "%s batches taken of %s",
+                batches,
+                sentBatches);
+        takenBatches = batches;
+        flushIfDue();
     }
 
     void onCredit(long slot) {
@@ -216,19 +233,17 @@ final class InputSide implements AutoCloseable {
                 slot);
         isAtProcess[(int) slot] = false;
         freeSlots[freeCount++] = (int) slot;
-        flushIfWaitingForProcess();
     }
 
     void onOversizeCredit() {
         MessageMetadata.require(oversized != null, "credit for an oversized row that is not out");
         oversized.close();
         oversized = null;
-        flushIfWaitingForProcess();
     }
 
-    private void flushIfWaitingForProcess() {
-        if (settings.lingerMs() == 0) {
-            flush();
+    private void flushIfDue() {
+        if (openSlot != NO_SLOT) {
+            sendIfDue();
         }
     }
 

@@ -24,10 +24,10 @@ import java.util.List;
 public final class MemoryQueue implements AutoCloseable {
 
     /**
-     * How long a write that finds no free slot goes on waiting after the process was lost, so that
-     * the real cause (its traceback) can arrive and fail the task first.
+     * How long a write that finds no free slot goes on waiting after the process was lost. A last
+     * resort: the operator fails the task before that, with the real cause (a traceback).
      */
-    public static final long LOST_GRACE_MS = 10_000;
+    public static final long LOST_GRACE_MS = 60_000;
 
     private final ProcessLink link;
     private final InputSide input; // null: the role has no input

@@ -193,6 +193,9 @@ final class ProcessLink implements QueueIo.Events, InputSide.Port {
             case OVERSIZE_CREDIT:
                 requireInput(frame).onOversizeCredit();
                 break;
+            case IDLE:
+                requireInput(frame).onIdle(frame.value());
+                break;
             case WATERMARK:
                 listener.onWatermark(frame.value());
                 break;

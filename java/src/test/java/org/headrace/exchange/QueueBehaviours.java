@@ -109,10 +109,25 @@ public final class QueueBehaviours {
             checkEqual(process.receiveRows(TYPE), List.of("(1, row 1)"));
             fixture.write(2);
             fixture.write(3);
-            checkEqual(fixture.queue.rowsIn(), 1L);
             process.sendCredit();
             fixture.mailbox.yield();
+            checkEqual(fixture.queue.rowsIn(), 1L); // it is at work on the first
+            process.send(Frame.of(FrameType.IDLE, 1));
+            fixture.mailbox.yield();
             checkEqual(process.receiveRows(TYPE), List.of("(2, row 2)", "(3, row 3)"));
+        }
+    }
+
+    public static void withoutLingerAProcessThatKeepsItsBatchesStillGetsTheNextRow()
+            throws Exception {
+        try (QueueFixture fixture = QueueFixture.inAndOut(4, 100, 0);
+                FakeProcess process = fixture.connect()) {
+            for (int i = 1; i <= 4; i++) {
+                fixture.write(i);
+                checkEqual(process.receiveRows(TYPE), List.of("(" + i + ", row " + i + ")"));
+                process.send(Frame.of(FrameType.IDLE, i));
+                fixture.mailbox.yield();
+            }
         }
     }
 

@@ -39,7 +39,7 @@ public final class QueueFailureBehaviours {
             fixture.write(1);
             fixture.write(2);
             fixture.timers.advance(MemoryQueue.LOST_GRACE_MS);
-            checkThrows(PeerLostException.class, () -> fixture.write(3), "10000 ms");
+            checkThrows(PeerLostException.class, () -> fixture.write(3), "60000 ms");
         }
     }
 
@@ -167,6 +167,10 @@ public final class QueueFailureBehaviours {
     public static void aCreditForASlotThatIsFreeClosesTheConnection() throws Exception {
         checkRefused(encoded(Frame.of(FrameType.CREDIT, 0)), "credit for slot 0");
         checkRefused(encoded(Frame.of(FrameType.OVERSIZE_CREDIT, 0)), "oversized row");
+    }
+
+    public static void moreBatchesTakenThanSentCloseTheConnection() throws Exception {
+        checkRefused(encoded(Frame.of(FrameType.IDLE, 1)), "1 batches taken of 0");
     }
 
     public static void aFrameThatOnlyTheJvmSendsClosesTheConnection() throws Exception {
