@@ -9,6 +9,7 @@ from typing import BinaryIO
 
 import msgspec
 
+from headrace.errors import ProtocolError
 from headrace.framework.lines import FromJvm, ReportLine, StatusLine, ToJvm, decode_from_jvm
 
 __all__ = ["JvmLink", "claim_stdout"]
@@ -63,6 +64,9 @@ class JvmLink:
             line = await self._reader.readline()
         except ConnectionError:
             return None
+        except ValueError as exc:
+            msg = f"The JVM sent a line of more than {_LINE_BYTES} bytes"
+            raise ProtocolError(msg) from exc
         return decode_from_jvm(line) if line.endswith(b"\n") else None
 
     def send(self, line: ToJvm) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import select
 import socket
@@ -31,6 +32,7 @@ __all__ = ["ProcessLink"]
 _REPORT_EVERY_S = 0.1
 _ANSWER_MARGIN_S = 10.0
 _RECEIVE_BYTES = 65_536
+_PUBLISH_CHARACTERS = 1024 * 1024
 
 
 class ProcessLink:
@@ -74,12 +76,14 @@ class ProcessLink:
 
         Does not wait for an answer. Cheap enough for every step: at most ten lines a second
         leave, always with the latest values; one that is held back leaves with the next call
-        or `close`.
+        or `close`. A value that is not finite is left out: JSON has none.
 
         Raises:
             HeadraceError: The node has ended.
         """
-        line = ReportLine(values=dict(values), rows_in=rows_in, rows_out=rows_out)
+        numbers = {name: float(value) for name, value in values.items()}
+        finite = {name: value for name, value in numbers.items() if math.isfinite(value)}
+        line = ReportLine(values=finite, rows_in=rows_in, rows_out=rows_out)
         now = time.monotonic()
         with self._send_lock:
             self._held = line
@@ -93,8 +97,15 @@ class ProcessLink:
         Does not wait for an answer. A later value replaces an earlier one.
 
         Raises:
+            UsageError: Key and value are longer than 1 MiB together.
             HeadraceError: The node has ended.
         """
+        if len(key) + len(value) > _PUBLISH_CHARACTERS:
+            msg = (
+                f"publish({key[:100]!r}) of {len(value)} characters: at most "
+                f"{_PUBLISH_CHARACTERS} may be published. Publish where the data is instead."
+            )
+            raise UsageError(msg)
         self._send(PublishLine(key=key, value=value))
 
     def lookup(

@@ -241,7 +241,7 @@ def test_the_event_log_of_a_master_replays_to_the_state_that_it_had(
     master = cluster.master(parallelism=2)
     cluster.nodes(fails_until(2), 2)
     master.expect("finish", 30)
-    lines = (tmp_path / "master-0" / "events.jsonl").read_bytes().splitlines()
+    lines = (tmp_path / "master-0" / "events-0.jsonl").read_bytes().splitlines()
     again = replay(ALL_FINISH, *decode_log(lines))
     assert (again.job.state.value, again.job.attempt) == ("FINISHED", 2)
 

@@ -81,6 +81,22 @@ def test_of_many_reports_the_latest_always_leaves(ends: tuple[ProcessLink, FakeN
     assert lines[-1] == ReportLine(values={"loss": 0.001}, rows_in=999, rows_out=1998)
 
 
+def test_values_that_json_cannot_hold_are_left_out_and_numbers_of_any_kind_taken(
+    ends: tuple[ProcessLink, FakeNode],
+) -> None:
+    link, node = ends
+    link.report({"loss": float("nan"), "best": float("inf"), "step": True, "rate": 1})
+    assert node.read() == ReportLine(values={"step": 1.0, "rate": 1.0})
+
+
+def test_a_value_that_is_too_long_to_publish_is_refused_at_once(
+    ends: tuple[ProcessLink, FakeNode],
+) -> None:
+    link, _ = ends
+    with pytest.raises(UsageError, match="at most 1048576"):
+        link.publish("model", "x" * 2_000_000)
+
+
 def test_a_report_that_was_held_back_leaves_before_the_next_message(
     ends: tuple[ProcessLink, FakeNode],
 ) -> None:

@@ -17,7 +17,7 @@ from headrace.errors import HeadraceError, ProtocolError
 from headrace.framework.child import end_process, prepare_child
 from headrace.framework.clock import SystemClock
 from headrace.framework.jvm import JvmLink
-from headrace.framework.lines import FailLine, ListeningLine, MasterLine, StartLine, StopLine
+from headrace.framework.lines import FailLine, ListeningLine, StartLine, StopLine
 from headrace.framework.machine import (
     Event,
     JobMachine,
@@ -51,7 +51,7 @@ async def _run(jvm: JvmLink) -> None:
         raise ProtocolError(msg)
     spec = read_master_spec(start.spec_path)
     machine = _open_machine(spec, start)
-    with (Path(start.work_dir) / "events.jsonl").open("ab", buffering=0) as log:
+    with _log_path(start).open("xb", buffering=0) as log:
         log.write(encode_job(machine.job))
 
         def record(event: Event) -> None:
@@ -67,6 +67,13 @@ async def _run(jvm: JvmLink) -> None:
         await _serve(master, start, jvm)
 
 
+def _log_path(start: StartLine) -> Path:
+    """Return a new file for the events; each master process writes one of its own."""
+    directory = Path(start.work_dir)
+    number = len(list(directory.glob("events-*.jsonl")))
+    return directory / f"events-{number}.jsonl"
+
+
 async def _serve(master: Master, start: StartLine, jvm: JvmLink) -> None:
     assert start.token is not None
     server = MasterServer(NodeService(master), start.token)
@@ -75,22 +82,28 @@ async def _serve(master: Master, start: StartLine, jvm: JvmLink) -> None:
     jvm.send(ListeningLine(address=address))
     _LOG.info("listening on %s, attempt %d", address, start.attempt)
     master.post(MasterStarted(attempt=start.attempt))
+    listen = asyncio.create_task(_listen(jvm), name="jvm")
     try:
-        while True:
-            line = await jvm.receive()
-            if line is None:
-                _LOG.warning("the JVM is gone: the master ends")
-                return
-            if isinstance(line, StopLine):
-                _LOG.info("stopped: %s", line.reason)
-                return
-            if not isinstance(line, MasterLine):
-                msg = f"A master cannot take {line}"
-                raise ProtocolError(msg)
+        done, _ = await asyncio.wait({watch, listen}, return_when=asyncio.FIRST_COMPLETED)
+        for task in done:
+            task.result()
     finally:
         watch.cancel()
+        listen.cancel()
         master.close()
         await server.stop(_STOP_S)
+
+
+async def _listen(jvm: JvmLink) -> None:
+    """Return when the JVM says stop or is gone."""
+    line = await jvm.receive()
+    if line is None:
+        _LOG.warning("the JVM is gone: the master ends")
+    elif isinstance(line, StopLine):
+        _LOG.info("stopped: %s", line.reason)
+    else:
+        msg = f"A master cannot take {line}"
+        raise ProtocolError(msg)
 
 
 def _open_machine(spec: MasterSpec, start: StartLine) -> JobMachine:

@@ -149,6 +149,11 @@ class Attendance:
                 except RefusedError as exc:
                     self._attendant.on_master_lost(exc)
                     return
+                except Exception as exc:  # noqa: BLE001 - a defect must be told
+                    _LOG.exception("the connection with the master failed")
+                    error = HeadraceError(f"The connection with the master failed: {exc!r}")
+                    self._attendant.on_master_lost(error)
+                    return
                 finally:
                     self._registered.clear()
                 if self._is_lost(master):

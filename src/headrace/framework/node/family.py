@@ -25,9 +25,13 @@ def become_subreaper() -> None:
 
 
 def build_parent_watch(parent: int) -> Callable[[], None]:
-    """Return what a child runs between fork and exec, to die with the thread that forked it."""
+    """Return what a child runs between fork and exec, to die with the thread that forked it.
+
+    It also takes back that this process ignores SIGINT, which would be inherited.
+    """
 
     def watch() -> None:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
         _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
         if os.getppid() != parent:  # it died before the line above
             os._exit(1)

@@ -266,7 +266,12 @@ class Node:
             _LOG.info("%s runs process %d, attempt %d", self.name, pid, life.attempt)
             self._jvm.send(ProcessStartedLine(pid=pid, attempt=life.attempt))
 
-        end = await life.run(on_started)
+        try:
+            end = await life.run(on_started)
+        except Exception as exc:  # noqa: BLE001 - a defect must not look like a long run
+            _LOG.exception("%s cannot answer for its process", self.name)
+            failure = Failure(kind="node", message=f"Node {self.name} failed: {exc!r}")
+            end = LifeEnd(outcome=ProcessState.FAILED, failure=failure)
         self._on_life_end(life, end)
 
     def _on_life_end(self, life: ProcessLife, end: LifeEnd) -> None:
