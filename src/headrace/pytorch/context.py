@@ -160,7 +160,8 @@ class TorchContext(RoleContext):
                 averaged over the rows in each step.
             optimizer: Any that steps without closure. One per process.
             scheduler: Give it if the loop calls ``scheduler.step()`` after every
-                ``optimizer.step()``: it is advanced in shadow steps as well.
+                ``optimizer.step()``: it is advanced in shadow steps as well. Learning rates
+                that differ between workers are an error.
             loss_reduction: "mean" if the loss is the mean over the rows of the batch, "sum" if
                 it is their sum.
             before_step: Called on every worker between the all-reduce and the step, also in
@@ -182,7 +183,7 @@ class TorchContext(RoleContext):
                 "parameters of several models into one optimizer with parameter groups."
             )
             raise UsageError(msg)
-        require_supported(optimizer, loss_reduction)
+        require_supported(optimizer, scheduler, loss_reduction)
         self._is_data_parallel = True
         if self.world_size > 1:
             self._steps = open_lockstep(

@@ -21,8 +21,6 @@ __all__ = ["FlatGradients", "Reduction", "Tallies"]
 
 Reduction = Literal["mean", "sum"]
 
-_TALLIES = 5
-
 
 @dataclass(frozen=True, slots=True)
 class Tallies:
@@ -35,6 +33,7 @@ class Tallies:
         finished: Workers that will contribute no row any more.
         explicit: Workers that reduced by `all_reduce_gradients` and will change the gradient
             before they step.
+        rates: Learning rate of each parameter group, of active workers; the sum over them.
     """
 
     rows: float = 0.0
@@ -42,18 +41,26 @@ class Tallies:
     ended: int = 0
     finished: int = 0
     explicit: int = 0
+    rates: tuple[float, ...] = ()
 
-    def to_list(self) -> list[float]:
-        """Return the numbers in the order of the vector."""
+    def to_list(self, groups: int) -> list[float]:
+        """Return the numbers in the order of the vector, for that many parameter groups."""
         counts = (self.active, self.ended, self.finished, self.explicit)
-        return [float(self.rows), *map(float, counts)]
+        rates = self.rates or (0.0,) * groups
+        return [float(self.rows), *map(float, counts), *rates]
 
     @classmethod
     def from_list(cls, numbers: list[float]) -> Tallies:
         """Return the tallies of such a list."""
-        rows, *counts = numbers
-        active, ended, finished, explicit = map(round, counts)
-        return cls(rows=rows, active=active, ended=ended, finished=finished, explicit=explicit)
+        rows, active, ended, finished, explicit, *rates = numbers
+        return cls(
+            rows=rows,
+            active=round(active),
+            ended=round(ended),
+            finished=round(finished),
+            explicit=round(explicit),
+            rates=tuple(rates),
+        )
 
 
 class FlatGradients:
@@ -65,6 +72,7 @@ class FlatGradients:
 
     Args:
         parameters: What the optimizer steps, in the same order on every worker.
+        groups: Parameter groups of the optimizer.
         buffers: Buffers of the model; whole-number buffers of more than one element are
             constants and left alone.
 
@@ -73,7 +81,11 @@ class FlatGradients:
     """
 
     def __init__(
-        self, parameters: Sequence[torch.nn.Parameter], buffers: Iterable[torch.Tensor]
+        self,
+        parameters: Sequence[torch.nn.Parameter],
+        buffers: Iterable[torch.Tensor],
+        *,
+        groups: int = 1,
     ) -> None:
         self.parameters = tuple(parameters)
         _require_supported(self.parameters)
@@ -88,16 +100,18 @@ class FlatGradients:
         wide = any(t.dtype == torch.float64 for t in (*self.parameters, *self._floats))
         self._dtype = torch.float64 if wide else torch.float32
 
+        self.groups = groups
+        self._tally_count = len(Tallies().to_list(groups))
         flags = len(self.parameters)
         counters = len(self._counters)
         gradients = sum(p.numel() for p in self.parameters)
         floats = sum(b.numel() for b in self._floats)
-        total = _TALLIES + flags + counters + gradients + floats
+        total = self._tally_count + flags + counters + gradients + floats
         self.vector = torch.zeros(total, dtype=self._dtype, device=device)
-        sizes = [_TALLIES, flags, counters, gradients, floats]
+        sizes = [self._tally_count, flags, counters, gradients, floats]
         parts = torch.split(self.vector, sizes)
         self._tallies, self._flags, self._deltas, self._gradients, float_part = parts
-        self._head = self.vector[: _TALLIES + flags + counters]
+        self._head = self.vector[: self._tally_count + flags + counters]
         self._views = _views(self._gradients, self.parameters)
         self._float_views = _views(float_part, self._floats)
         self._float_part = float_part
@@ -143,15 +157,15 @@ class FlatGradients:
     def clear(self, tallies: Tallies) -> None:
         """Fill the vector for a worker that has nothing to add to this round."""
         self.vector.zero_()
-        self._tallies.copy_(torch.tensor(tallies.to_list(), dtype=self._dtype))
+        self._tallies.copy_(torch.tensor(tallies.to_list(self.groups), dtype=self._dtype))
 
     def tallies(self) -> Tallies:
         """Read the sums of a vector that has been summed. Waits for the device."""
         head = self._head.tolist()
-        flags = len(self.parameters)
-        self._summed_flags = head[_TALLIES : _TALLIES + flags]
-        self._summed_deltas = head[_TALLIES + flags :]
-        return Tallies.from_list(head[:_TALLIES])
+        tallies, rest = head[: self._tally_count], head[self._tally_count :]
+        self._summed_flags = rest[: len(self.parameters)]
+        self._summed_deltas = rest[len(self.parameters) :]
+        return Tallies.from_list(tallies)
 
     @torch.no_grad()
     def store(self, *, gradients_over: float, totals: Tallies) -> None:
@@ -204,7 +218,7 @@ class FlatGradients:
             float(int(buffer.item()) - known)
             for buffer, known in zip(self._counters, self._known_counts, strict=True)
         ]
-        head = [*tallies.to_list(), *flags, *deltas]
+        head = [*tallies.to_list(self.groups), *flags, *deltas]
         self._head.copy_(torch.tensor(head, dtype=self._dtype))
 
 

@@ -51,6 +51,7 @@ import torch
 
 from headrace.errors import UsageError
 from headrace.pytorch.flat import FlatGradients, Reduction, Tallies
+from headrace.pytorch.rates import rates_of, require_same_rates, take_rates
 
 __all__ = ["IDLE_POLL_S", "Adder", "Lockstep", "Scheduler"]
 
@@ -89,6 +90,7 @@ class Lockstep:
         vector: This model's gradients.
         optimizer: Steps the parameters of `vector`; its ``step`` is hooked until `close`.
         scheduler: Advanced after every shadow step, as the entry function does after its own.
+            None: a shadow step takes the active workers' learning rates.
         adder: The all-reduce.
         reduction: How the loss is reduced over the rows of a batch.
         before_step: Called on every worker between reduction and step, for example to clip.
@@ -122,7 +124,8 @@ class Lockstep:
         self._explicit: Tallies | None = None
         self._is_shadow_step = False
         self._is_quiet = True
-        self._ballot = torch.tensor(Tallies().to_list(), device=vector.vector.device)
+        ballot = Tallies().to_list(vector.groups)
+        self._ballot = torch.tensor(ballot, device=vector.vector.device)
         self._attend_last: Callable[[], object] | None = None
         self._owes_schedule = False
         self._is_over = False
@@ -235,11 +238,13 @@ class Lockstep:
         if self._is_over:
             raise UsageError(_OVER)
         rows = self._take_rows()
-        mine = Tallies(rows=rows, active=1, explicit=int(explicit))
+        rates = rates_of(self._optimizer, self._vector.groups)
+        mine = Tallies(rows=rows, active=1, explicit=int(explicit), rates=rates)
         self._vote(mine)
         weight = 1.0 if self._reduction == "sum" else rows / self._expected_rows
         self._vector.load(mine, weight=weight)
         totals = self._add()
+        require_same_rates(rates, totals)
         self._store(totals)
         self.steps += 1
         return totals
@@ -257,10 +262,12 @@ class Lockstep:
         self._store(totals)
         if totals.explicit:
             self._share_changed_gradient(is_active=False)
-        self._step_as_shadow()
+        self._step_as_shadow(totals)
         return totals
 
-    def _step_as_shadow(self) -> None:
+    def _step_as_shadow(self, totals: Tallies) -> None:
+        if self._scheduler is None:
+            take_rates(self._optimizer, totals)
         if self._owes_schedule and self._scheduler is not None:
             self._owes_schedule = False
             self._scheduler.step()
@@ -279,7 +286,7 @@ class Lockstep:
         """Where all are quiet, ask whether anybody has rows; None where nobody is."""
         if not self._is_quiet:
             return None
-        self._ballot.copy_(torch.tensor(mine.to_list()))
+        self._ballot.copy_(torch.tensor(mine.to_list(self._vector.groups)))
         self._adder.add(self._ballot)
         totals = Tallies.from_list(self._ballot.tolist())
         self._is_quiet = not totals.active

@@ -15,17 +15,27 @@ from headrace.pytorch.lockstep import Lockstep, Scheduler
 __all__ = ["open_lockstep", "require_supported"]
 
 
-def require_supported(optimizer: torch.optim.Optimizer, reduction: str) -> None:
+def require_supported(
+    optimizer: torch.optim.Optimizer, scheduler: object, reduction: str
+) -> None:
     """Refuse what cannot be reduced, with one worker as with many.
 
     Raises:
-        ConfigError: The optimizer evaluates the loss itself, or `reduction` is unknown.
+        ConfigError: The optimizer evaluates the loss itself, the scheduler needs a metric, or
+            `reduction` is unknown.
     """
     if isinstance(optimizer, torch.optim.LBFGS):
         msg = (
             "ctx.data_parallel: LBFGS evaluates the loss several times in a step (closure), "
             "which cannot be done in common steps; use SGD, Adam or another one that steps "
             "without closure"
+        )
+        raise ConfigError(msg)
+    if isinstance(scheduler, torch.optim.lr_scheduler.ReduceLROnPlateau):
+        msg = (
+            "ctx.data_parallel: ReduceLROnPlateau decides by a metric, which a worker without "
+            "rows does not have; use a schedule by steps, or set the rate from a metric that "
+            "you have reduced over all workers"
         )
         raise ConfigError(msg)
     if reduction not in get_args(Reduction):
@@ -50,7 +60,8 @@ def open_lockstep(
         CollectiveError: A peer ended, or did not come within the limit.
     """
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
-    vector = FlatGradients(parameters, model.buffers())
+    groups = len(optimizer.param_groups)
+    vector = FlatGradients(parameters, model.buffers(), groups=groups)
     adder = GroupAdder(vector.vector.device, collective_timeout_s=collective_timeout_s)
     state = _distinct([*model.parameters(), *parameters, *model.buffers()])
     elements = sum(tensor.numel() for tensor in state)

@@ -106,7 +106,12 @@ def test_clipping_before_the_step_works_with_one_worker() -> None:
 
 def test_a_dataset_refuses_loader_workers() -> None:
     def train(ctx: Any) -> None:
-        next(iter(DataLoader(ctx.dataset(), batch_size=2, num_workers=1)))
+        loader = DataLoader(ctx.dataset(), batch_size=2, num_workers=1)
+        batches: Any = iter(loader)
+        try:
+            next(batches)
+        finally:
+            batches._shutdown_workers()  # its process would stay until the garbage is collected
 
     with pytest.raises(UsageError, match="num_workers=0"):
         run(train, build_table(4))

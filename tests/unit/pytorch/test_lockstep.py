@@ -26,7 +26,7 @@ def rows(*numbers: float) -> torch.Tensor:
     return torch.tensor(numbers, dtype=torch.float32).reshape(-1, 1)
 
 
-def _seeded() -> nn.Module:
+def _seeded() -> nn.Sequential:
     torch.manual_seed(7)
     return nn.Sequential(nn.Linear(1, 3), nn.Tanh(), nn.Linear(3, 1))
 
@@ -34,7 +34,7 @@ def _seeded() -> nn.Module:
 _START = _seeded()
 
 
-def build_model() -> nn.Module:
+def build_model() -> nn.Sequential:
     return copy.deepcopy(_START)
 
 
@@ -54,6 +54,7 @@ class Worker:
     explicit_clip: float | None = None
     before_step_clip: float | None = None
     leave_after: int | None = None
+    set_rate: Callable[[torch.optim.Optimizer, int], None] | None = None
     trace: list[tuple[int, list[float]]] = field(default_factory=list)
 
     def __call__(self) -> dict[str, torch.Tensor]:
@@ -75,6 +76,8 @@ class Worker:
             idle_after_s=self.idle_after_s,
         )
         for number, batch in enumerate(self._batches(lockstep), 1):
+            if self.set_rate is not None:
+                self.set_rate(optimizer, lockstep.steps)
             loss = ((model(batch) - 2 * batch) ** 2).mean()
             (loss / self.accumulate).backward()
             if number % self.accumulate:
@@ -185,7 +188,7 @@ def test_while_all_are_idle_only_tallies_travel() -> None:
     vector = max(adder.lengths)
     # First step, the round that finds all idle, second step, the round that finds all ended.
     assert adder.lengths.count(vector) == 4
-    assert set(adder.lengths) == {5, vector}
+    assert set(adder.lengths) == {6, vector}
 
 
 def test_all_workers_cross_the_end_of_a_pass_together() -> None:
@@ -250,6 +253,48 @@ def test_scheduler_and_adam_stay_in_step_on_a_shadow() -> None:
         scheduler.step()
     for result in results:
         require_equal(result, model)
+
+
+def test_a_shadow_takes_rates_that_the_loop_sets_by_hand() -> None:
+    def by_steps(optimizer: torch.optim.Optimizer, step: int) -> None:
+        optimizer.param_groups[0]["lr"] = 0.01 / (1 + step)
+
+    script: list[Script] = [[rows(1), rows(3), rows(4)], [rows(5)]]
+    results, _ = train_together(*script, set_rate=by_steps)
+    model = build_model()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9)
+    for step, batch in enumerate((rows(1, 5), rows(3), rows(4))):
+        by_steps(optimizer, step)
+        optimizer.zero_grad()
+        ((model(batch) - 2 * batch) ** 2).mean().backward()
+        optimizer.step()
+    for result in results:
+        require_equal(result, model)
+
+
+def test_rates_that_differ_between_workers_are_an_error_on_each() -> None:
+    adder = SharedSum(2)
+
+    def worker(rate: float) -> str:
+        def fixed(optimizer: torch.optim.Optimizer, _step: int) -> None:
+            optimizer.param_groups[0]["lr"] = rate
+
+        with pytest.raises(UsageError) as caught:
+            Worker([rows(1)], adder, set_rate=fixed)()
+        return str(caught.value)
+
+    texts = run_workers([lambda: worker(0.1), lambda: worker(0.2)])
+    assert "0.1 here, 0.15 on average" in texts[0]
+    assert "0.2 here" in texts[1]
+
+
+def test_a_group_that_is_added_later_is_refused() -> None:
+    model = build_model()
+    optimizer = torch.optim.SGD(model[:1].parameters(), lr=0.1)
+    Lockstep(FlatGradients(list(model[:1].parameters()), []), optimizer, None, SharedSum(2))
+    optimizer.add_param_group({"params": list(model[2:].parameters())})
+    with pytest.raises(UsageError, match="parameter group"):
+        optimizer.step()
 
 
 def test_half_accumulated_gradients_survive_shadow_steps() -> None:
