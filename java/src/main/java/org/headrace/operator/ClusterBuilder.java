@@ -124,17 +124,25 @@ public final class ClusterBuilder {
     }
 
     /**
-     * The latest status of a running cluster as JSON: docs/lifecycle.md, section 4. Blocks at most 10 s.
+     * The latest status of a cluster as JSON: docs/lifecycle.md, section 4. Blocks at most 20 s.
      *
      * @param amUid the cluster's {@code uid_prefix} and "-am"
-     * @throws Exception if the job is not running or does not answer
+     * @return an empty text if the job has ended
+     * @throws Exception if the job runs and its am does not answer
      */
     public static String status(JobClient client, String amUid) throws Exception {
         AmRequest question = new AmRequest(AmRequest.Kind.STATUS, 0);
-        return AmRequest.text(
-                ((CoordinationRequestGateway) client)
-                        .sendCoordinationRequest(amUid, question)
-                        .get(STATUS_TIMEOUT_S, TimeUnit.SECONDS));
+        try {
+            return AmRequest.text(
+                    ((CoordinationRequestGateway) client)
+                            .sendCoordinationRequest(amUid, question)
+                            .get(STATUS_TIMEOUT_S, TimeUnit.SECONDS));
+        } catch (ExecutionException e) {
+            if (client.getJobStatus().get(STATUS_TIMEOUT_S, TimeUnit.SECONDS).isGloballyTerminalState()) {
+                return ""; // its coordinators end before the client knows
+            }
+            throw e;
+        }
     }
 
     /**

@@ -14,6 +14,8 @@ import org.headrace.plan.RolePlan;
 import org.headrace.plan.Timeouts;
 import org.headrace.process.MailboxWait;
 import org.headrace.process.PythonProcessException;
+import org.slf4j.Logger;
+import org.slf4j.LoggerFactory;
 
 import java.io.IOException;
 import java.nio.file.Path;
@@ -29,6 +31,8 @@ import java.util.concurrent.CompletableFuture;
  * <p>Thread model: task thread only; the waits yield to mails.
  */
 final class RoleQueue implements QueueListener, AutoCloseable {
+
+    private static final Logger LOG = LoggerFactory.getLogger(RoleQueue.class);
 
     private final RolePlan role;
     private final Timeouts timeouts;
@@ -202,6 +206,7 @@ final class RoleQueue implements QueueListener, AutoCloseable {
         if (role.inputType() == null || isStopping || isProcessFinished || isOutputEnded) {
             return;
         }
+        LOG.warn("{} lost its process; waiting for the master to fail the job with the cause", label, cause);
         lost = cause;
         lostTimer =
                 wait.after(
