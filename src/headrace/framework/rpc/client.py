@@ -115,8 +115,9 @@ class MasterClient:
     async def beat(self, beats: AsyncIterator[Beat]) -> None:
         """Send heartbeats as they come, until the stream breaks; no deadline.
 
-        One stream for all of them: a message on it costs less than half of a call.
-        Returns normally when `beats` ends.
+        One stream for all of them: a message on it costs less than half of a call. Returns
+        normally when `beats` ends. A beat that meets a stream which the master has just ended
+        raises `MasterUnreachableError` whatever the reason; the next registration tells it.
         """
         call = self._channel.stream_unary(f"/{SERVICE}/Beat")(metadata=self._metadata)
         try:
