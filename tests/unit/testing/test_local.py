@@ -26,7 +26,7 @@ def test_one_worker_runs_in_this_process() -> None:
     result = run(RoleEntry(double), TABLE, output_schema=TWICE)
     assert result.emitted is not None
     assert result.emitted["n"].to_pylist() == list(range(0, 20, 2))
-    assert result.reports == ({"last": 9, "pid": os.getpid()},)
+    assert [*result.reports] == [{"last": 9, "pid": os.getpid()}]
     assert [values["last"] for values in result.workers[0].history] == [3, 7, 9]
     assert result.rows_in == (10,)
     assert not result.saved
