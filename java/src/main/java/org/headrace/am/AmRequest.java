@@ -1,5 +1,6 @@
 package org.headrace.am;
 
+import org.apache.flink.annotation.Internal;
 import org.apache.flink.runtime.operators.coordination.CoordinationRequest;
 import org.apache.flink.runtime.operators.coordination.CoordinationResponse;
 import org.apache.flink.streaming.api.operators.collect.CollectCoordinationResponse;
@@ -15,6 +16,7 @@ import java.util.List;
  * @param kind the question
  * @param deployment number of the asking execution; 0 from a client
  */
+@Internal
 public record AmRequest(Kind kind, int deployment) implements CoordinationRequest {
 
     /** The questions. */

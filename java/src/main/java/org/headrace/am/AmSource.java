@@ -1,5 +1,6 @@
 package org.headrace.am;
 
+import org.apache.flink.annotation.Internal;
 import org.apache.flink.api.connector.source.Boundedness;
 import org.apache.flink.api.connector.source.Source;
 import org.apache.flink.api.connector.source.SourceEvent;
@@ -17,6 +18,7 @@ import java.util.List;
  *
  * <p>It is unbounded for Flink, so that asking for BATCH runtime mode is refused by Flink itself.
  */
+@Internal
 public final class AmSource implements Source<String, NoSplit, Integer> {
 
     private static final long serialVersionUID = 1L;

@@ -1,5 +1,6 @@
 package org.headrace.am;
 
+import org.apache.flink.annotation.Internal;
 import org.apache.flink.api.common.eventtime.WatermarkStrategy;
 import org.apache.flink.api.common.typeinfo.Types;
 import org.apache.flink.streaming.api.datastream.DataStream;
@@ -15,6 +16,7 @@ import org.headrace.plan.PlannedRole;
 import java.util.Map;
 
 /** Builds the am's part of the job graph: source, operator, control stream. */
+@Internal
 public final class AmStream {
 
     private AmStream() {}

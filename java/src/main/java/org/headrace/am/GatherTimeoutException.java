@@ -1,5 +1,7 @@
 package org.headrace.am;
 
+import org.apache.flink.annotation.Internal;
+
 import org.headrace.plan.PlannedRole;
 import org.headrace.plan.Timeouts;
 
@@ -8,6 +10,7 @@ import java.util.Map;
 import java.util.stream.Collectors;
 
 /** The nodes of a cluster had not all registered in time. A restart would not mend it. */
+@Internal
 public final class GatherTimeoutException extends Exception {
 
     private static final long serialVersionUID = 1L;

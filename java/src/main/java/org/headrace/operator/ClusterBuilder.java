@@ -1,5 +1,6 @@
 package org.headrace.operator;
 
+import org.apache.flink.annotation.PublicEvolving;
 import org.apache.flink.api.common.JobExecutionResult;
 import org.apache.flink.configuration.Configuration;
 import org.apache.flink.core.execution.JobClient;
@@ -34,6 +35,7 @@ import java.util.concurrent.TimeoutException;
  * <p>Thread model: the plan's thread; nothing here runs in the cluster. {@link #status} blocks for a
  * bounded time, nothing else blocks.
  */
+@PublicEvolving
 public final class ClusterBuilder {
 
     private static final long STATUS_TIMEOUT_S = 10;

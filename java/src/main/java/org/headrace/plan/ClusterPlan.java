@@ -1,5 +1,6 @@
 package org.headrace.plan;
 
+import org.apache.flink.annotation.Internal;
 import org.apache.flink.configuration.Configuration;
 import org.apache.flink.shaded.jackson2.com.fasterxml.jackson.databind.JsonNode;
 import org.apache.flink.shaded.jackson2.com.fasterxml.jackson.databind.node.ObjectNode;
@@ -25,6 +26,7 @@ import java.util.List;
  * @param pythonPath entries appended to the children's PYTHONPATH
  * @param pythonConfig PyFlink's dependency settings
  */
+@Internal
 public record ClusterPlan(
         String name,
         String jobName,

@@ -1,5 +1,7 @@
 package org.headrace.plan;
 
+import org.apache.flink.annotation.Internal;
+
 import java.io.Serializable;
 
 /**
@@ -8,4 +10,5 @@ import java.io.Serializable;
  * @param parallelism nodes in the plan; at run time the nodes report the real number
  * @param hasInput whether rows flow into the role
  */
+@Internal
 public record PlannedRole(int parallelism, boolean hasInput) implements Serializable {}

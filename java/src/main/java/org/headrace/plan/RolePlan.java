@@ -1,5 +1,6 @@
 package org.headrace.plan;
 
+import org.apache.flink.annotation.Internal;
 import org.apache.flink.shaded.jackson2.com.fasterxml.jackson.databind.JsonNode;
 import org.apache.flink.shaded.jackson2.com.fasterxml.jackson.databind.node.ObjectNode;
 import org.apache.flink.table.types.logical.RowType;
@@ -21,6 +22,7 @@ import java.io.Serializable;
  * @param inputType type of its input rows; null without input
  * @param outputType type of its output rows; null without output
  */
+@Internal
 public record RolePlan(
         String role,
         int parallelism,

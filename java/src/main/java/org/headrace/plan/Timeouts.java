@@ -1,5 +1,6 @@
 package org.headrace.plan;
 
+import org.apache.flink.annotation.Internal;
 import org.apache.flink.shaded.jackson2.com.fasterxml.jackson.databind.JsonNode;
 
 import java.io.Serializable;
@@ -14,6 +15,7 @@ import java.time.Duration;
  * @param stop for the whole orderly end of a role
  * @param checkpointHold how long a checkpoint waits for the process
  */
+@Internal
 public record Timeouts(
         Duration gather, Duration processStart, Duration stopGrace, Duration stop, Duration checkpointHold)
         implements Serializable {

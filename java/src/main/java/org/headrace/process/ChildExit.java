@@ -1,5 +1,7 @@
 package org.headrace.process;
 
+import org.apache.flink.annotation.Internal;
+
 import java.util.List;
 import java.util.OptionalInt;
 
@@ -10,6 +12,7 @@ import java.util.OptionalInt;
  * @param lastLines the last lines that it wrote to stderr, oldest first
  * @param cause why it could not be started; null otherwise
  */
+@Internal
 public record ChildExit(OptionalInt exitCode, List<String> lastLines, Throwable cause) {
 
     private static final int SIGNAL_BASE = 128;

@@ -1,5 +1,6 @@
 package org.headrace.process;
 
+import org.apache.flink.annotation.Internal;
 import org.apache.flink.runtime.execution.Environment;
 import org.apache.flink.shaded.jackson2.com.fasterxml.jackson.databind.node.ObjectNode;
 import org.apache.flink.streaming.api.operators.StreamingRuntimeContext;
@@ -15,6 +16,7 @@ import java.time.Duration;
  * What one subtask gives its child: a work directory with the plan's files, the Python environment
  * and the fields of the start line. Owns the child. Task thread only.
  */
+@Internal
 public final class ChildHome implements AutoCloseable {
 
     private final ClusterPlan cluster;

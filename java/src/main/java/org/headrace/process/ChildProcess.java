@@ -1,5 +1,6 @@
 package org.headrace.process;
 
+import org.apache.flink.annotation.Internal;
 import org.apache.flink.shaded.jackson2.com.fasterxml.jackson.databind.node.ObjectNode;
 
 import org.slf4j.Logger;
@@ -31,6 +32,7 @@ import java.util.concurrent.TimeUnit;
  * one prepares and starts it and reads its stdout, one logs its stderr line by line, one writes its
  * stdin. All end with the child; {@code close} ends the child. The {@link Listener} is called on these threads.
  */
+@Internal
 public final class ChildProcess implements AutoCloseable {
 
     private static final Logger LOG = LoggerFactory.getLogger(ChildProcess.class);

@@ -1,11 +1,13 @@
 package org.headrace.process;
 
+import org.apache.flink.annotation.Internal;
 import org.apache.flink.shaded.jackson2.com.fasterxml.jackson.core.JsonProcessingException;
 import org.apache.flink.shaded.jackson2.com.fasterxml.jackson.databind.JsonNode;
 import org.apache.flink.shaded.jackson2.com.fasterxml.jackson.databind.ObjectMapper;
 import org.apache.flink.shaded.jackson2.com.fasterxml.jackson.databind.node.ObjectNode;
 
 /** JSON objects as single lines of text: docs/lifecycle.md, sections 1 and 2. */
+@Internal
 public final class Lines {
 
     private static final ObjectMapper MAPPER = new ObjectMapper();

@@ -1,5 +1,6 @@
 package org.headrace.process;
 
+import org.apache.flink.annotation.Internal;
 import org.apache.flink.api.common.operators.MailboxExecutor;
 import org.apache.flink.util.concurrent.FutureUtils;
 import org.apache.flink.util.function.ThrowingRunnable;
@@ -14,6 +15,7 @@ import java.util.function.BooleanSupplier;
  * Waits on the task thread by yielding to mails, so that rows, lines and aborted checkpoints are
  * handled meanwhile. Interruptible; used by the task thread only, {@link #post} by any.
  */
+@Internal
 public final class MailboxWait {
 
     private final MailboxExecutor mailbox;

@@ -1,5 +1,6 @@
 package org.headrace.process;
 
+import org.apache.flink.annotation.Internal;
 import org.apache.flink.api.common.JobID;
 import org.apache.flink.api.common.cache.DistributedCache;
 import org.apache.flink.configuration.Configuration;
@@ -25,6 +26,7 @@ import java.util.concurrent.TimeUnit;
  * <p>Thread model: {@link #command} may run pip and block for minutes; it is called on a child's own
  * thread. {@link #close} is called on the task thread and waits for a bounded time only.
  */
+@Internal
 public final class PythonEnvironment implements AutoCloseable {
 
     private static final Logger LOG = LoggerFactory.getLogger(PythonEnvironment.class);

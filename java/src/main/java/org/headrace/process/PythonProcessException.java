@@ -1,11 +1,13 @@
 package org.headrace.process;
 
+import org.apache.flink.annotation.Internal;
 import org.apache.flink.runtime.execution.SuppressRestartsException;
 
 /**
  * A Python child of an operator failed. The message is complete: it carries the Python traceback, or
  * the exit code and the last lines of output, and is meant to be read by the user.
  */
+@Internal
 public final class PythonProcessException extends Exception {
 
     private static final long serialVersionUID = 1L;

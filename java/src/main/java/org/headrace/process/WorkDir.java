@@ -1,5 +1,7 @@
 package org.headrace.process;
 
+import org.apache.flink.annotation.Internal;
+
 import org.slf4j.Logger;
 import org.slf4j.LoggerFactory;
 
@@ -21,6 +23,7 @@ import java.util.concurrent.ThreadLocalRandom;
  * The directory of one subtask, readable by its owner only, removed by {@link #close}. Not thread
  * safe; does short file operations on the calling thread.
  */
+@Internal
 public final class WorkDir implements AutoCloseable {
 
     private static final Logger LOG = LoggerFactory.getLogger(WorkDir.class);
