@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import socket
 import time
+import urllib.request
 from pathlib import Path
+from typing import Any
 
 import pytest
 from py4j.protocol import Py4JJavaError
@@ -170,3 +173,36 @@ def test_stop_with_savepoint_ends_the_job_and_its_processes(
     if drain:
         assert (marks / "ended-worker-0").exists()
         assert cluster.counts("rows") > 0
+
+
+def test_reports_and_row_counts_are_flink_metrics(
+    make_t_env: MakeEnvironment, tmp_path: Path
+) -> None:
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = free.getsockname()[1]
+    t_env = make_t_env(rest_port=str(port), metrics_fetcher_update__interval="100 ms")
+    cluster = ScriptedCluster(t_env, tmp_path, am={"ends": 1})
+    cluster.add(rows=numbers(t_env, 10_000, per_second=1000), reports={"loss": 0.25})
+    job = cluster.submit()
+    url = f"http://localhost:{port}/jobs/{job.job_id}"
+    until(lambda: _metric(url, "headrace.loss") == "0.25")
+    until(lambda: float(_metric(url, "headrace.rows_in") or 0) > 0)
+    assert float(_metric(url, "headrace.rows_discarded") or "nan") == 0
+    job.cancel()
+    with pytest.raises(JobFailedError):
+        job.wait(timeout_s=20, show_progress=False)
+
+
+def _metric(job_url: str, name: str) -> str | None:
+    """The value of a metric of subtask 0 of the role, None while Flink has none."""
+    vertices = _get(job_url)["vertices"]
+    vertex = next(each["id"] for each in vertices if "worker" in each["name"])
+    url = f"{job_url}/vertices/{vertex}/subtasks/0/metrics"
+    names = [each["id"] for each in _get(url) if each["id"].endswith(name)]
+    return str(_get(f"{url}?get={names[0]}")[0]["value"]) if names else None
+
+
+def _get(url: str) -> Any:
+    with urllib.request.urlopen(url, timeout=10) as reply:
+        return json.load(reply)

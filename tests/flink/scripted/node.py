@@ -43,6 +43,8 @@ class Node:
             stdout=2,
         )
         (self.folder / f"pid-{self.name}").write_text(str(self.process.pid))
+        if "reports" in self.spec:
+            say("report", values=self.spec["reports"])
         say("process_started", pid=self.process.pid, attempt=1)
         threading.Thread(target=self._await_process, daemon=True).start()
 
