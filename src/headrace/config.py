@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
 
@@ -11,6 +11,7 @@ from headrace.errors import ConfigError
 __all__ = ["AMConfig", "ExchangeConfig", "RoleConfig", "TimeoutConfig"]
 
 _PAGE_BYTES = 4096
+_SEGMENT_LIMIT_BYTES = 1 << 31
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,12 +38,21 @@ class ExchangeConfig:
     def __post_init__(self) -> None:
         _require_between("exchange.batch_rows", self.batch_rows, 1, 1 << 20)
         _require_between("exchange.slots", self.slots, 2, 1024)
-        _require_between("exchange.slot_bytes", self.slot_bytes, 1 << 16, 1 << 30)
+        _require_between("exchange.slot_bytes", self.slot_bytes, 1 << 16, 1 << 29)
         if self.slot_bytes % _PAGE_BYTES:
             nearest = (self.slot_bytes // _PAGE_BYTES + 1) * _PAGE_BYTES
             msg = (
                 f"exchange.slot_bytes={self.slot_bytes} must be a multiple of {_PAGE_BYTES}; "
                 f"try {nearest}"
+            )
+            raise ConfigError(msg)
+        segment_bytes = self.slots * self.slot_bytes
+        if segment_bytes >= _SEGMENT_LIMIT_BYTES:
+            fitting = (_SEGMENT_LIMIT_BYTES - 1) // self.slot_bytes
+            msg = (
+                f"exchange.slots={self.slots} of exchange.slot_bytes={self.slot_bytes} are "
+                f"{segment_bytes} bytes; one direction of the queue has to stay below "
+                f"{_SEGMENT_LIMIT_BYTES}. Try slots={fitting}"
             )
             raise ConfigError(msg)
         _require_between("exchange.linger_ms", self.linger_ms, 0, 3_600_000)
@@ -79,9 +89,10 @@ class TimeoutConfig:
     def __post_init__(self) -> None:
         for each in fields(self):
             value = getattr(self, each.name)
-            if not value > 0:
+            is_number = isinstance(value, int | float) and not isinstance(value, bool)
+            if not is_number or not 0 < value < float("inf"):
                 msg = (
-                    f"timeouts.{each.name}={value} must be more than 0 seconds; "
+                    f"timeouts.{each.name}={value} must be a finite number of seconds over 0; "
                     f"try {each.default}"
                 )
                 raise ConfigError(msg)
@@ -107,7 +118,7 @@ class AMConfig:
         timeouts: Limits on every wait.
     """
 
-    state_machine: Any = "all_finish"
+    state_machine: object = "all_finish"
     max_restarts: int = 3
     max_master_restarts: int = 3
     timeouts: TimeoutConfig = field(default_factory=TimeoutConfig)
@@ -149,13 +160,24 @@ class RoleConfig:
                 "a path needs runner='script', a function needs runner='function'"
             )
             raise ConfigError(msg)
+        entry: object = self.entry
+        if not isinstance(entry, str) and not callable(entry):
+            msg = f"role.entry={entry!r} must be a function of one argument or a script path"
+            raise ConfigError(msg)
+        _require_texts("role.args", self.args)
+        _require_texts("role.environment", [*self.environment, *self.environment.values()])
+
+
+def _require_texts(name: str, values: Iterable[object]) -> None:
+    for value in values:
+        if not isinstance(value, str):
+            msg = f"{name} holds {value!r}; it must hold str only, try {str(value)!r}"
+            raise ConfigError(msg)
 
 
 def _require_between(name: str, value: Any, least: int, most: int) -> None:
     if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
-        nearest = min(max(value, least), most) if isinstance(value, int | float) else least
-        msg = (
-            f"{name}={value!r} must be a whole number from {least} to {most}; "
-            f"try {int(nearest)}"
-        )
+        is_number = isinstance(value, int | float) and value == value  # not NaN
+        nearest = int(min(max(value, least), most)) if is_number else least
+        msg = f"{name}={value!r} must be a whole number from {least} to {most}; try {nearest}"
         raise ConfigError(msg)

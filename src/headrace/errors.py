@@ -3,20 +3,21 @@
 Families by who must act::
 
     HeadraceError
-    ├── ConfigError (ValueError)       the caller: a setting has a value that cannot work
-    ├── PlanError                      the caller: the job cannot be planned like this
-    ├── DataError (ValueError)         the caller: rows do not fit the schema they are handed to
-    ├── UsageError (RuntimeError)      the caller: a method is used where it cannot work
-    ├── JobFailedError                 the caller: the Flink job ended in failure
-    ├── UserCodeError                  their training code raised or its process ended badly
-    ├── NodeLostError                  platform: a node fell silent; Flink or the master
-    restarts ├── MasterLostError                platform: the master cannot be reached ├──
-    WaitTimeoutError               platform: a bounded wait ended; names the setting ├──
-    CollectiveError                platform: a peer of an all-reduce is gone or silent ├──
-    ExchangeError                  platform: the memory queue broke │   ├── PeerLostError
-    the other side ended without saying END │   └── RowTooLargeError           a row is over
-    `exchange.max_row_bytes` └── ProtocolError                  us: a message that must not be
-        └── IllegalTransitionError     us: an event without a row in the machine's table
+    ├── ConfigError (ValueError)   the caller: a setting has a value that cannot work
+    ├── PlanError                  the caller: the job cannot be planned like this
+    ├── DataError (ValueError)     the caller: rows do not fit their schema
+    ├── UsageError (RuntimeError)  the caller: a method is used where it cannot work
+    ├── JobFailedError             the caller: the Flink job ended in failure
+    ├── UserCodeError              their code raised or its process ended badly
+    ├── NodeLostError              platform: a node fell silent; it is restarted
+    ├── MasterLostError            platform: the master cannot be reached
+    ├── WaitTimeoutError           platform: a bounded wait ended; names the setting
+    ├── CollectiveError            platform: a peer of an all-reduce is gone or silent
+    ├── ExchangeError              platform: the memory queue broke
+    │   ├── PeerLostError          the other side ended without saying END
+    │   └── RowTooLargeError       a row is over `exchange.max_row_bytes`
+    └── ProtocolError              us: a message that must not be
+        └── IllegalTransitionError us: an event without a row in the machine's table
 
 Errors carry their facts as fields and build their text themselves. All of them pickle.
 """
@@ -49,8 +50,9 @@ class HeadraceError(Exception):
     """Root of the tree. Subclasses with fields pickle through their keyword arguments."""
 
     def __reduce__(self) -> tuple[Any, ...]:
-        if self.__dict__:
-            return (_rebuild, (type(self), self.__dict__.copy()))
+        fields = {key: value for key, value in vars(self).items() if not key.startswith("__")}
+        if fields:
+            return (_rebuild, (type(self), fields))
         return (type(self), self.args)
 
 

@@ -20,9 +20,9 @@ from headrace.operator.offer import slot_offer
 from headrace.operator.plan import (
     am_payload,
     am_spec,
+    checkpoint_dir_of_job,
     node_spec,
     role_payload,
-    temporary_checkpoint_dir,
 )
 from headrace.operator.schema import OutputSchema, to_java_row_type
 from headrace.operator.streams import input_stream, output_table
@@ -44,8 +44,8 @@ class Cluster:
         name: Name of the cluster and of the job; part of every operator's uid, so a savepoint
             of the job fits a later plan with the same name and roles.
         checkpoint_dir: Directory for `ctx.checkpoint_path` and `ctx.latest_checkpoint` in batch
-            mode, reachable from every host. None: a directory of this job under the temp
-            directory, on the embedded cluster only.
+            mode, which every host reaches by the same path; this job gets a directory of its
+            own in it. None: in the temp directory, on the embedded cluster only.
 
     Example:
         >>> cluster = Cluster(t_env, name="delays")  # doctest: +SKIP
@@ -69,9 +69,9 @@ class Cluster:
         self._flink.apply_table_options()
         self._returns_streams = isinstance(environment, StreamExecutionEnvironment)
         self._name = name
-        if checkpoint_dir is None and self._flink.is_embedded:
-            checkpoint_dir = temporary_checkpoint_dir(name)
-        self._checkpoint_dir = None if checkpoint_dir is None else Path(checkpoint_dir)
+        self._checkpoint_dir = checkpoint_dir_of_job(
+            name, checkpoint_dir, is_embedded=self._flink.is_embedded
+        )
         self._uid_prefix = f"headrace-{name}"
         self._am: AMConfig | None = None
         self._j_builder: Any = None

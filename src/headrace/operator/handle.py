@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from dataclasses import dataclass
 from typing import Any
@@ -17,6 +18,7 @@ from headrace.operator.status import JobStatus
 
 __all__ = ["JobHandle", "JobResult"]
 
+_LOG = logging.getLogger(__name__)
 _REFRESH_EVERY_MS = 500
 _STATUS_ACCUMULATOR = "headrace.status"
 
@@ -54,15 +56,15 @@ class JobHandle:
     def status(self) -> JobStatus:
         """Ask the am operator's coordinator for the present status.
 
-        After the job's end, the last one known.
+        The last one known, if the job has ended or Flink cannot answer now (it is restarting
+        the job, for example).
         """
         builder = get_gateway().jvm.org.headrace.operator.ClusterBuilder
         try:
             text = builder.status(self._j_client, self._am_uid)
-        except Py4JJavaError:
-            if builder.hasEnded(self._j_client.getJobExecutionResult(), 0):
-                return self._last_status
-            raise
+        except Py4JJavaError as exc:
+            _LOG.debug("job %s did not tell its status: %s", self.job_name, cause_text(exc))
+            return self._last_status
         if text:
             self._last_status = JobStatus.from_json(text)
         return self._last_status

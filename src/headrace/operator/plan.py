@@ -19,7 +19,7 @@ from headrace.framework.machine import Machine, shipped_machine, validate
 from headrace.framework.runner import Runner
 from headrace.role import RoleEntry
 
-__all__ = ["am_payload", "am_spec", "node_spec", "role_payload", "temporary_checkpoint_dir"]
+__all__ = ["am_payload", "am_spec", "checkpoint_dir_of_job", "node_spec", "role_payload"]
 
 
 def am_spec(job_name: str, am: AMConfig) -> dict[str, Any]:
@@ -63,14 +63,13 @@ def node_spec(
     Raises:
         PlanError: An option is no JSON value.
     """
-    options = {"process_start_timeout_s": timeouts.process_start_timeout_s, **config.options}
     spec = NodeSpec(
         runner=config.runner if isinstance(config.runner, str) else None,
         script=config.entry if isinstance(config.entry, str) else None,
         args=config.args,
         environment=dict(config.environment),
         checkpoint_dir=None if checkpoint_dir is None else str(checkpoint_dir),
-        options=options,
+        options=dict(config.options),
         timeouts=timeouts,
     )
     try:
@@ -107,9 +106,24 @@ def role_payload(name: str, config: RoleConfig) -> bytes:
         raise PlanError(msg) from exc
 
 
-def temporary_checkpoint_dir(job_name: str) -> Path:
-    """Return a path for one job's checkpoints on this machine; the first writer creates it."""
-    return Path(tempfile.gettempdir()) / "headrace" / f"{job_name}-{uuid.uuid4().hex[:12]}"
+def checkpoint_dir_of_job(
+    job_name: str, given: str | Path | None, *, is_embedded: bool
+) -> Path | None:
+    """Return the directory of one job's checkpoints; whoever writes there first creates it.
+
+    Args:
+        job_name: Part of the directory's name.
+        given: The user's directory for all jobs; a relative one is taken from here. None: the
+            temp directory on the embedded cluster, nowhere on another.
+        is_embedded: Whether the processes run on this machine.
+
+    Returns:
+        A directory that no other submission has: a job takes up its own checkpoints only.
+    """
+    if given is None and not is_embedded:
+        return None
+    folder = Path(tempfile.gettempdir() if given is None else given).absolute()
+    return folder / f"headrace-{job_name}-{uuid.uuid4().hex[:12]}"
 
 
 def _json_values(spec: MasterSpec | NodeSpec) -> dict[str, Any]:

@@ -258,8 +258,8 @@ class RoleContext:
         """
         if self.checkpoint_dir is None:
             msg = (
-                "This job has no checkpoint directory. Set `execution.checkpointing.dir` in "
-                "Flink's configuration to a directory that all TaskManagers reach by that path"
+                "This job has no checkpoint directory. Give `checkpoint_dir=` to `Cluster` or "
+                "`train`: a directory that every host reaches by the same path"
             )
             raise UsageError(msg)
         return new_entry(self.checkpoint_dir, step, self.attempt)
