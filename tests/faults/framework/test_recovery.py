@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import threading
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -233,6 +234,43 @@ def test_the_end_of_stdin_ends_the_master_within_two_seconds(cluster: Cluster) -
     node.expect("process_started")
     master.close_stdin()
     master.wait(2.0)
+
+
+def test_a_node_that_is_stopped_right_after_its_end_tells_the_master_first(
+    cluster: Cluster,
+) -> None:
+    master = cluster.master(parallelism=1)
+    (node,) = cluster.nodes(lambda spec, link: None, 1)
+    assert node.expect("process_ended")["outcome"] == "finished"
+    node.send("stop", reason="at once")
+    assert node.wait(3) == 0
+    assert master.expect("finish")["reason"] == "every process has finished"
+
+
+def test_a_master_that_stood_still_for_longer_than_the_heartbeat_limit_loses_nobody(
+    cluster: Cluster, tmp_path: Path
+) -> None:
+    def entry(spec: Any, link: Any) -> None:
+        import select
+
+        while not (Path(spec.options["place"]) / "go").exists():
+            select.select([], [], [], 0.02)
+
+    spec = NodeSpec(timeouts=QUICK, options={"place": str(tmp_path)})
+    master = cluster.master(parallelism=2, timeouts=QUICK)
+    nodes = cluster.nodes(entry, 2, spec=spec)
+    for node in nodes:
+        node.expect("process_started")
+    os.kill(master.popen.pid, signal.SIGSTOP)
+    threading.Event().wait(3 * QUICK.heartbeat_timeout_s)
+    os.kill(master.popen.pid, signal.SIGCONT)
+    (tmp_path / "go").touch()
+    assert master.expect("finish")["reason"] == "every process has finished"
+    assert {line["status"]["attempt"] for line in master.seen if line["type"] == "status"} == {
+        1
+    }
+    for node in nodes:
+        assert node.expect("process_ended")["outcome"] == "finished"
 
 
 def test_the_event_log_of_a_master_replays_to_the_state_that_it_had(

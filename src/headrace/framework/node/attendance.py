@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -28,6 +29,7 @@ _CALL_S = 5.0
 _FIRST_PAUSE_S = 0.05
 _LONGEST_PAUSE_S = 1.0
 _LOOKUP_MARGIN_S = 5.0
+_GOODBYE_S = 0.5
 
 Delivery: TypeAlias = Callable[[MasterClient], Awaitable[None]]
 """One call that must reach the master; safe to repeat."""
@@ -68,6 +70,7 @@ class Attendance:
         self._registered = asyncio.Event()
         self._outgoing: deque[Delivery] = deque()
         self._has_outgoing = asyncio.Event()
+        self._delivered = asyncio.Event()
         self._published: dict[str, Publish] = {}
         self._last_contact = 0.0
 
@@ -82,6 +85,7 @@ class Attendance:
     def deliver(self, delivery: Delivery) -> None:
         """See to it that a call reaches the master; does not wait."""
         self._outgoing.append(delivery)
+        self._delivered.clear()
         self._has_outgoing.set()
 
     def publish(self, request: Publish) -> None:
@@ -125,7 +129,10 @@ class Attendance:
         return None
 
     async def close(self) -> None:
-        """End the task and the connection. Bounded."""
+        """Deliver what is left if the master is there, and end. Bounded by 1.5 seconds."""
+        if self._outgoing and self._registered.is_set():
+            with contextlib.suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(self._delivered.wait(), _GOODBYE_S)
         if self._task is not None:
             self._task.cancel()
             await asyncio.wait({self._task}, timeout=1.0)
@@ -224,6 +231,7 @@ class Attendance:
                 except RefusedError as exc:
                     _LOG.error("not delivered: %s", exc)
                 self._outgoing.popleft()
+            self._delivered.set()
 
     def _note_contact(self) -> None:
         self._last_contact = self._clock.monotonic()

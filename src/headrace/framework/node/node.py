@@ -6,8 +6,6 @@ import asyncio
 import logging
 import os
 import secrets
-import sys
-from pathlib import Path
 
 from typing_extensions import assert_never
 
@@ -37,18 +35,9 @@ from headrace.framework.messages import (
 )
 from headrace.framework.node.attendance import Attendance
 from headrace.framework.node.coordination import LoneCoordination, MasterCoordination
-from headrace.framework.node.life import Coordination, LifeEnd, LifePlan, ProcessLife
-from headrace.framework.payload import load_runner
-from headrace.framework.process import ProcessSpec
+from headrace.framework.node.life import Coordination, LifeEnd, ProcessLife
+from headrace.framework.node.life_planner import LifePlanner
 from headrace.framework.rpc.client import MasterClient
-from headrace.framework.rpc.library import inherited_environment
-from headrace.framework.runner import (
-    FunctionRunner,
-    Runner,
-    RunnerCommand,
-    RunnerContext,
-    ScriptRunner,
-)
 from headrace.framework.spec import NodeSpec
 
 __all__ = ["Node"]
@@ -82,7 +71,7 @@ class Node:
         self._exit: asyncio.Future[int] = self._loop.create_future()
         self._instance = f"{os.getpid()}-{secrets.token_hex(4)}"
         self._attendance = Attendance(self, timeouts=spec.timeouts, clock=clock)
-        self._runner: Runner | None = None
+        self._planner = LifePlanner(start, spec)
         self._attempt = start.attempt
         self._life: ProcessLife | None = None
         self._living: asyncio.Task[None] | None = None
@@ -258,7 +247,7 @@ class Node:
                 attempt=attempt,
                 on_report=self._on_report,
             )
-        self._life = ProcessLife(self._plan(directive), coordination)
+        self._life = ProcessLife(self._planner.plan(directive), coordination)
         self._living = asyncio.create_task(self._live(self._life), name=f"life-{attempt}")
 
     async def _live(self, life: ProcessLife) -> None:
@@ -336,61 +325,3 @@ class Node:
             self._report_due = None
             if self._latest.values:
                 self._jvm.send(ReportLine(values=self._latest.values))
-
-    def _plan(self, directive: StartProcess) -> LifePlan:
-        start, spec = self._start, self._spec
-        process_spec = ProcessSpec(
-            job_name=start.job_name,
-            role=start.role,
-            index=start.index,
-            parallelism=start.parallelism,
-            attempt=directive.attempt,
-            cluster=directive.cluster,
-            host=start.host,
-            queue_socket=start.queue_socket,
-            work_dir=str(Path(start.work_dir) / f"process-{directive.attempt}"),
-            payload_path=start.payload_path or "",
-            checkpoint_dir=spec.checkpoint_dir,
-            options=spec.options,
-            timeouts=spec.timeouts,
-        )
-        context = RunnerContext(
-            spec=process_spec,
-            python=sys.executable,
-            script=spec.script,
-            args=spec.args,
-            environment=spec.environment,
-        )
-
-        def command() -> RunnerCommand:
-            if self._runner is None:
-                self._runner = _build_runner(spec.runner, start.payload_path)
-            return self._runner.command(context)
-
-        return LifePlan(
-            spec=process_spec,
-            command=command,
-            environment={**inherited_environment(), **spec.environment},
-            is_subreaper=True,
-            sink=_write_to_log,
-        )
-
-
-def _build_runner(name: str | None, payload_path: str | None) -> Runner:
-    match name:
-        case "function":
-            return FunctionRunner()
-        case "script":
-            return ScriptRunner()
-        case None if payload_path is not None:
-            return load_runner(payload_path)()
-        case _:
-            msg = f"There is no runner {name!r}; shipped are 'function' and 'script'."
-            raise ProtocolError(msg)
-
-
-def _write_to_log(lines: bytes) -> None:
-    """Write to stderr, which the JVM logs. Blocks while the JVM does not read."""
-    view = memoryview(lines)
-    while view:
-        view = view[os.write(2, view) :]

@@ -1,0 +1,97 @@
+"""What a node has to know to start its algorithm process."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+from headrace.errors import ProtocolError
+from headrace.framework.lines import StartLine
+from headrace.framework.messages import StartProcess
+from headrace.framework.node.life import LifePlan
+from headrace.framework.payload import load_runner
+from headrace.framework.process import ProcessSpec
+from headrace.framework.rpc.library import inherited_environment
+from headrace.framework.runner import (
+    FunctionRunner,
+    Runner,
+    RunnerCommand,
+    RunnerContext,
+    ScriptRunner,
+)
+from headrace.framework.spec import NodeSpec
+
+__all__ = ["LifePlanner"]
+
+
+class LifePlanner:
+    """Plans the life of each attempt; keeps the node's one instance of its runner.
+
+    Args:
+        start: Who the node is.
+        spec: What its role runs.
+    """
+
+    def __init__(self, start: StartLine, spec: NodeSpec) -> None:
+        self._start = start
+        self._spec = spec
+        self._runner: Runner | None = None
+
+    def plan(self, directive: StartProcess) -> LifePlan:
+        """Return the plan of one attempt. Loads nothing yet: the life does, on a thread."""
+        start, spec = self._start, self._spec
+        process_spec = ProcessSpec(
+            job_name=start.job_name,
+            role=start.role,
+            index=start.index,
+            parallelism=start.parallelism,
+            attempt=directive.attempt,
+            cluster=directive.cluster,
+            host=start.host,
+            queue_socket=start.queue_socket,
+            work_dir=str(Path(start.work_dir) / f"process-{directive.attempt}"),
+            payload_path=start.payload_path or "",
+            checkpoint_dir=spec.checkpoint_dir,
+            options=spec.options,
+            timeouts=spec.timeouts,
+        )
+        context = RunnerContext(
+            spec=process_spec,
+            python=sys.executable,
+            script=spec.script,
+            args=spec.args,
+            environment=spec.environment,
+        )
+        return LifePlan(
+            spec=process_spec,
+            command=lambda: self._command(context),
+            environment={**inherited_environment(), **spec.environment},
+            is_subreaper=True,
+            sink=_write_to_log,
+        )
+
+    def _command(self, context: RunnerContext) -> RunnerCommand:
+        if self._runner is None:
+            self._runner = _build_runner(self._spec.runner, self._start.payload_path)
+        return self._runner.command(context)
+
+
+def _build_runner(name: str | None, payload_path: str | None) -> Runner:
+    match name:
+        case "function":
+            return FunctionRunner()
+        case "script":
+            return ScriptRunner()
+        case None if payload_path is not None:
+            return load_runner(payload_path)()
+        case _:
+            msg = f"There is no runner {name!r}; shipped are 'function' and 'script'."
+            raise ProtocolError(msg)
+
+
+def _write_to_log(lines: bytes) -> None:
+    """Write to stderr, which the JVM logs. Blocks while the JVM does not read."""
+    view = memoryview(lines)
+    while view:
+        view = view[os.write(2, view) :]
