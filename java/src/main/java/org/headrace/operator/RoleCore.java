@@ -18,6 +18,7 @@ import org.slf4j.Logger;
 import org.slf4j.LoggerFactory;
 
 import java.time.Duration;
+import java.util.Optional;
 
 /**
  * What all role operators have in common: the node process, the queue to its algorithm process, and
@@ -110,14 +111,18 @@ final class RoleCore implements AutoCloseable {
      * declined; the task goes on.
      */
     void onBarrier(long checkpointId) throws InterruptedException {
-        if (queue == null || isFinished || queue.awaitHandled(checkpointId)) {
+        if (queue == null || isFinished) {
+            return;
+        }
+        Optional<String> obstacle = queue.awaitHandled(checkpointId);
+        if (obstacle.isEmpty()) {
             return;
         }
         String text =
                 String.format(
-                        "Checkpoint %s: the process of %s had not handled the rows before the barrier after %s"
-                                + " (limit set by `timeouts.checkpoint_hold_timeout_s`).",
-                        checkpointId, node.label(), Timeouts.text(cluster.timeouts().checkpointHold()));
+                        "Checkpoint %s: the process of %s %s. Flink fails the job if more checkpoints are declined"
+                                + " than `execution.checkpointing.tolerable-failed-checkpoints` allows.",
+                        checkpointId, node.label(), obstacle.get());
         LOG.warn("{} The checkpoint is declined.", text);
         environment.declineCheckpoint(
                 checkpointId, new CheckpointException(text, CheckpointFailureReason.CHECKPOINT_DECLINED));

@@ -20,6 +20,7 @@ import org.slf4j.LoggerFactory;
 import java.io.IOException;
 import java.nio.file.Path;
 import java.time.Duration;
+import java.util.Optional;
 import java.util.Arrays;
 import java.util.List;
 import java.util.concurrent.CompletableFuture;
@@ -122,18 +123,25 @@ final class RoleQueue implements QueueListener, AutoCloseable {
      * Sends a barrier and waits until the process has handled everything before it. A process that is
      * still starting is first given the time that it may take to gather and start.
      *
-     * @return false if the process did not within {@code timeouts.checkpoint_hold_timeout_s}
+     * @return why the checkpoint must not complete; empty if all rows before it were handled, or if it
+     *     was aborted meanwhile
      */
-    boolean awaitHandled(long checkpointId) throws InterruptedException {
-        if (!hasRows || isProcessDone() || lost != null) {
-            return true;
+    Optional<String> awaitHandled(long checkpointId) throws InterruptedException {
+        if (!hasRows || isProcessDone()) {
+            return Optional.empty();
         }
-        if (!queue.writeBarrier(checkpointId)) {
-            return true;
+        if (lost == null && queue.writeBarrier(checkpointId)) {
+            Duration start = timeouts.gather().plus(timeouts.processStart());
+            wait.until(() -> isConnected || isReleased(checkpointId), start);
+            if (!wait.until(() -> isReleased(checkpointId), timeouts.checkpointHold())) {
+                return Optional.of(
+                        String.format(
+                                "had not handled the rows before the barrier after %s (limit set by"
+                                        + " `timeouts.checkpoint_hold_timeout_s`)",
+                                Timeouts.text(timeouts.checkpointHold())));
+            }
         }
-        Duration start = timeouts.gather().plus(timeouts.processStart());
-        wait.until(() -> isConnected || isReleased(checkpointId), start);
-        return wait.until(() -> isReleased(checkpointId), timeouts.checkpointHold());
+        return lost == null ? Optional.empty() : Optional.of("was lost before it had handled all rows");
     }
 
     void onCheckpointAborted(long checkpointId) {
