@@ -16,6 +16,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+import msgspec
+
 from headrace._environ import copy_environment
 from headrace.config import TimeoutConfig
 from headrace.errors import UserCodeError, WaitTimeoutError
@@ -101,7 +103,8 @@ class LocalGroup:
     ) -> None:
         self._timeouts = timeouts or TimeoutConfig()
         self._payload = dump_payload(entry=entry)
-        self._directory = Path(tempfile.mkdtemp(prefix="headrace-", dir=work_dir))
+        self._work_dir = work_dir
+        self._directory: Path | None = None
         self._specs = [
             ProcessSpec(
                 job_name="local",
@@ -112,8 +115,8 @@ class LocalGroup:
                 cluster={role: ("127.0.0.1",) * parallelism},
                 host="127.0.0.1",
                 queue_socket=queue_sockets[index] if queue_sockets is not None else None,
-                work_dir=str(self._directory / f"{role}-{index}"),
-                payload_path=str(self._directory / "payload"),
+                work_dir="",  # this and the next are known at the start
+                payload_path="",
                 checkpoint_dir=checkpoint_dir,
                 options=dict(options or {}),
                 timeouts=self._timeouts,
@@ -135,9 +138,17 @@ class LocalGroup:
 
     def start(self) -> None:
         """Start the processes; does not wait for them. Call it once."""
-        payload = self._directory / "payload"
+        directory = Path(tempfile.mkdtemp(prefix="headrace-", dir=self._work_dir))
+        self._directory = directory
+        payload = directory / "payload"
         payload.touch(mode=0o600)
         payload.write_bytes(self._payload)
+        self._specs = [
+            msgspec.structs.replace(
+                spec, work_dir=str(directory / spec.node), payload_path=str(payload)
+            )
+            for spec in self._specs
+        ]
         self._thread.start()
         self._is_ready.wait()
 
@@ -166,7 +177,8 @@ class LocalGroup:
         if loop is not None and self._thread.is_alive():
             loop.call_soon_threadsafe(self._kill)
             self._thread.join()
-        shutil.rmtree(self._directory, ignore_errors=True)
+        if self._directory is not None:
+            shutil.rmtree(self._directory, ignore_errors=True)
 
     def __enter__(self) -> LocalGroup:
         self.start()

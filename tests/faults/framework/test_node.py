@@ -128,8 +128,32 @@ def test_a_missing_module_fails_for_good_and_says_what_to_ship(cluster: Cluster)
     del sys.modules["gone_for_node_test"]
     failure, fail = fails(cluster.node(payload=payload))
     assert failure["kind"] == "environment"
+    assert failure["traceback"] is None  # it would show our frames only
     assert "'gone_for_node_test'" in fail["message"]
     assert "add_python_file" in fail["message"]
+    assert not fail["is_restartable"]
+
+
+def test_a_shipped_module_that_raises_when_it_is_imported_shows_where(
+    cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import importlib
+    import sys
+
+    file = tmp_path / "shipped_for_node_test.py"
+    file.write_text("def train(spec, link): pass\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    module = importlib.import_module("shipped_for_node_test")
+    payload = dump_payload(entry=module.train)
+    del sys.modules["shipped_for_node_test"]
+    file.write_text("TABLE = {}\nTABLE['no such key']\n")
+    path = f"{tmp_path}:{Path(__file__).resolve().parents[3] / 'src'}"
+    failure, fail = fails(
+        cluster.node(payload=payload, spec=NodeSpec(environment={"PYTHONPATH": path}))
+    )
+    assert failure["kind"] == "environment"
+    assert "KeyError: 'no such key'" in failure["message"]
+    assert "TABLE['no such key']" in failure["traceback"]
     assert not fail["is_restartable"]
 
 

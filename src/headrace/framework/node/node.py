@@ -93,7 +93,7 @@ class Node:
         listening = asyncio.create_task(self._listen(), name="jvm")
         master = self._start.master
         if master is None:
-            self._begin(StartProcess(attempt=self._start.attempt, cluster={}))
+            self._begin(StartProcess(attempt=self._start.deployment + 1, cluster={}))
         elif isinstance(master, MasterAddress):
             self._attend(master)
         try:

@@ -24,7 +24,12 @@ from headrace.framework.failure import Failure
 from headrace.framework.link import ProcessLink
 from headrace.framework.payload import load_entry
 from headrace.framework.process import ProcessSpec, read_process_spec
-from headrace.framework.runner.failures import exit_code_of, failure_of
+from headrace.framework.runner.failures import (
+    exit_code_of,
+    failure_of,
+    is_raised_by_others,
+    traceback_of,
+)
 
 __all__ = ["main"]
 
@@ -46,8 +51,7 @@ def main() -> None:
     if os.getpid() != own_pid:
         end_at_once()  # the entry function forked, and the child came back as well
     if failure is not None:
-        if failure.traceback is not None:
-            sys.stderr.write(failure.traceback)
+        _write(failure.traceback or f"{failure.message}\n")
         with contextlib.suppress(HeadraceError):
             link.failed(failure)
     link.close()
@@ -60,16 +64,15 @@ def _run(spec: ProcessSpec, link: ProcessLink) -> tuple[Failure | None, int]:
     try:
         entry = load_entry(spec.payload_path)
     except ConfigError as exc:
-        failure = failure_of(exc.__cause__ or exc)
-        text = failure.traceback if failure is not None else None
-        lost = Failure(
+        cause = exc.__cause__ or exc
+        failure = Failure(
             kind="environment",
             message=str(exc),
-            traceback=text,
+            traceback=traceback_of(cause) if is_raised_by_others(cause) else None,
             exit_code=1,
             is_restartable=False,
         )
-        return lost, 1
+        return failure, 1
     try:
         entry(spec, link)
     except BaseException as exc:  # noqa: BLE001

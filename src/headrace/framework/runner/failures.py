@@ -10,7 +10,7 @@ import headrace
 from headrace.errors import ConfigError, PlanError, UsageError
 from headrace.framework.failure import Failure
 
-__all__ = ["exit_code_of", "failure_of"]
+__all__ = ["exit_code_of", "failure_of", "is_raised_by_others", "traceback_of"]
 
 _OURS = str(Path(headrace.__file__).parent)
 _HOPELESS = (ImportError, SyntaxError, ConfigError, PlanError, UsageError)
@@ -25,14 +25,24 @@ def failure_of(error: BaseException) -> Failure | None:
     """
     if isinstance(error, SystemExit) and exit_code_of(error) == 0:
         return None
-    text = "".join(traceback.format_exception(type(error), error, _theirs(error.__traceback__)))
     return Failure(
         kind="user_code",
         message=_summary(error),
-        traceback=_shortened(text),
+        traceback=traceback_of(error),
         exit_code=exit_code_of(error),
         is_restartable=not isinstance(error, _HOPELESS),
     )
+
+
+def traceback_of(error: BaseException) -> str:
+    """Return the traceback from the first frame that is not ours; bounded."""
+    trace = _theirs(error.__traceback__) or error.__traceback__
+    return _shortened("".join(traceback.format_exception(type(error), error, trace)))
+
+
+def is_raised_by_others(error: BaseException) -> bool:
+    """Whether a frame that is not ours is in the traceback."""
+    return _theirs(error.__traceback__) is not None
 
 
 def exit_code_of(error: BaseException) -> int:
@@ -52,13 +62,13 @@ def _summary(error: BaseException) -> str:
 
 
 def _theirs(trace: TracebackType | None) -> TracebackType | None:
-    """Return the traceback without our leading frames; all of it if every frame is ours."""
+    """Return the traceback without our leading frames; None if every frame is ours."""
     rest = trace
     while rest is not None:
         if not rest.tb_frame.f_code.co_filename.startswith(_OURS):
             return rest
         rest = rest.tb_next
-    return trace
+    return None
 
 
 def _shortened(text: str, limit: int = _TEXT_CHARACTERS) -> str:
