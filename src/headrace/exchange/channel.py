@@ -36,6 +36,7 @@ from headrace.exchange.items import Barrier, End, Item, Watermark
 __all__ = ["Channel"]
 
 _SETTING = "timeouts.process_start_timeout_s"
+_EVERY_BARRIER = 2**63 - 1
 _OTHER_PROCESS = (
     "The memory queue was used in another process than the one that opened it, for example in "
     "a DataLoader worker. Use num_workers=0: the rows come from shared memory already"
@@ -158,6 +159,10 @@ class Channel:
         """Say that what was before the barrier is done; see `Feed.acknowledge`."""
         with self._in_use():
             self._send_frame(BarrierAckFrame(checkpoint_id))
+
+    def acknowledge_every(self) -> None:
+        """Say that no later barrier must wait; see `Feed.acknowledge_every`."""
+        self.acknowledge(_EVERY_BARRIER)
 
     def send(self, batch: pa.RecordBatch, timestamps_ms: pa.Array | None = None) -> None:
         """Send rows; see `Feed.send`. Waits for as long as the operator is behind and lives."""

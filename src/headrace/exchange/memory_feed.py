@@ -26,6 +26,7 @@ class MemoryFeed:
         watermarks_ms: Watermarks that were sent, each with the number of rows sent before it.
         acknowledged: Ids of the barriers that were acknowledged, each with the number of rows
             sent before it.
+        is_every_acknowledged: Whether `acknowledge_every` was called.
         has_sent_end: Whether `send_end` was called.
         is_closed: Whether `close` was called.
     """
@@ -50,6 +51,7 @@ class MemoryFeed:
         self.sent_rows = 0
         self.watermarks_ms: list[tuple[int, int]] = []
         self.acknowledged: list[tuple[int, int]] = []
+        self.is_every_acknowledged = False
         self.has_sent_end = False
         self.is_closed = False
 
@@ -109,6 +111,10 @@ class MemoryFeed:
     def acknowledge(self, checkpoint_id: int) -> None:
         """Note the acknowledgement."""
         self.acknowledged.append((checkpoint_id, self.sent_rows))
+
+    def acknowledge_every(self) -> None:
+        """Note that no later barrier must wait."""
+        self.is_every_acknowledged = True
 
     def send(self, batch: pa.RecordBatch, timestamps_ms: pa.Array | None = None) -> None:
         """Keep the rows; see `Feed.send`."""

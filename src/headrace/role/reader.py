@@ -280,6 +280,8 @@ class BatchReader:
         else:
             self._phase = _Phase.ENDED
             self._send_watermarks()
+            if self._feed.output_schema is None:  # else rows may still be emitted
+                self._feed.acknowledge_every()
         return ended
 
     def _push(self, batch: Batch) -> None:

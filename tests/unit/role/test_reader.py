@@ -252,3 +252,12 @@ def test_every_row_once_an_epoch_and_nothing_overtakes(
         assert sent >= rows_before["watermark", number]
     last = max((n for name, n in rows_before if name == "watermark"), default=None)
     assert last is None or sent_watermarks[-1] == last
+
+
+def test_a_role_that_emits_nothing_releases_every_later_barrier_at_its_end() -> None:
+    feed = feed_of(batch(0, 2), End())
+    reader = BatchReader(feed, rows=10)
+    assert isinstance(reader.poll(0), ReadyBatch)
+    assert not feed.is_every_acknowledged
+    assert isinstance(reader.poll(0), EpochEnded)
+    assert feed.is_every_acknowledged

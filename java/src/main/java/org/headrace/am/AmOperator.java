@@ -55,6 +55,7 @@ final class AmOperator extends AbstractStreamOperator<String>
     private transient String token;
     private transient String sourceExecution;
     private transient int attempt;
+    private transient int restarts;
     private transient int masterRestarts;
     private transient boolean isAddressEmitted;
     private transient boolean isFinished;
@@ -181,7 +182,7 @@ final class AmOperator extends AbstractStreamOperator<String>
 
     private void startMaster(boolean isRestart) {
         ObjectNode line =
-                home.startLine().put("token", token).put("attempt", attempt).put("is_restart", isRestart);
+                home.startLine().put("token", token).put("attempt", attempt).put("is_restart", isRestart).put("restarts", restarts);
         master =
                 home.start(
                         cluster.masterModule(),
@@ -207,6 +208,7 @@ final class AmOperator extends AbstractStreamOperator<String>
                 break;
             case "status":
                 attempt = Math.max(attempt, line.path("status").path("attempt").asInt(0));
+                restarts = Math.max(restarts, line.path("status").path("restarts").asInt(0));
                 lastStatus.add(line.path("status").toString());
                 coordinator.sendEventToCoordinator(new AmEvents.StatusChanged(lastStatus.getLocalValue()));
                 break;

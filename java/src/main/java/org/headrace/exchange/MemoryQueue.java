@@ -130,6 +130,13 @@ public final class MemoryQueue implements AutoCloseable {
         return true;
     }
 
+    /** Drops rows from now on, also one that waits for a slot: the process takes no more. Idempotent. */
+    public void discardInput() {
+        if (input != null) {
+            input.discard();
+        }
+    }
+
     /** Says that the input is used up. Idempotent. */
     public void writeEnd() {
         if (isEndWritten) {

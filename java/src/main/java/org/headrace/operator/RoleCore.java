@@ -84,7 +84,7 @@ final class RoleCore implements AutoCloseable {
 
     void onWatermarkStatus(WatermarkStatus status) {
         if (role.outputType() != null) {
-            output.emitStatus(status);
+            queue.onStatus(status);
         }
     }
 
@@ -172,8 +172,23 @@ final class RoleCore implements AutoCloseable {
         if (!hasMaster && outcome == RoleNode.Outcome.FAILED && !node.isStopRequested()) {
             throw PythonProcessException.of(failure, isRestartable);
         }
-        if (queue != null && outcome == RoleNode.Outcome.FINISHED) {
-            queue.onProcessFinished();
+        if (queue == null) {
+            return;
+        }
+        switch (outcome) {
+            case FINISHED:
+                queue.onProcessFinished();
+                break;
+            case STOPPED:
+                if (role.inputType() != null) { // else the master may start it again
+                    queue.onProcessFinished();
+                }
+                break;
+            case FAILED:
+                queue.onProcessFailed(PythonProcessException.of(failure, isRestartable));
+                break;
+            default:
+                throw new IllegalStateException("unknown outcome " + outcome);
         }
     }
 }

@@ -3,6 +3,7 @@ package org.headrace.operator;
 import org.apache.flink.runtime.execution.Environment;
 import org.apache.flink.runtime.metrics.TimerGauge;
 import org.apache.flink.streaming.api.operators.StreamOperatorParameters;
+import org.apache.flink.streaming.runtime.watermarkstatus.WatermarkStatus;
 import org.apache.flink.table.data.RowData;
 
 import org.headrace.exchange.MemoryQueue;
@@ -20,9 +21,9 @@ import org.slf4j.LoggerFactory;
 import java.io.IOException;
 import java.nio.file.Path;
 import java.time.Duration;
-import java.util.Optional;
 import java.util.Arrays;
 import java.util.List;
+import java.util.Optional;
 import java.util.concurrent.CompletableFuture;
 
 /**
@@ -51,6 +52,9 @@ final class RoleQueue implements QueueListener, AutoCloseable {
     private boolean isStopping;
     private Throwable lost;
     private CompletableFuture<Void> lostTimer;
+    private Exception failure;
+    private WatermarkStatus pendingStatus;
+    private long marker; // of idleness; below zero, where no checkpoint id is
     private long handledBarrier = Long.MIN_VALUE;
     private long abortedBarrier = Long.MIN_VALUE;
 
@@ -98,7 +102,13 @@ final class RoleQueue implements QueueListener, AutoCloseable {
             metrics.rowsDiscarded().inc();
             return;
         }
-        awaitFailureIfLost();
+        if (lost != null) { // ends with the task's cancellation, the timer's failure, or an orderly stop
+            wait.until(() -> lost == null);
+            if (isProcessDone()) {
+                metrics.rowsDiscarded().inc();
+                return;
+            }
+        }
         hasRows = true;
         metrics.rowsIn().inc();
         queue.write(row, hasTimestamp, timestamp);
@@ -154,10 +164,36 @@ final class RoleQueue implements QueueListener, AutoCloseable {
         cancelLostTimer();
     }
 
-    /** The node says that the process has ended with success; its last frames may still be on the way. */
+    /**
+     * The node says that the process has ended with success, or that the master has stopped it; its last
+     * frames may still be on the way.
+     */
     void onProcessFinished() {
         isProcessFinished = true;
         cancelLostTimer();
+        if (role.inputType() != null) {
+            queue.discardInput();
+        }
+    }
+
+    /** The node says how the process failed; told if the master does not fail the job for it. */
+    void onProcessFailed(Exception cause) {
+        failure = cause;
+    }
+
+    /**
+     * An idle or active data input. Idleness must not overtake rows and watermarks that are still in the
+     * process, so a marker goes through the queue behind them; see {@link #onBarrierAck}.
+     */
+    void onStatus(WatermarkStatus status) {
+        pendingStatus = null;
+        if (status.isActive() || isProcessDone() || !hasRows) {
+            output.emitStatus(status);
+        } else if (lost == null) {
+            pendingStatus = status;
+            marker--;
+            queue.writeBarrier(marker);
+        }
     }
 
     /** Whether nothing more will come out of the queue. */
@@ -197,6 +233,10 @@ final class RoleQueue implements QueueListener, AutoCloseable {
     @Override
     public void onBarrierAck(long checkpointId) {
         handledBarrier = Math.max(handledBarrier, checkpointId);
+        if (checkpointId == marker && pendingStatus != null) {
+            output.emitStatus(pendingStatus);
+            pendingStatus = null;
+        }
     }
 
     @Override
@@ -220,24 +260,22 @@ final class RoleQueue implements QueueListener, AutoCloseable {
                 wait.after(
                         timeouts.stop(),
                         () -> {
-                            throw lostFailure();
+                            if (lost != null) {
+                                throw lostFailure();
+                            }
                         });
     }
 
-    private PythonProcessException lostFailure() {
+    private Exception lostFailure() {
+        if (failure != null) {
+            return failure;
+        }
         return new PythonProcessException(
                 String.format(
                         "The process of %s ended without saying so, and nothing has failed the job for that within"
                                 + " %s (limit set by `timeouts.stop_timeout_s`).",
                         label, Timeouts.text(timeouts.stop())),
                 lost);
-    }
-
-    /** A row after the loss waits for the task to be cancelled; the timer's mail ends it otherwise. */
-    private void awaitFailureIfLost() throws InterruptedException {
-        if (lost != null) {
-            wait.until(() -> lost == null || isProcessDone());
-        }
     }
 
     private boolean isReleased(long checkpointId) {

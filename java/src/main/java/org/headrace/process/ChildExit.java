@@ -46,7 +46,7 @@ public record ChildExit(OptionalInt exitCode, List<String> lastLines, Throwable 
             case 6:
                 return "SIGABRT";
             case 9:
-                return "SIGKILL";
+                return "SIGKILL (of the kernel, if memory ran out)";
             case 11:
                 return "SIGSEGV";
             case 15:

@@ -151,7 +151,7 @@ public final class PythonEnvironment implements AutoCloseable {
         long deadline = System.nanoTime() + TimeUnit.MILLISECONDS.toNanos(PIP_END_MS);
         for (Thread each = opening; each != null && System.nanoTime() < deadline; each = opening) {
             if (isInPip(each)) {
-                ProcessHandle.current().children().filter(PythonEnvironment::isPip).forEach(ProcessHandle::destroyForcibly);
+                ProcessHandle.current().children().filter(PythonEnvironment::isPip).forEach(PythonEnvironment::kill);
             }
             each.interrupt();
             try {
@@ -165,6 +165,12 @@ public final class PythonEnvironment implements AutoCloseable {
     /** Flink's lock lets one thread at a time run pip, so a pip below this JVM is then that thread's. */
     private static boolean isInPip(Thread thread) {
         return Arrays.stream(thread.getStackTrace()).anyMatch(each -> each.getMethodName().equals("pipInstallRequirements"));
+    }
+
+    private static void kill(ProcessHandle process) {
+        List<ProcessHandle> below = process.descendants().toList();
+        process.destroyForcibly();
+        below.forEach(ProcessHandle::destroyForcibly);
     }
 
     private static boolean isPip(ProcessHandle process) {
