@@ -56,4 +56,5 @@ faults: java ## Tests that kill things
 	$(BIN)/python -m pytest tests/faults
 
 bench: java ## Measure; see benchmarks/README.md
-	$(BIN)/python -m benchmarks
+	@for script in $$(grep -l __main__ benchmarks/*.py); do \
+		echo "$$script"; $(BIN)/python -m benchmarks.$$(basename $$script .py); done
