@@ -282,6 +282,13 @@ class TorchContext(RoleContext):
             if is_success or self.world_size == 1:
                 close_group()
 
+    def stop(self) -> None:
+        """End the process's part because its node says so; the others are ended as well."""
+        try:
+            super().stop()
+        finally:
+            self._steps.close()
+
     def _attend(self) -> None:
         """Answer what must not wait while this worker only shadows the others."""
         if self._reader is None:

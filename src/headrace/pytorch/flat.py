@@ -9,7 +9,7 @@ Nothing here communicates: `lockstep.py` sums the vector.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -17,7 +17,7 @@ import torch
 
 from headrace.errors import ConfigError
 
-__all__ = ["FlatGradients", "Reduction", "Tallies"]
+__all__ = ["FlatGradients", "Reduction", "Tallies", "require_parameters"]
 
 Reduction = Literal["mean", "sum"]
 
@@ -73,6 +73,7 @@ class FlatGradients:
     Args:
         parameters: What the optimizer steps, in the same order on every worker.
         groups: Parameter groups of the optimizer.
+        zeros: Makes the vector: elements, type, device; None: ordinary memory.
         buffers: Buffers of the model; whole-number buffers of more than one element are
             constants and left alone.
 
@@ -86,9 +87,10 @@ class FlatGradients:
         buffers: Iterable[torch.Tensor],
         *,
         groups: int = 1,
+        zeros: Callable[[int, torch.dtype, torch.device], torch.Tensor] | None = None,
     ) -> None:
         self.parameters = tuple(parameters)
-        _require_supported(self.parameters)
+        require_parameters(self.parameters)
         device = self.parameters[0].device
         every = list(buffers)
         self._floats = [b for b in every if b.is_floating_point() and b.numel() > 0]
@@ -107,7 +109,8 @@ class FlatGradients:
         gradients = sum(p.numel() for p in self.parameters)
         floats = sum(b.numel() for b in self._floats)
         total = self._tally_count + flags + counters + gradients + floats
-        self.vector = torch.zeros(total, dtype=self._dtype, device=device)
+        make = zeros or _zeros
+        self.vector = make(total, self._dtype, device)
         sizes = [self._tally_count, flags, counters, gradients, floats]
         parts = torch.split(self.vector, sizes)
         self._tallies, self._flags, self._deltas, self._gradients, float_part = parts
@@ -116,14 +119,9 @@ class FlatGradients:
         self._float_views = _views(float_part, self._floats)
         self._float_part = float_part
         self._is_direct = [p.dtype == self._dtype for p in self.parameters]
-        self._known_counts: list[int] = []
-        self.note_buffers()
+        self._known_counts = [int(buffer.item()) for buffer in self._counters]
         self._summed_flags: list[float] = []
         self._summed_deltas: list[float] = []
-
-    def note_buffers(self) -> None:
-        """Take the whole-number buffers as they are for what all workers have."""
-        self._known_counts = [int(buffer.item()) for buffer in self._counters]
 
     @torch.no_grad()
     def load(self, tallies: Tallies, *, weight: float) -> None:
@@ -222,12 +220,21 @@ class FlatGradients:
         self._head.copy_(torch.tensor(head, dtype=self._dtype))
 
 
+def _zeros(elements: int, dtype: torch.dtype, device: torch.device) -> torch.Tensor:
+    return torch.zeros(elements, dtype=dtype, device=device)
+
+
 def _views(part: torch.Tensor, like: Sequence[torch.Tensor]) -> list[torch.Tensor]:
     pieces = torch.split(part, [each.numel() for each in like])
     return [piece.view(each.shape) for piece, each in zip(pieces, like, strict=True)]
 
 
-def _require_supported(parameters: Sequence[torch.nn.Parameter]) -> None:
+def require_parameters(parameters: Sequence[torch.nn.Parameter]) -> None:
+    """Refuse parameters that one vector cannot hold.
+
+    Raises:
+        ConfigError: There are none, a complex one, or they are on several devices.
+    """
     if not parameters:
         msg = "ctx.data_parallel: the optimizer has no parameters"
         raise ConfigError(msg)

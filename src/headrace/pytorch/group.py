@@ -121,7 +121,12 @@ class GroupAdder:
         self._limit_s = collective_timeout_s
         with _telling("start of the group of ctx.data_parallel", collective_timeout_s):
             self._group = dist.new_group(timeout=timedelta(seconds=collective_timeout_s))
-        self._rounds = 0
+        self._calls = 0
+
+    @property
+    def rank(self) -> int:
+        """This worker's number."""
+        return dist.get_rank()
 
     @property
     def world_size(self) -> int:
@@ -130,8 +135,8 @@ class GroupAdder:
 
     def add(self, vector: torch.Tensor) -> None:
         """Replace `vector` by the sum over all workers. Blocks until all have called it."""
-        self._rounds += 1
-        with _telling(f"all-reduce of round {self._rounds}", self._limit_s):
+        self._calls += 1
+        with _telling(f"all-reduce {self._calls}", self._limit_s):
             dist.all_reduce(vector, group=self._group)
 
     def spread(self, tensors: list[torch.Tensor]) -> None:

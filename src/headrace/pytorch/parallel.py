@@ -8,9 +8,10 @@ from typing import get_args
 import torch
 
 from headrace.errors import ConfigError
-from headrace.pytorch.flat import FlatGradients, Reduction
+from headrace.pytorch.flat import FlatGradients, Reduction, require_parameters
 from headrace.pytorch.group import GroupAdder
 from headrace.pytorch.lockstep import Lockstep, Scheduler
+from headrace.pytorch.shared import HostAdder
 
 __all__ = ["open_lockstep", "require_supported"]
 
@@ -60,20 +61,25 @@ def open_lockstep(
         CollectiveError: A peer ended, or did not come within the limit.
     """
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
-    groups = len(optimizer.param_groups)
-    vector = FlatGradients(parameters, model.buffers(), groups=groups)
-    adder = GroupAdder(vector.vector.device, collective_timeout_s=collective_timeout_s)
+    require_parameters(parameters)
+    peers = GroupAdder(parameters[0].device, collective_timeout_s=collective_timeout_s)
     state = _distinct([*model.parameters(), *parameters, *model.buffers()])
     elements = sum(tensor.numel() for tensor in state)
-    if not adder.is_same_everywhere(len(state)) or not adder.is_same_everywhere(elements):
+    if not peers.is_same_everywhere(len(state)) or not peers.is_same_everywhere(elements):
         msg = (
             f"ctx.data_parallel: the workers' models differ; this one has {len(state)} tensors "
             f"with {elements} elements. Build the same model and optimizer on every worker."
         )
         raise ConfigError(msg)
     with torch.no_grad():
-        adder.spread(state)
-    vector.note_buffers()
+        peers.spread(state)
+    adder = HostAdder(peers)
+    vector = FlatGradients(
+        parameters,
+        model.buffers(),
+        groups=len(optimizer.param_groups),
+        zeros=adder.zeros,
+    )
     return Lockstep(
         vector,
         optimizer,

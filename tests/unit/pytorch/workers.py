@@ -33,9 +33,28 @@ class SharedSum:
 
     def _sum(self) -> None:
         if self._given:
-            self._total = torch.stack(self._given).sum(dim=0)
+            first = self._given[0]
+            self._total = torch.stack(self._given).sum(dim=0, dtype=first.dtype)
             self._given.clear()
             self.lengths.append(len(self._total))
+
+
+class ThreadPeers:
+    """One thread's part in a `SharedSum`."""
+
+    def __init__(self, shared: SharedSum, rank: int) -> None:
+        self.rank = rank
+        self.world_size = shared.world_size
+        self._shared = shared
+
+    def add(self, vector: torch.Tensor) -> None:
+        self._shared.add(vector)
+
+    def spread(self, tensors: list[torch.Tensor]) -> None:
+        for tensor in tensors:
+            if self.rank != 0:
+                tensor.zero_()
+            self._shared.add(tensor)
 
 
 def run_workers(workers: Sequence[Callable[[], _T]]) -> list[_T]:
