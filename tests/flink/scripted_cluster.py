@@ -26,6 +26,7 @@ class ScriptedCluster:
 
     Attributes:
         folder: Where the children leave marks.
+        name: Name and stem of the uids.
     """
 
     def __init__(
@@ -37,9 +38,11 @@ class ScriptedCluster:
         timeouts: TimeoutConfig = SHORT,
         max_master_restarts: int = 2,
         is_on_path: bool = True,
+        name: str = "scripted",
     ) -> None:
         folder.mkdir(exist_ok=True)
         self.folder = folder
+        self.name = name
         self.flink = open_environment(t_env)
         self.flink.apply_table_options()
         self._builder_class = get_gateway().jvm.org.headrace.operator.ClusterBuilder
@@ -48,9 +51,9 @@ class ScriptedCluster:
             path.append(str(Path(__file__).parent))
         self._document = json.dumps(
             {
-                "name": "scripted",
+                "name": name,
                 "job_name": "scripted",
-                "uid_prefix": "scripted",
+                "uid_prefix": name,
                 "am_spec": {"dir": str(folder), **(am or {})},
                 "timeouts": asdict(timeouts),
                 "max_master_restarts": max_master_restarts,
@@ -103,7 +106,7 @@ class ScriptedCluster:
 
     def submit(self) -> JobHandle:
         client = self.flink.env.execute_async("scripted")
-        return JobHandle(client, job_name="scripted", am_uid="scripted-am")
+        return JobHandle(client, job_name="scripted", am_uid=f"{self.name}-am")
 
     def starts(self, role: str) -> list[dict[str, Any]]:
         """The start lines that children of this role got, in order."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import sys
 import time
 from pathlib import Path
 
@@ -35,6 +36,7 @@ def test_the_control_stream_ends_when_the_master_says_finish(
     start = cluster.starts("worker")[0]
     assert (start["parallelism"], start["deployment"], start["queue_socket"]) == (2, 0, None)
     assert start["host"] == "localhost"
+    assert start["modes"] == ["0o700", "0o600", "0o600"]
     assert not Path(start["work_dir"]).exists()
     master = cluster.starts("am")[0]
     for node in ("worker-0", "worker-1", "ps-0"):
@@ -75,12 +77,14 @@ def test_flink_retries_what_a_restart_may_mend_and_nothing_else(
     am = {"fails": "worker-0: the traceback", "is_fatal": is_fatal}
     cluster = ScriptedCluster(t_env, tmp_path, am=am)
     cluster.add()
+    cluster.add(role="ps", parallelism=2)
     with pytest.raises(JobFailedError, match="worker-0: the traceback"):
         cluster.submit().wait(timeout_s=60, show_progress=False)
     masters = cluster.starts("am")
     assert [each["deployment"] for each in masters] == [*range(deployments)]
     assert [each["attempt"] for each in masters] == [*range(1, deployments + 1)]
     assert len({each["token"] for each in masters}) == deployments
+    assert {each["deployment"] for each in cluster.starts("ps")} == {*range(deployments)}
 
 
 def test_cancel_ends_a_node_that_ignores_term_and_its_process_within_5_s(
@@ -125,6 +129,45 @@ def test_requirements_that_pip_cannot_install_fail_the_job_with_its_words(
     cluster.add()
     with pytest.raises(JobFailedError, match="no-such-package-anywhere"):
         cluster.submit().wait(timeout_s=90, show_progress=False)
+
+
+def test_cancel_kills_a_pip_that_still_runs(
+    t_env: StreamTableEnvironment, tmp_path: Path
+) -> None:
+    pid_file = tmp_path / "pid"
+    interpreter = tmp_path / "python"
+    interpreter.write_text(
+        f'#!/bin/sh\nif [ "$2" != pip ]; then exec {sys.executable} "$@"; fi\n'
+        f"sleep 1000 & echo $! > {pid_file}.new; mv {pid_file}.new {pid_file}; wait\n"
+    )
+    interpreter.chmod(0o700)
+    (tmp_path / "requirements.txt").write_text("anything\n")
+    t_env.get_config().set("python.executable", str(interpreter))
+    t_env.set_python_requirements(str(tmp_path / "requirements.txt"))
+    cluster = ScriptedCluster(t_env, tmp_path / "marks", am={"ends": 1})
+    cluster.add()
+    job = cluster.submit()
+    until(pid_file.exists)
+    started_at = time.monotonic()
+    job.cancel()
+    with pytest.raises(JobFailedError):
+        job.wait(timeout_s=20, show_progress=False)
+    assert time.monotonic() - started_at < 8
+    until(lambda: not is_running(int(pid_file.read_text())), 5)
+
+
+def test_two_clusters_of_one_job_do_not_see_each_other(
+    t_env: StreamTableEnvironment, tmp_path: Path
+) -> None:
+    first = ScriptedCluster(t_env, tmp_path / "a", am={"ends": 2}, name="first")
+    second = ScriptedCluster(t_env, tmp_path / "b", am={"ends": 1, "dies": 1}, name="second")
+    first.add(parallelism=2)
+    second.add()
+    first.submit().wait(timeout_s=60, show_progress=False)
+    assert len(first.starts("am")) == 1
+    assert len(second.starts("am")) == 2
+    tokens = {each["token"] for each in second.controls("worker-0")}
+    assert tokens == {second.starts("am")[0]["token"]}
 
 
 def test_children_import_what_add_python_file_ships(

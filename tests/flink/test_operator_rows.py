@@ -20,7 +20,7 @@ from headrace.operator.failure import cause_text
 
 from .conftest import MakeEnvironment
 from .scripted_cluster import ScriptedCluster
-from .test_operator_ends import until
+from .test_operator_ends import RETRIES, until
 
 CHECKPOINTS = {
     "execution_checkpointing_interval": "100 ms",
@@ -123,6 +123,39 @@ def test_a_lost_process_fails_the_task_even_if_the_master_never_does(
     cluster.add(rows=numbers(t_env, 100_000), dies_at=500)
     with pytest.raises(JobFailedError, match=r"(?s)worker-0.*timeouts.stop_timeout_s"):
         cluster.submit().wait(timeout_s=60, show_progress=False)
+
+
+def test_a_killed_process_goes_back_to_the_checkpoint_and_every_row_comes_out_once(
+    make_t_env: MakeEnvironment, tmp_path: Path
+) -> None:
+    t_env = make_t_env(**CHECKPOINTS, **RETRIES)
+    limits = TimeoutConfig(stop_timeout_s=0.5, stop_grace_s=0.5)
+    marks = tmp_path / "marks"
+    cluster = ScriptedCluster(t_env, marks, am={"ends": 2}, timeouts=limits)
+    rows = numbers(t_env, 12_000, per_second=2000)
+    out = cluster.add(parallelism=2, rows=rows, emits=True, dies_at=1500, dies_after_barriers=2)
+    assert out is not None
+    sink_sum(t_env, out, tmp_path / "out")
+    cluster.submit().wait(timeout_s=90, show_progress=False)
+    assert (marks / "died").exists()
+    assert [each["deployment"] for each in cluster.starts("am")] == [0, 1]
+    assert cluster.counts("rows") < 12_000
+    assert read_ids(tmp_path / "out") == [*range(1, 12_001)]
+
+
+def test_a_temporary_directory_with_a_long_name_is_no_obstacle_for_the_socket(
+    make_t_env: MakeEnvironment, tmp_path: Path
+) -> None:
+    long = tmp_path / ("long" * 30)
+    t_env = make_t_env(io_tmp_dirs=str(long))
+    cluster = ScriptedCluster(t_env, tmp_path / "marks", am={"ends": 1})
+    cluster.add(rows=numbers(t_env, 1000))
+    cluster.submit().wait(timeout_s=60, show_progress=False)
+    assert cluster.counts("rows") == 1000
+    (start,) = cluster.starts("worker")
+    assert start["work_dir"].startswith(str(long))
+    assert len(start["queue_socket"]) < 100
+    assert not Path(start["queue_socket"]).parent.exists()
 
 
 def test_cancel_with_a_full_queue_ends_within_5_s(

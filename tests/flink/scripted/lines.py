@@ -23,6 +23,8 @@ def heard() -> Iterator[dict[str, Any]]:
 def started() -> tuple[dict[str, Any], dict[str, Any]]:
     """Read the start line and the spec; leave the start line in `dir` for the test."""
     start = next(heard())
+    paths = (start["work_dir"], start["spec_path"], start["payload_path"])
+    start["modes"] = [oct(Path(path).stat().st_mode & 0o777) for path in paths]
     spec = json.loads(Path(start["spec_path"]).read_text())
     folder = Path(spec["dir"])
     number = len(list(folder.glob("start-*")))

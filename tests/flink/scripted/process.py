@@ -17,6 +17,7 @@ from .lines import pause
 def run(socket: str, spec: dict[str, Any]) -> None:
     pause(spec.get("connects_after_s", 0))
     channel = Channel.connect(socket, attempt=1, connect_timeout_s=30)
+    died = Path(spec["dir"]) / "died"
     counts = {"rows": 0, "total": 0, "barriers": 0, "watermarks": 0}
     while not isinstance(item := channel.receive(timeout_s=None), End):
         if isinstance(item, Batch):
@@ -24,7 +25,8 @@ def run(socket: str, spec: dict[str, Any]) -> None:
             counts["total"] += sum(item.columns.column(0).to_pylist())
             if channel.output_schema is not None:
                 channel.send(item.columns, item.timestamps_ms)
-            if counts["rows"] >= spec.get("dies_at", sys.maxsize):
+            if _dies(counts, spec) and not died.exists():
+                died.touch()
                 os.kill(os.getpid(), signal.SIGKILL)
             if counts["rows"] >= spec.get("hangs_at", sys.maxsize):
                 pause(1000)
@@ -40,6 +42,11 @@ def run(socket: str, spec: dict[str, Any]) -> None:
     (Path(spec["dir"]) / f"counts-{os.getpid()}").write_text(json.dumps(counts))
     channel.send_end()
     channel.close()
+
+
+def _dies(counts: dict[str, int], spec: dict[str, Any]) -> bool:
+    has_rows = counts["rows"] >= spec.get("dies_at", sys.maxsize)
+    return has_rows and counts["barriers"] >= spec.get("dies_after_barriers", 0)
 
 
 if __name__ == "__main__":
