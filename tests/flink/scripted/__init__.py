@@ -3,6 +3,6 @@
 `spec` of the am: `dir` (marks of ended processes), `ends` (how many end the cluster),
 `listen_after_s`, `dies` (how often the master kills itself), `fails` (message), `is_fatal`.
 `spec` of a role: `dir`, `ignores_stop`, `reports` (values), and for its process: `ends_at`,
-`dies_at` (rows, once per `dir`), `dies_after_barriers`, `hangs_at`, `acknowledges` (false: no barrier),
-`connects_after_s`.
+`dies_at` (rows, once per `dir`), `dies_after_barriers`, `hangs_at`, `acknowledges` (false: no
+barrier), `connects_after_s`.
 """

@@ -45,8 +45,9 @@ def run(socket: str, spec: dict[str, Any]) -> None:
 
 
 def _dies(counts: dict[str, int], spec: dict[str, Any]) -> bool:
-    has_rows = counts["rows"] >= spec.get("dies_at", sys.maxsize)
-    return has_rows and counts["barriers"] >= spec.get("dies_after_barriers", 0)
+    least_rows: int = spec.get("dies_at", sys.maxsize)
+    least_barriers: int = spec.get("dies_after_barriers", 0)
+    return counts["rows"] >= least_rows and counts["barriers"] >= least_barriers
 
 
 if __name__ == "__main__":
