@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 from collections import defaultdict
 from pathlib import Path
 from typing import Any
@@ -131,6 +133,54 @@ def test_workers_without_rows_train_on_their_own_files(
     ).submit().wait(timeout_s=100)
     saved = torch.load(tmp_path / "model.pt", weights_only=True)
     assert saved["weight"].item() == pytest.approx(-0.1 * (1 + 2 + 3 + 4))
+
+
+def test_a_group_that_lost_a_worker_goes_on_from_its_checkpoint_in_batch_mode(
+    make_t_env: MakeEnvironment, tmp_path: Path
+) -> None:
+    make_t_env(1)
+    steps = 6
+
+    def train_values(ctx: Any) -> None:
+        model = nn.Linear(1, 1, bias=False)
+        nn.init.zeros_(model.weight)
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        done = 0
+        saved = ctx.latest_checkpoint()
+        if saved is not None:
+            state = torch.load(saved, weights_only=True)
+            model.load_state_dict(state["model"])
+            done = state["step"]
+        ctx.data_parallel(model, optimizer)
+        for step in range(done, steps):
+            optimizer.zero_grad()
+            loss: Any = model(torch.full((1, 1), float(step + 10 * ctx.rank))).sum()
+            loss.backward()
+            optimizer.step()
+            if step == 3 and ctx.rank == 0:
+                with ctx.checkpoint_path(step + 1) as path:
+                    torch.save({"model": model.state_dict(), "step": step + 1}, path)
+            if step == 4 and ctx.rank == 1 and ctx.attempt == 1:
+                os.kill(os.getpid(), signal.SIGKILL)
+        ctx.save(model)
+        ctx.report(attempt=ctx.attempt, done_before=done)
+
+    result = (
+        headrace.pytorch.train(
+            None,
+            train_values,
+            workers=2,
+            output_dir=tmp_path,
+            checkpoint_dir=tmp_path / "checkpoints",
+            name="recovers",
+        )
+        .submit()
+        .wait(timeout_s=110)
+    )
+    weight = torch.load(tmp_path / "model.pt", weights_only=True)["weight"].item()
+    assert weight == pytest.approx(-0.1 * sum((2 * step + 10) / 2 for step in range(steps)))
+    for node in result.status.nodes.values():
+        assert node.report == {"attempt": 2, "done_before": 4}
 
 
 def test_an_error_in_a_worker_fails_the_job_with_its_traceback(
