@@ -43,11 +43,12 @@ def joined(tables: dict[str, RawTable]) -> pd.DataFrame:
     weather = weather.drop(columns=["year", "month", "day", "hour"])
     planes = planes.rename(columns={"year": "built"})
     arrived = flights[flights["arr_delay"].notna()]
-    return (
+    rows: pd.DataFrame = (
         arrived.merge(planes, on="tailnum")
         .merge(weather, on=["origin", "time_hour"])
         .merge(before.reset_index(), on=["origin", "quarter"])
     )
+    return rows
 
 
 def expected_features(tables: dict[str, RawTable]) -> pd.DataFrame:
@@ -82,12 +83,14 @@ def expected_features(tables: dict[str, RawTable]) -> pd.DataFrame:
     for name in ("carrier", "origin", "dest"):
         columns[name] = rows[name].map(tables["flights"].values(name).index)
     columns |= {"weekday": weekday, "late_min": rows["arr_delay"]}
-    return pd.DataFrame(columns)
+    features: pd.DataFrame = pd.DataFrame(columns)
+    return features
 
 
 def in_order(rows: pd.DataFrame) -> pd.DataFrame:
     keys = ["late_min", "distance", "departure_sin", "seats", "dest", "carrier", "age", "wind"]
-    return rows.round(4).sort_values(keys, ignore_index=True)
+    ordered: pd.DataFrame = rows.round(4).sort_values(keys, ignore_index=True)
+    return ordered
 
 
 def test_the_features_are_those_that_pandas_makes_of_the_same_files(
