@@ -38,7 +38,7 @@ demo: java ## Train a delay model on real flights that Flink SQL joins with weat
 	$(BIN)/python -m examples.flight_delays
 
 test: java lint ## Everything that CI runs: lint, then all tests
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --durations=10
 
 lint: setup ## ruff, mypy and codespell
 	$(BIN)/ruff check .
