@@ -156,6 +156,37 @@ def test_an_entry_that_returns_early_does_not_block_its_upstream(
     assert result.status.nodes["worker-0"].report == {"first": 1.0}
 
 
+@pytest.mark.parametrize("rows_per_second", [500, 1_000_000])
+def test_a_worker_may_end_the_job_although_its_input_goes_on_for_ever(
+    make_t_env: MakeEnvironment, rows_per_second: int
+) -> None:
+    t_env = make_t_env(2)
+    t_env.execute_sql(
+        "CREATE TEMPORARY TABLE endless (id BIGINT) WITH ('connector'='datagen', "
+        f"'rows-per-second'='{rows_per_second}')"
+    )
+
+    def entry(ctx: Any) -> None:
+        rows = 0
+        for batch in ctx.batches(rows=50):
+            rows += len(batch["id"])
+            ctx.report(rows=rows)
+            if ctx.index == 0 and rows >= 200:
+                ctx.stop_job("seen enough")
+
+    cluster = Cluster(t_env, name="endless")
+    cluster.add_am_role()
+    worker = RoleConfig(entry=entry, parallelism=2, exchange=ExchangeConfig(slots=2))
+    cluster.add_role("worker", worker, input=t_env.from_path("endless"))
+    result = cluster.submit().wait(timeout_s=60)
+    assert result.status.state == "FINISHED"
+    assert result.status.reason is not None
+    assert "seen enough" in result.status.reason
+    reported = [node.report["rows"] for node in result.status.nodes.values()]
+    assert reported[0] >= 200
+    assert sum(reported) == result.status.rows_in
+
+
 def test_a_user_error_fails_the_job_with_its_traceback(t_env: StreamTableEnvironment) -> None:
     def entry(ctx: Any) -> None:
         for batch in ctx.arrow_batches(rows=10):

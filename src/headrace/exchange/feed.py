@@ -54,7 +54,7 @@ class Feed(Protocol):
         """Say that everything before the barrier `checkpoint_id` was handled and emitted."""
 
     def acknowledge_every(self) -> None:
-        """Say that all rows were handled and none will be emitted: no later barrier must wait."""
+        """Say that all rows were handled and none will be emitted: no barrier must wait."""
 
     def send(self, batch: pa.RecordBatch, timestamps_ms: pa.Array | None = None) -> None:
         """Send rows; waits while the other side is behind.

@@ -13,6 +13,7 @@ from pyflink.table import StatementSet, StreamTableEnvironment, Table
 
 from headrace.config import AMConfig, RoleConfig
 from headrace.errors import PlanError
+from headrace.operator.drain import Drain
 from headrace.operator.environment import open_environment
 from headrace.operator.failure import cause_text
 from headrace.operator.handle import JobHandle
@@ -25,7 +26,7 @@ from headrace.operator.plan import (
     role_payload,
 )
 from headrace.operator.schema import OutputSchema, to_java_row_type
-from headrace.operator.streams import input_stream, output_table
+from headrace.operator.streams import input_stream, is_bounded, output_table
 
 __all__ = ["Cluster"]
 
@@ -76,6 +77,7 @@ class Cluster:
         self._am: AMConfig | None = None
         self._j_builder: Any = None
         self._has_input_by_role: dict[str, bool] = {}
+        self._has_unbounded_input = False
         self._is_submitted = False
 
     @property
@@ -158,6 +160,7 @@ class Cluster:
         j_input, j_input_type = None, None
         if input is not None:
             j_input, j_input_type = input_stream(self._flink, name, input)
+            self._has_unbounded_input |= not is_bounded(j_input)
         j_stream = self._call_builder(
             name, "addRole", json.dumps(document), payload, j_input, j_input_type, j_output
         )
@@ -189,7 +192,12 @@ class Cluster:
             statements.attach_as_datastream()
         client = self._flink.env.execute_async(self._name)
         self._is_submitted = True
-        return JobHandle(client, job_name=self._name, am_uid=f"{self._uid_prefix}-am")
+        return JobHandle(
+            client,
+            job_name=self._name,
+            am_uid=f"{self._uid_prefix}-am",
+            drain=Drain(self._flink) if self._has_unbounded_input else None,
+        )
 
     def _call_builder(self, name: str, method: str, *arguments: Any) -> Any:
         try:

@@ -12,6 +12,7 @@ from pyflink.common import JobClient
 from pyflink.java_gateway import get_gateway
 
 from headrace.errors import JobFailedError, WaitTimeoutError
+from headrace.operator.drain import Drain
 from headrace.operator.failure import cause_text
 from headrace.operator.progress import Progress
 from headrace.operator.status import JobStatus
@@ -45,10 +46,13 @@ class JobHandle:
     Flink and block for at most a few seconds, `wait` until the job has ended.
     """
 
-    def __init__(self, client: JobClient, *, job_name: str, am_uid: str) -> None:
+    def __init__(
+        self, client: JobClient, *, job_name: str, am_uid: str, drain: Drain | None = None
+    ) -> None:
         self._client = client
         self._j_client = client._j_job_client  # noqa: SLF001 - PyFlink has no public way
         self._am_uid = am_uid
+        self._drain = drain
         self._last_status = JobStatus()
         self.job_name = job_name
         self.job_id = str(client.get_job_id())
@@ -72,6 +76,10 @@ class JobHandle:
     def wait(self, *, timeout_s: float | None = None, show_progress: bool = True) -> JobResult:
         """Block until the job has ended; shows progress on stderr meanwhile.
 
+        If the ML cluster ends before an unbounded input does (`ctx.stop_job`, or every entry
+        function has returned), Flink's job would go on without it for ever; it is then stopped
+        with a drain, so that its other sinks finish in order.
+
         Args:
             timeout_s: Longest wait, in seconds; the job goes on after it. None waits until the
                 end.
@@ -93,10 +101,14 @@ class JobHandle:
                 status = self.status()
                 if progress is not None:
                     progress.update(status)
+                if self._drain is not None and status.state == "FINISHED":
+                    self._drain.start(self._client)
             return self._result(j_future)
         finally:
             if progress is not None:
                 progress.close(self._last_status)
+            if self._drain is not None:
+                self._drain.close()
 
     def cancel(self) -> None:
         """Cancel the job and block until Flink has accepted it.

@@ -12,7 +12,7 @@ from headrace.errors import PlanError
 from headrace.operator.environment import FlinkEnvironment
 from headrace.operator.failure import cause_text
 
-__all__ = ["input_stream", "output_table"]
+__all__ = ["input_stream", "is_bounded", "output_table"]
 
 
 def input_stream(
@@ -46,6 +46,11 @@ def input_stream(
         return builder.toRowData(j_t_env, j_table), builder.rowType(j_table)
     except Exception as exc:
         raise PlanError(_refusal(role, cause_text(exc))) from exc
+
+
+def is_bounded(j_stream: Any) -> bool:
+    """Return whether every source behind a Java stream ends by itself."""
+    return bool(get_gateway().jvm.org.headrace.operator.ClusterBuilder.isBounded(j_stream))
 
 
 def output_table(flink: FlinkEnvironment, j_stream: Any, j_type: Any) -> Table:

@@ -230,7 +230,11 @@ class RoleContext:
         return self._link.lookup(key, timeout_s)
 
     def stop_job(self, reason: str) -> None:
-        """Ask the master to end all roles with success. Returns at once."""
+        """Ask the master to end all roles with success. Returns at once.
+
+        All processes, this one included, are then asked to end (`StopRequestedExit` in the
+        main thread) and killed after `timeouts.stop_grace_s`: save before you call it.
+        """
         self._link.stop_job(reason)
 
     def latest_checkpoint(self) -> Path | None:
@@ -281,6 +285,10 @@ class RoleContext:
                 self._reader.close()
             if self._feed is not None:
                 self._feed.close()
+
+    def stop(self) -> None:
+        """End the process's part because its node says so: as `close`, waiting for no peer."""
+        RoleContext.close(self, is_success=True)
 
     def _convert(self, batch: pa.RecordBatch) -> dict[str, Any]:
         """Make the mapping that `batches` hands out; subclasses override this."""

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any, ClassVar
 
 from headrace.exchange import Channel
+from headrace.framework.stopping import StopRequestedExit
 from headrace.role.context import RoleContext
 from headrace.role.link import RoleLink
 from headrace.role.spec import RoleSpec
@@ -57,12 +58,16 @@ class RoleEntry:
         """Run the entry function to its end. Blocks for as long as it runs.
 
         When it returns, or raises `SystemExit(0)`, its last report and the end of its output
-        are sent; input that it has not read is left. When it raises, the queue is closed
-        without an end, so that the operator knows, and the exception goes on to the caller.
+        are sent; input that it has not read is left. The same when the node stops the process,
+        but peers are not waited for. When it raises, the queue is closed without an end, so
+        that the operator knows, and the exception goes on to the caller.
         """
         context = self.open_context(spec, link)
         try:
             self.entry(context)
+        except StopRequestedExit:
+            context.stop()
+            raise
         except BaseException as exc:
             if isinstance(exc, SystemExit) and exc.code in (None, 0):
                 context.close(is_success=True)

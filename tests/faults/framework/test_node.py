@@ -257,6 +257,27 @@ def test_a_process_that_blocks_sigterm_is_killed_after_the_grace(
     wait_gone(pid, timeout_s=0.0)
 
 
+def test_a_stopped_function_cleans_up_on_its_way_out(cluster: Cluster) -> None:
+    def entry(spec, link):  # type: ignore[no-untyped-def]
+        import signal
+
+        link.report({"ready": 1.0})
+        try:
+            signal.pause()
+        except SystemExit:
+            link.report({"ready": 1.0, "cleaned_up": 1.0})
+            raise
+
+    node = cluster.node(entry)
+    assert node.expect("report")["values"] == {"ready": 1.0}
+    begin = time.monotonic()
+    node.send("stop", reason="cancel")
+    assert node.expect("report")["values"] == {"ready": 1.0, "cleaned_up": 1.0}
+    assert node.expect("process_ended")["outcome"] == "stopped"
+    assert node.wait(3) == 0
+    assert time.monotonic() - begin < 0.9  # before the grace of 1 s is over
+
+
 def test_the_end_of_stdin_ends_everything_within_two_seconds(
     cluster: Cluster, tmp_path: Path, wait_for_file: WaitForFile, wait_gone: Wait
 ) -> None:

@@ -30,6 +30,7 @@ from headrace.framework.runner.failures import (
     is_raised_by_others,
     traceback_of,
 )
+from headrace.framework.stopping import raise_on_sigterm
 
 __all__ = ["main"]
 
@@ -39,6 +40,7 @@ def main() -> None:
     faulthandler.enable()
     spec = read_process_spec()
     link = ProcessLink.from_environment()
+    raise_on_sigterm()
     own_pid = os.getpid()
     exit_code = 0
 

@@ -236,7 +236,14 @@ final class AmOperator extends AbstractStreamOperator<String>
         isAddressEmitted = true;
     }
 
+    /**
+     * Ends the control stream, and with it the roles. Not if an input of theirs is endless: Flink's tasks
+     * could not end, and a drain, which ends them, must not meet a task that is just closing.
+     */
     private void endSourceIfFinished() {
+        if (plannedRoles.values().stream().anyMatch(PlannedRole::isEndless)) {
+            return;
+        }
         if (isFinished && sourceExecution != null && !isEndSent) {
             isEndSent = true;
             coordinator.sendEventToCoordinator(new AmEvents.ClusterFinished(sourceExecution));

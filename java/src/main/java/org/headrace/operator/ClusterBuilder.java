@@ -71,7 +71,8 @@ public final class ClusterBuilder {
     public DataStream<RowData> addRole(
             String roleJson, byte[] payload, DataStream<RowData> input, RowType inputType, RowType outputType) {
         RolePlan role = RolePlan.parse(roleJson, payload, inputType, outputType);
-        plannedRoles.put(role.role(), new PlannedRole(role.parallelism(), input != null));
+        boolean isEndless = input != null && !isBounded(input);
+        plannedRoles.put(role.role(), new PlannedRole(role.parallelism(), input != null, isEndless));
         String name = cluster.name() + " " + role.role();
         InternalTypeInfo<RowData> type = typeInfo(outputType);
         if (input == null) {

@@ -9,6 +9,7 @@ import java.io.Serializable;
  *
  * @param parallelism nodes in the plan; at run time the nodes report the real number
  * @param hasInput whether rows flow into the role
+ * @param isEndless whether its input never ends by itself
  */
 @Internal
-public record PlannedRole(int parallelism, boolean hasInput) implements Serializable {}
+public record PlannedRole(int parallelism, boolean hasInput, boolean isEndless) implements Serializable {}
