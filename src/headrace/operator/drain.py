@@ -8,10 +8,12 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from py4j.protocol import Py4JJavaError
 from pyflink.common import JobClient
 from pyflink.java_gateway import get_gateway
 
 from headrace.operator.environment import FlinkEnvironment
+from headrace.operator.failure import cause_text
 
 __all__ = ["Drain"]
 
@@ -52,7 +54,10 @@ class Drain:
         _LOG.info("The ML cluster has ended before its unbounded input; draining the job")
         j_format = get_gateway().jvm.org.apache.flink.core.execution.SavepointFormatType.NATIVE
         j_client: Any = client._j_job_client  # noqa: SLF001 (no public way to the format)
-        j_client.stopWithSavepoint(True, target, j_format)
+        try:
+            j_client.stopWithSavepoint(True, target, j_format)
+        except Py4JJavaError as error:  # the job has ended by itself meanwhile
+            _LOG.info("The job needs no drain: %s", cause_text(error))
 
     def close(self) -> None:
         """Remove the temporary directory. Idempotent."""
