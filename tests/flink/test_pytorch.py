@@ -28,7 +28,8 @@ def features(t_env: StreamTableEnvironment) -> Table:
     t_env.execute_sql(
         "CREATE TEMPORARY TABLE numbers (id BIGINT) WITH ('connector'='datagen', "
         "'fields.id.kind'='sequence', 'fields.id.start'='0', "
-        f"'fields.id.end'='{ROWS - 1}', 'rows-per-second'='100000000')"
+        f"'fields.id.end'='{ROWS - 1}', 'rows-per-second'='100000000', "
+        f"'number-of-rows'='{ROWS}')"  # without it Flink takes the source for unbounded
     )
     return t_env.sql_query(
         "SELECT id, ARRAY[CAST(SIN(id) AS FLOAT), CAST(COS(id) AS FLOAT)] AS x, "
