@@ -28,6 +28,8 @@ class ProcessSpec(msgspec.Struct, frozen=True, kw_only=True):
         host: Where this process runs, as peers can reach it.
         queue_socket: Path of the memory queue's socket; None if the role has no input or
             output.
+        is_restored: Whether the input starts behind a Flink checkpoint, so that rows before it
+            will not come again.
         work_dir: Directory of this process alone, and its working directory; the node
             removes it when the process has ended.
         payload_path: File with the entry function.
@@ -46,6 +48,7 @@ class ProcessSpec(msgspec.Struct, frozen=True, kw_only=True):
     cluster: dict[str, tuple[str, ...]] = {}
     host: str
     queue_socket: str | None = None
+    is_restored: bool = False
     work_dir: str
     payload_path: str
     checkpoint_dir: str | None = None

@@ -85,6 +85,16 @@ class Cluster:
         """The table environment that the roles are planned in."""
         return self._flink.t_env
 
+    @property
+    def has_endless_input(self) -> bool:
+        """Whether an input of a role so far has an unbounded source."""
+        return self._has_unbounded_input
+
+    def set_flink_default(self, key: str, value: str) -> None:
+        """Set a Flink option of this job, for example a restart strategy, unless it is set."""
+        self._flink.apply_table_options()
+        self._flink.set_default(key, value)
+
     def add_am_role(self, config: AMConfig | None = None) -> None:
         """Add the application master; exactly once and before any other role.
 

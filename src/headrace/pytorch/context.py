@@ -9,7 +9,7 @@ from typing import Any, TypeVar, cast
 import pyarrow as pa
 import torch
 
-from headrace.errors import ConfigError, UsageError, WaitTimeoutError
+from headrace.errors import ConfigError, PlanError, UsageError, WaitTimeoutError
 from headrace.pytorch.alone import AloneSteps
 from headrace.pytorch.dataset import BatchDataset, split_rows
 from headrace.pytorch.flat import Reduction
@@ -34,6 +34,12 @@ __all__ = ["TorchContext"]
 
 _M = TypeVar("_M", bound=torch.nn.Module)
 _REPORT_EVERY_S = 0.2
+_RESTORED = (
+    "This job was restored from a Flink checkpoint or savepoint. Its sources go on behind rows "
+    "that the model has not seen, and Flink's checkpoints do not hold the model yet: it would "
+    "be trained on a part of the rows only. Start the job without restoring it, and without a "
+    "restart strategy (restart-strategy.type: none) while checkpointing is on."
+)
 
 
 class TorchContext(RoleContext):
@@ -53,6 +59,7 @@ class TorchContext(RoleContext):
     settings = TorchSettings()
     device = torch.device("cpu")
     collective_timeout_s = 600.0
+    is_restored = False
     _converter: TensorConverter | None = None
     _is_data_parallel = False
     _is_input_ended = False
@@ -176,6 +183,8 @@ class TorchContext(RoleContext):
             ConfigError: The workers' models differ, or the model or optimizer cannot be used
             like this.
             CollectiveError: A peer ended, or did not come within the limit.
+            PlanError: The job was restored from a Flink checkpoint, which holds no model yet:
+                an untrained model would get only the rows behind it.
         """
         if self._is_data_parallel:
             msg = (
@@ -183,6 +192,8 @@ class TorchContext(RoleContext):
                 "parameters of several models into one optimizer with parameter groups."
             )
             raise UsageError(msg)
+        if self.is_restored:
+            raise PlanError(_RESTORED)
         require_supported(optimizer, scheduler, loss_reduction)
         self._is_data_parallel = True
         if self.world_size > 1:

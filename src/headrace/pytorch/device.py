@@ -8,21 +8,42 @@ from collections.abc import Sequence
 import torch
 
 from headrace._environ import environment_value
+from headrace.errors import ConfigError
 
 __all__ = ["choose_device", "choose_threads"]
 
 
-def choose_device() -> torch.device:
-    """Return the GPU that this process was assigned, else the CPU.
+def choose_device(hosts: Sequence[str], index: int, *, is_required: bool) -> torch.device:
+    """Return the GPU of this worker, else the CPU.
 
-    A GPU is assigned when ``CUDA_VISIBLE_DEVICES`` names it (the node's GPU lease, or the
-    role's `environment`). A GPU that merely exists is not taken: several workers would share
-    it.
+    GPUs are assigned when ``CUDA_VISIBLE_DEVICES`` names them (for example in the role's
+    `environment`); a GPU that merely exists is taken only if `is_required`. The workers of one
+    host take one each, in the order of their index.
+
+    Args:
+        hosts: Host of each worker of the role, in the order of their index.
+        index: This worker's place in `hosts`.
+        is_required: Whether the CPU will not do.
+
+    Raises:
+        ConfigError: There are fewer GPUs than workers on this host, or none although required.
     """
     assigned = environment_value("CUDA_VISIBLE_DEVICES")
-    if assigned and assigned != "-1" and torch.cuda.is_available():
-        return torch.device("cuda", 0)
-    return torch.device("cpu")
+    is_assigned = bool(assigned) and assigned != "-1"
+    if not torch.cuda.is_available() or not (is_assigned or is_required):
+        if is_required:
+            msg = "device='cuda', but torch finds no GPU here; use device='auto' or 'cpu'"
+            raise ConfigError(msg)
+        return torch.device("cpu")
+    place = list(hosts[:index]).count(hosts[index]) if index < len(hosts) else 0
+    if place >= torch.cuda.device_count():
+        msg = (
+            f"Worker {index} is number {place + 1} on its host, where torch sees "
+            f"{torch.cuda.device_count()} GPU(s): each worker needs one of its own. Run fewer "
+            "workers on a host, or use device='cpu'"
+        )
+        raise ConfigError(msg)
+    return torch.device("cuda", place)
 
 
 def choose_threads(hosts: Sequence[str], index: int) -> int | None:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Protocol, cast
 
 import torch
 
 from headrace.config import TimeoutConfig
-from headrace.errors import ConfigError
 from headrace.pytorch.context import TorchContext
 from headrace.pytorch.device import choose_device, choose_threads
 from headrace.pytorch.group import GroupSpec, open_group
@@ -24,6 +23,10 @@ class _ProcessSpec(RoleSpec, Protocol):
     @property
     def host(self) -> str:
         """Where this process runs, as peers reach it."""
+
+    @property
+    def is_restored(self) -> bool:
+        """Whether rows before a Flink checkpoint will not come again."""
 
     @property
     def timeouts(self) -> TimeoutConfig:
@@ -72,9 +75,11 @@ class TorchEntry(RoleEntry):
         """
         facts = cast("_ProcessSpec", spec)
         context.settings = self.settings
+        context.is_restored = facts.is_restored
         context.collective_timeout_s = facts.timeouts.collective_timeout_s
-        context.device = self._device()
-        threads = choose_threads(facts.cluster.get(facts.role, ()), facts.index)
+        hosts = facts.cluster.get(facts.role, ())
+        context.device = self._device(hosts, facts.index)
+        threads = choose_threads(hosts, facts.index)
         if threads is not None:
             torch.set_num_threads(threads)
         if context.device.type == "cuda":
@@ -93,10 +98,7 @@ class TorchEntry(RoleEntry):
             link,
         )
 
-    def _device(self) -> torch.device:
-        if self.settings.device == "auto":
-            return choose_device()
-        if self.settings.device == "cuda" and not torch.cuda.is_available():
-            msg = "device='cuda', but torch finds no GPU here; use device='auto' or 'cpu'"
-            raise ConfigError(msg)
-        return torch.device("cuda:0" if self.settings.device == "cuda" else "cpu")
+    def _device(self, hosts: Sequence[str], index: int) -> torch.device:
+        if self.settings.device == "cpu":
+            return torch.device("cpu")
+        return choose_device(hosts, index, is_required=self.settings.device == "cuda")

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from headrace.config import AMConfig, ExchangeConfig, RoleConfig, TimeoutConfig
+from headrace.errors import PlanError
 from headrace.pytorch.context import TorchContext
 from headrace.pytorch.entry import TorchEntry
 from headrace.pytorch.settings import TorchSettings
@@ -84,7 +85,9 @@ def train(
         output_dir: Directory that `ctx.save` writes to, for every host at the same path; a
             relative one is taken from here. None: `ctx.save` is an error.
         name: Name of the job.
-        max_restarts: Restarts of the group before the job fails.
+        max_restarts: Restarts of the group before the job fails, in batch mode. In stream mode
+            Flink's restart strategy decides; unless you set one, there is none, since Flink's
+            checkpoints do not hold the model yet.
         checkpoint_dir: Directory for `ctx.checkpoint_path` in batch mode.
         environment: Environment variables of the worker processes.
         device: "auto" takes a GPU where the process was assigned one.
@@ -126,6 +129,15 @@ def train(
     cluster = Cluster(_environment_of(rows), name=name, checkpoint_dir=checkpoint_dir)
     cluster.add_am_role(master)
     emitted = cluster.add_role(_ROLE, worker, input=rows, output=output)
+    if rows is not None:
+        if epochs > 1 and cluster.has_endless_input:
+            msg = (
+                f"epochs={epochs} needs an input that ends, but a source of `rows` is "
+                "unbounded: the first pass would never be over. Use epochs=1, or a bounded one"
+            )
+            raise PlanError(msg)
+        # A restart would go on behind the last checkpoint, which holds no model yet.
+        cluster.set_flink_default("restart-strategy.type", "none")
     return TrainingPlan(cluster=cluster, output=emitted)
 
 

@@ -50,6 +50,7 @@ class LifePlanner:
             cluster=directive.cluster,
             host=start.host,
             queue_socket=start.queue_socket,
+            is_restored=start.is_restored,
             work_dir=str(Path(start.work_dir) / f"process-{directive.attempt}"),
             payload_path=start.payload_path or "",
             checkpoint_dir=spec.checkpoint_dir,

@@ -31,7 +31,7 @@ final class ChainedRoleOperator extends AbstractStreamOperator<RowData>
     @Override
     public void open() throws Exception {
         super.open();
-        core.open(getRuntimeContext(), false);
+        core.open(getRuntimeContext(), false, false);
     }
 
     @Override

@@ -1,6 +1,7 @@
 package org.headrace.operator;
 
 import org.apache.flink.streaming.api.operators.AbstractStreamOperator;
+import org.apache.flink.runtime.state.StateInitializationContext;
 import org.apache.flink.streaming.api.operators.BoundedMultiInput;
 import org.apache.flink.streaming.api.operators.StreamOperatorParameters;
 import org.apache.flink.streaming.api.operators.TwoInputStreamOperator;
@@ -24,6 +25,7 @@ class FlatMapRoleOperator extends AbstractStreamOperator<RowData>
 
     private final transient RoleCore core;
     private transient boolean isControlKnown;
+    private transient boolean isRestored;
 
     FlatMapRoleOperator(StreamOperatorParameters<RowData> parameters, ClusterPlan cluster, RolePlan role) {
         super(parameters);
@@ -36,9 +38,15 @@ class FlatMapRoleOperator extends AbstractStreamOperator<RowData>
     }
 
     @Override
+    public void initializeState(StateInitializationContext context) throws Exception {
+        super.initializeState(context);
+        isRestored = context.isRestored();
+    }
+
+    @Override
     public void open() throws Exception {
         super.open();
-        core.open(getRuntimeContext(), true);
+        core.open(getRuntimeContext(), true, isRestored);
     }
 
     @Override

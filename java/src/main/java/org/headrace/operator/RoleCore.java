@@ -53,8 +53,12 @@ final class RoleCore implements AutoCloseable {
         wait = new MailboxWait(parameters.getMailboxExecutor());
     }
 
-    /** Opens the queue and starts the node in the background. */
-    void open(StreamingRuntimeContext context, boolean withMaster) throws Exception {
+    /**
+     * Opens the queue and starts the node in the background.
+     *
+     * @param isRestored whether the rows to come are only those behind a checkpoint
+     */
+    void open(StreamingRuntimeContext context, boolean withMaster, boolean isRestored) throws Exception {
         hasMaster = withMaster;
         metrics = new RoleMetrics(context.getMetricGroup());
         output = new RoleOutput(parameters.getOutput(), metrics.rowsOut());
@@ -62,7 +66,7 @@ final class RoleCore implements AutoCloseable {
         if (role.inputType() != null || role.outputType() != null) {
             queue = new RoleQueue(cluster, role, node, parameters, wait, metrics, output);
         }
-        node.start(queue == null ? null : queue.socketPath(), hasMaster);
+        node.start(queue == null ? null : queue.socketPath(), hasMaster, isRestored);
     }
 
     /** A record of the control stream. */

@@ -87,8 +87,9 @@ final class RoleNode implements AutoCloseable {
      * @param queueSocket where the algorithm process finds its queue; null without rows
      * @param hasMaster false for a chained role, whose process starts at once
      */
-    void start(Path queueSocket, boolean hasMaster) {
+    void start(Path queueSocket, boolean hasMaster, boolean isRestored) {
         ObjectNode line = home.startLine().put("queue_socket", queueSocket == null ? null : queueSocket.toString());
+        line.put("is_restored", isRestored);
         if (!hasMaster) {
             line.putNull("master");
         }
