@@ -56,5 +56,4 @@ faults: java ## Tests that kill things
 	$(BIN)/python -m pytest tests/faults
 
 bench: java ## Measure; see benchmarks/README.md
-	@for script in $$(grep -l __main__ benchmarks/*.py); do \
-		echo "$$script"; $(BIN)/python -m benchmarks.$$(basename $$script .py); done
+	$(BIN)/python -m benchmarks
