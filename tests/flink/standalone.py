@@ -42,6 +42,11 @@ class Standalone:
         """Environment of a client program of this cluster."""
         return {**copy_environment(), "FLINK_CONF_DIR": str(self.conf_dir)}
 
+    def run_command(self) -> list[str]:
+        """The start of a command that submits a program; plain `python` runs it embedded."""
+        flink = str(_HOME / "bin" / "flink")
+        return [flink, "run", "-pyclientexec", sys.executable, "-pyexec", sys.executable]
+
     def logs(self) -> str:
         """All logs, for assertions and for a failing test."""
         return "\n".join(p.read_text() for p in sorted(self.log_dir.glob("*.log")))

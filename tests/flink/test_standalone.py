@@ -22,20 +22,21 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Standalone]:
 
 
 @pytest.mark.timeout(240)
-def test_a_program_started_with_python_trains_on_both_task_managers(
+def test_a_program_submitted_with_flink_run_trains_on_both_task_managers(
     cluster: Standalone, tmp_path: Path
 ) -> None:
     rows = 100_000
     results = tmp_path / "results"
     done = subprocess.run(
-        [sys.executable, str(_PROGRAM), results.as_uri(), str(rows)],
+        [*cluster.run_command(), "-py", str(_PROGRAM), results.as_uri(), str(rows)],
         env={**cluster.environment(), "PYTHONPATH": ":".join(sys.path)},
         capture_output=True,
         text=True,
         timeout=200,
     )
     assert done.returncode == 0, done.stderr[-5000:] + cluster.logs()[-5000:]
-    summary = json.loads(done.stdout.splitlines()[-1])
+    printed = [each for each in done.stdout.splitlines() if each.startswith("{")]
+    summary = json.loads(printed[-1])
     assert summary == {"state": "FINISHED", "rows_in": rows}
     parts = [json.loads(p.read_text()) for p in results.rglob("part-*") if p.stat().st_size]
     assert sorted(part["worker"] for part in parts) == [0, 1, 2, 3]
