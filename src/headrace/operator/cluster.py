@@ -200,13 +200,14 @@ class Cluster:
         self._set_restart_strategy()
         if statements is not None:
             statements.attach_as_datastream()
+        drain = Drain(self._flink) if self._has_unbounded_input else None
         client = self._flink.env.execute_async(self._name)
         self._is_submitted = True
         return JobHandle(
             client,
             job_name=self._name,
             am_uid=f"{self._uid_prefix}-am",
-            drain=Drain(self._flink) if self._has_unbounded_input else None,
+            drain=drain,
         )
 
     def _call_builder(self, name: str, method: str, *arguments: Any) -> Any:

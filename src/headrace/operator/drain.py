@@ -28,17 +28,21 @@ class Drain:
     temporary directory on the embedded cluster, else to the one that Flink is configured with;
     without any the job is cancelled.
 
-    Thread model: one thread; `start` does not wait for the job's end.
+    Thread model: one thread; `start_if_needed` does not wait for the job's end.
     """
 
     def __init__(self, flink: FlinkEnvironment) -> None:
         self._flink = flink
         self._is_started = False
         self._temporary: Path | None = None
+        if flink.is_embedded:
+            self._temporary = Path(tempfile.mkdtemp(prefix="headrace-drain-"))
+            # Flink's default keeps state on the heap and refuses more than 5 MB.
+            flink.set_default("execution.checkpointing.dir", self._temporary.as_uri())
 
-    def start(self, client: JobClient) -> None:
-        """Ask Flink to stop the job. Idempotent."""
-        if self._is_started:
+    def start_if_needed(self, client: JobClient, am_uid: str) -> None:
+        """Ask Flink to stop the job, if an input goes on. Idempotent."""
+        if self._is_started or not self._is_needed(client, am_uid):
             return
         self._is_started = True
         target = self._target()
@@ -59,6 +63,14 @@ class Drain:
         except Py4JJavaError as error:  # the job has ended by itself meanwhile
             _LOG.info("The job needs no drain: %s", cause_text(error))
 
+    def _is_needed(self, client: JobClient, am_uid: str) -> bool:
+        builder = get_gateway().jvm.org.headrace.operator.ClusterBuilder
+        try:
+            return bool(builder.needsDrain(client._j_job_client, am_uid))  # noqa: SLF001
+        except Py4JJavaError as error:
+            _LOG.debug("the am's coordinator did not answer: %s", cause_text(error))
+            return False  # asked again with the next status
+
     def close(self) -> None:
         """Remove the temporary directory. Idempotent."""
         if self._temporary is not None:
@@ -67,7 +79,6 @@ class Drain:
 
     def _target(self) -> str | None:
         configured = self._flink.option(_SAVEPOINT_DIR)
-        if configured is not None or not self._flink.is_embedded:
+        if configured is not None or self._temporary is None:
             return configured
-        self._temporary = Path(tempfile.mkdtemp(prefix="headrace-drain-"))
         return self._temporary.as_uri()

@@ -102,7 +102,7 @@ class JobHandle:
                 if progress is not None:
                     progress.update(status)
                 if self._drain is not None and status.state == "FINISHED":
-                    self._drain.start(self._client)
+                    self._drain.start_if_needed(self._client, self._am_uid)
             return self._result(j_future)
         finally:
             if progress is not None:

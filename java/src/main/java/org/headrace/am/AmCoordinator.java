@@ -16,7 +16,10 @@ import org.slf4j.Logger;
 import org.slf4j.LoggerFactory;
 
 import java.nio.ByteBuffer;
+import java.util.HashMap;
+import java.util.HashSet;
 import java.util.Map;
+import java.util.Set;
 import java.util.concurrent.CompletableFuture;
 import java.util.concurrent.Executors;
 import java.util.concurrent.ScheduledExecutorService;
@@ -46,6 +49,10 @@ final class AmCoordinator implements OperatorCoordinator, CoordinationRequestHan
     private int lastAttempt;
     private int deployment;
     private boolean isDeployed;
+    private final Map<String, Set<Integer>> endedInputs = new HashMap<>();
+    private final Map<String, Integer> inputs = new HashMap<>();
+    private String finishedSource;
+    private boolean isDrainRequested;
 
     AmCoordinator(Context context, ClusterPlan cluster, Map<String, PlannedRole> plannedRoles) {
         this.context = context;
@@ -82,7 +89,8 @@ final class AmCoordinator implements OperatorCoordinator, CoordinationRequestHan
             onStatus(Lines.parse(((AmEvents.StatusChanged) event).status()));
         } else if (event instanceof AmEvents.ClusterFinished) {
             stopGatherTimer();
-            endSource(((AmEvents.ClusterFinished) event).sourceExecution(), attemptNumber);
+            finishedSource = ((AmEvents.ClusterFinished) event).sourceExecution();
+            endSourceIfInputsAreOver();
         } else {
             throw new IllegalArgumentException("Unknown event " + event);
         }
@@ -91,6 +99,10 @@ final class AmCoordinator implements OperatorCoordinator, CoordinationRequestHan
     @Override
     public synchronized CompletableFuture<CoordinationResponse> handleCoordinationRequest(
             CoordinationRequest request) {
+        if (request instanceof InputEnded) {
+            onInputEnded((InputEnded) request);
+            return CompletableFuture.completedFuture(AmRequest.answer(""));
+        }
         AmRequest question = (AmRequest) request;
         switch (question.kind()) {
             case STATUS:
@@ -98,6 +110,9 @@ final class AmCoordinator implements OperatorCoordinator, CoordinationRequestHan
             case FIRST_ATTEMPT:
                 lastAttempt = Math.max(lastAttempt, question.deployment()) + 1;
                 return CompletableFuture.completedFuture(AmRequest.answer(String.valueOf(lastAttempt)));
+            case DRAIN:
+                isDrainRequested = finishedSource != null;
+                return CompletableFuture.completedFuture(AmRequest.answer(String.valueOf(isDrainRequested)));
             default:
                 throw new IllegalArgumentException("Unknown request " + question);
         }
@@ -147,10 +162,40 @@ final class AmCoordinator implements OperatorCoordinator, CoordinationRequestHan
      */
     private void onRestart() {
         status = emptyStatus();
+        endedInputs.clear();
+        inputs.clear();
+        finishedSource = null;
+        isDrainRequested = false;
         if (isDeployed) {
             isDeployed = false;
             startGatherTimer();
         }
+    }
+
+    private void onInputEnded(InputEnded ended) {
+        if (ended.deployment() >= deployment) {
+            inputs.put(ended.role(), ended.parallelism());
+            endedInputs.computeIfAbsent(ended.role(), role -> new HashSet<>()).add(ended.index());
+            endSourceIfInputsAreOver();
+        }
+    }
+
+    /**
+     * Ends the control stream once the ML cluster has ended. Not while an endless input goes on: Flink's
+     * tasks could not end, and the drain that ends them must not meet a task that is just closing.
+     */
+    private void endSourceIfInputsAreOver() {
+        boolean isOver = plannedRoles.entrySet().stream().allMatch(each -> isOver(each.getKey(), each.getValue()));
+        if (finishedSource != null && isOver && !isDrainRequested) {
+            String source = finishedSource;
+            finishedSource = null;
+            endSource(source, deployment);
+        }
+    }
+
+    private boolean isOver(String role, PlannedRole planned) {
+        int ended = endedInputs.getOrDefault(role, Set.of()).size();
+        return !planned.isEndless() || (ended > 0 && ended == inputs.get(role));
     }
 
     private void startGatherTimer() {

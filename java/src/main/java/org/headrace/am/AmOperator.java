@@ -231,19 +231,14 @@ final class AmOperator extends AbstractStreamOperator<String>
                         .put("address", address)
                         .put("token", token)
                         .put("attempt", attempt)
+                        .put("am_operator", operatorId.toHexString())
                         .put("deployment", getRuntimeContext().getTaskInfo().getAttemptNumber());
         output.collect(new StreamRecord<>(control.toString()));
         isAddressEmitted = true;
     }
 
-    /**
-     * Ends the control stream, and with it the roles. Not if an input of theirs is endless: Flink's tasks
-     * could not end, and a drain, which ends them, must not meet a task that is just closing.
-     */
+    /** Ends the control stream, and with it the roles; the coordinator sees to the right moment. */
     private void endSourceIfFinished() {
-        if (plannedRoles.values().stream().anyMatch(PlannedRole::isEndless)) {
-            return;
-        }
         if (isFinished && sourceExecution != null && !isEndSent) {
             isEndSent = true;
             coordinator.sendEventToCoordinator(new AmEvents.ClusterFinished(sourceExecution));

@@ -24,7 +24,12 @@ public record AmRequest(Kind kind, int deployment) implements CoordinationReques
         /** The latest status, as JSON. */
         STATUS,
         /** The number of the first attempt of a new deployment, as decimal text. */
-        FIRST_ATTEMPT
+        FIRST_ATTEMPT,
+        /**
+         * Whether the client has to drain the job: "true" if the ML cluster has ended and an input goes
+         * on; the control stream then stays open until the drain.
+         */
+        DRAIN
     }
 
     static CoordinationResponse answer(String text) {

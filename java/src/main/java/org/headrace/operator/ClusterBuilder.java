@@ -143,18 +143,24 @@ public final class ClusterBuilder {
      * @throws Exception if the job runs and its am does not answer
      */
     public static String status(JobClient client, String amUid) throws Exception {
-        AmRequest question = new AmRequest(AmRequest.Kind.STATUS, 0);
         try {
-            return AmRequest.text(
-                    ((CoordinationRequestGateway) client)
-                            .sendCoordinationRequest(amUid, question)
-                            .get(STATUS_TIMEOUT_S, TimeUnit.SECONDS));
+            return ask(client, amUid, AmRequest.Kind.STATUS);
         } catch (ExecutionException e) {
             if (client.getJobStatus().get(STATUS_TIMEOUT_S, TimeUnit.SECONDS).isGloballyTerminalState()) {
                 return ""; // its coordinators end before the client knows
             }
             throw e;
         }
+    }
+
+    /**
+     * Asks whether the job has to be drained because its ML cluster has ended and an input goes on.
+     * Blocks at most 10 s.
+     *
+     * @throws Exception if the job is not running or does not answer
+     */
+    public static boolean needsDrain(JobClient client, String amUid) throws Exception {
+        return Boolean.parseBoolean(ask(client, amUid, AmRequest.Kind.DRAIN));
     }
 
     /**
@@ -172,6 +178,13 @@ public final class ClusterBuilder {
         } catch (ExecutionException | CancellationException e) {
             return true; // the caller takes the cause from the future
         }
+    }
+
+    private static String ask(JobClient client, String amUid, AmRequest.Kind kind) throws Exception {
+        return AmRequest.text(
+                ((CoordinationRequestGateway) client)
+                        .sendCoordinationRequest(amUid, new AmRequest(kind, 0))
+                        .get(STATUS_TIMEOUT_S, TimeUnit.SECONDS));
     }
 
     private static Configuration pythonConfig(StreamExecutionEnvironment env) {

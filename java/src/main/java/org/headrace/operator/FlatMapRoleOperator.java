@@ -77,7 +77,7 @@ class FlatMapRoleOperator extends AbstractStreamOperator<RowData>
     }
 
     @Override
-    public void endInput(int input) {
+    public void endInput(int input) throws Exception {
         if (input == DATA) {
             core.onInputEnd();
         } else {

@@ -1,22 +1,30 @@
 package org.headrace.operator;
 
+import org.apache.flink.api.common.TaskInfo;
 import org.apache.flink.runtime.checkpoint.CheckpointException;
 import org.apache.flink.runtime.checkpoint.CheckpointFailureReason;
 import org.apache.flink.runtime.execution.Environment;
+import org.apache.flink.runtime.jobgraph.OperatorID;
+import org.apache.flink.runtime.operators.coordination.CoordinationRequest;
 import org.apache.flink.streaming.api.operators.StreamOperatorParameters;
 import org.apache.flink.streaming.api.operators.StreamingRuntimeContext;
 import org.apache.flink.streaming.api.watermark.Watermark;
 import org.apache.flink.streaming.runtime.watermarkstatus.WatermarkStatus;
 import org.apache.flink.table.data.RowData;
+import org.apache.flink.util.SerializedValue;
+import org.apache.flink.util.StringUtils;
 
+import org.headrace.am.InputEnded;
 import org.headrace.plan.ClusterPlan;
 import org.headrace.plan.RolePlan;
 import org.headrace.plan.Timeouts;
+import org.headrace.process.Lines;
 import org.headrace.process.MailboxWait;
 import org.headrace.process.PythonProcessException;
 import org.slf4j.Logger;
 import org.slf4j.LoggerFactory;
 
+import java.io.IOException;
 import java.time.Duration;
 import java.util.Optional;
 
@@ -37,6 +45,8 @@ final class RoleCore implements AutoCloseable {
     private final Environment environment;
     private final MailboxWait wait;
 
+    private StreamingRuntimeContext context;
+    private OperatorID amOperator;
     private RoleMetrics metrics;
     private RoleOutput output;
     private RoleNode node;
@@ -58,7 +68,8 @@ final class RoleCore implements AutoCloseable {
      *
      * @param isRestored whether the rows to come are only those behind a checkpoint
      */
-    void open(StreamingRuntimeContext context, boolean withMaster, boolean isRestored) throws Exception {
+    void open(StreamingRuntimeContext runtimeContext, boolean withMaster, boolean isRestored) throws Exception {
+        context = runtimeContext;
         hasMaster = withMaster;
         metrics = new RoleMetrics(context.getMetricGroup());
         output = new RoleOutput(parameters.getOutput(), metrics.rowsOut());
@@ -71,6 +82,8 @@ final class RoleCore implements AutoCloseable {
 
     /** A record of the control stream. */
     void onControl(String record) {
+        String hex = Lines.requireText(Lines.parse(record), "am_operator");
+        amOperator = new OperatorID(StringUtils.hexStringToByte(hex));
         node.onControl(record);
     }
 
@@ -93,8 +106,20 @@ final class RoleCore implements AutoCloseable {
     }
 
     /** The data input is used up: the process is told, and goes on as long as it likes. */
-    void onInputEnd() {
+    void onInputEnd() throws IOException {
         queue.writeEnd();
+        if (amOperator != null) {
+            TaskInfo task = context.getTaskInfo();
+            InputEnded ended =
+                    new InputEnded(
+                            task.getAttemptNumber(),
+                            role.role(),
+                            task.getIndexOfThisSubtask(),
+                            task.getNumberOfParallelSubtasks());
+            environment
+                    .getOperatorCoordinatorEventGateway()
+                    .sendRequestToCoordinator(amOperator, new SerializedValue<CoordinationRequest>(ended));
+        }
     }
 
     /** Waits, without limit but the process's end, until it has emitted its last row. */

@@ -1,0 +1,21 @@
+"""Runs every benchmark after the other: `python -m benchmarks`, or `make bench`."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+_SCRIPTS = ("benchmarks.hop", "benchmarks.data_parallel")
+
+
+def main() -> int:
+    """Run each script in a process of its own; return 1 if one failed."""
+    codes = [
+        subprocess.run([sys.executable, "-m", script], check=False).returncode
+        for script in _SCRIPTS
+    ]
+    return int(any(codes))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
