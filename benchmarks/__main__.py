@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 
-_SCRIPTS = ("benchmarks.hop", "benchmarks.data_parallel")
+_SCRIPTS = ("benchmarks.hop", "benchmarks.fed_training", "benchmarks.data_parallel")
 
 
 def main() -> int:
