@@ -34,6 +34,7 @@ __all__ = ["TorchContext"]
 
 _M = TypeVar("_M", bound=torch.nn.Module)
 _REPORT_EVERY_S = 0.2
+_DROPS_PER_ROUND = 64  # so that the others do not wait for a long input to be dropped
 _RESTORED = (
     "This job was restored from a Flink checkpoint or savepoint. Its sources go on behind rows "
     "that the model has not seen, and Flink's checkpoints do not hold the model yet: it would "
@@ -312,8 +313,9 @@ class TorchContext(RoleContext):
         if self._reader is None:
             self._reporter.tick()
             return
-        while isinstance(self._reader.poll(0), ReadyBatch | EpochEnded):
-            pass
+        for _ in range(_DROPS_PER_ROUND):
+            if not isinstance(self._reader.poll(0), ReadyBatch | EpochEnded):
+                return
 
     def _require_data_parallel(self, method: str) -> None:
         if not self._is_data_parallel:
