@@ -39,13 +39,24 @@ class Standalone:
     log_dir: Path
 
     def environment(self) -> dict[str, str]:
-        """Environment of a client program of this cluster."""
-        return {**copy_environment(), "FLINK_CONF_DIR": str(self.conf_dir)}
+        """Environment of a client program; plain `python` submits to this cluster by it."""
+        return {
+            **copy_environment(),
+            "FLINK_CONF_DIR": str(self.conf_dir),
+            "FLINK_BIN_DIR": str(_HOME / "bin"),
+            "SUBMIT_ARGS": "remote",
+        }
 
     def run_command(self) -> list[str]:
-        """The start of a command that submits a program; plain `python` runs it embedded."""
+        """The start of a command that submits a program."""
         flink = str(_HOME / "bin" / "flink")
         return [flink, "run", "-pyclientexec", sys.executable, "-pyexec", sys.executable]
+
+    def finished_jobs(self) -> int:
+        """How many jobs have ended well here."""
+        url = f"http://localhost:{self.rest_port}/overview"
+        with urllib.request.urlopen(url, timeout=5) as reply:
+            return int(json.load(reply)["jobs-finished"])
 
     def logs(self) -> str:
         """All logs, for assertions and for a failing test."""

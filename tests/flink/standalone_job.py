@@ -14,9 +14,8 @@ from headrace.operator import Cluster
 
 
 def main(results: str, rows: int) -> None:
-    t_env = StreamTableEnvironment.create(
-        StreamExecutionEnvironment.get_execution_environment()
-    )
+    env = StreamExecutionEnvironment.get_execution_environment()
+    t_env = StreamTableEnvironment.create(env)
     t_env.execute_sql(
         "CREATE TEMPORARY TABLE numbers (id BIGINT) WITH ('connector'='datagen', "
         "'fields.id.kind'='sequence', 'fields.id.start'='1', "

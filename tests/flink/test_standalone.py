@@ -22,13 +22,17 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Standalone]:
 
 
 @pytest.mark.timeout(240)
-def test_a_program_submitted_with_flink_run_trains_on_both_task_managers(
-    cluster: Standalone, tmp_path: Path
+@pytest.mark.parametrize("how", ["flink run", "python"])
+def test_a_program_runs_on_both_task_managers(
+    cluster: Standalone, tmp_path: Path, how: str
 ) -> None:
     rows = 100_000
     results = tmp_path / "results"
+    start = [sys.executable] if how == "python" else [*cluster.run_command(), "-py"]
+    command = [*start, str(_PROGRAM), results.as_uri(), str(rows)]
+    jobs_before = cluster.finished_jobs()
     done = subprocess.run(
-        [*cluster.run_command(), "-py", str(_PROGRAM), results.as_uri(), str(rows)],
+        command,
         env={**cluster.environment(), "PYTHONPATH": ":".join(sys.path)},
         capture_output=True,
         text=True,
@@ -44,3 +48,4 @@ def test_a_program_submitted_with_flink_run_trains_on_both_task_managers(
     assert sum(part["total"] for part in parts) == rows * (rows + 1) // 2
     logs = [p for p in cluster.log_dir.glob("*taskexecutor*.log") if " starts" in p.read_text()]
     assert len(logs) == 2, "each TaskManager runs workers and logs what they print"
+    assert cluster.finished_jobs() == jobs_before + 1, "the job ran there and nowhere else"
