@@ -221,7 +221,7 @@ def test_reports_and_row_counts_are_flink_metrics(
     cluster.add(rows=numbers(t_env, 10_000, per_second=1000), reports={"loss": 0.25})
     job = cluster.submit()
     url = f"http://localhost:{port}/jobs/{job.job_id}"
-    until(lambda: _metric(url, "headrace.loss") == "0.25")
+    until(lambda: _metric(url, "headrace.report.loss") == "0.25")
     until(lambda: float(_metric(url, "headrace.rows_in") or 0) > 0)
     assert float(_metric(url, "headrace.rows_discarded") or "nan") == 0
     job.cancel()

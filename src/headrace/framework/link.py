@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import math
 import os
 import select
@@ -29,6 +30,7 @@ from headrace.framework.link_lines import (
 
 __all__ = ["ProcessLink"]
 
+_LOG = logging.getLogger(__name__)
 _REPORT_EVERY_S = 0.1
 _ANSWER_MARGIN_S = 10.0
 _RECEIVE_BYTES = 65_536
@@ -48,6 +50,7 @@ class ProcessLink:
         self._pid = os.getpid()
         self._send_lock = threading.Lock()
         self._held: ReportLine | None = None
+        self._named_not_finite: set[str] = set()
         self._next_report = 0.0
         self._answered = threading.Condition()
         self._answers: dict[int, FromNode] = {}
@@ -76,13 +79,17 @@ class ProcessLink:
 
         Does not wait for an answer. Cheap enough for every step: at most ten lines a second
         leave, always with the latest values; one that is held back leaves with the next call
-        or `close`. A value that is not finite is left out: JSON has none.
+        or `close`. A value that is not finite is left out, with one warning per name: JSON has
+        none.
 
         Raises:
             HeadraceError: The node has ended.
         """
         numbers = {name: float(value) for name, value in values.items()}
         finite = {name: value for name, value in numbers.items() if math.isfinite(value)}
+        for name in numbers.keys() - finite.keys() - self._named_not_finite:
+            self._named_not_finite.add(name)
+            _LOG.warning("ctx.report: %s=%s is not finite and not shown", name, numbers[name])
         line = ReportLine(values=finite, rows_in=rows_in, rows_out=rows_out)
         now = time.monotonic()
         with self._send_lock:

@@ -21,7 +21,8 @@ public final class GatherTimeoutException extends Exception {
                 String.format(
                         "The nodes of cluster '%s' had not all registered after %s (limit set by"
                                 + " `timeouts.gather_timeout_s`). %s Needed: %s task slots, the largest"
-                                + " parallelism of a role (%s).%s",
+                                + " parallelism of a role (%s), or more if another operator of the job has"
+                                + " a larger one.%s",
                         cluster,
                         Timeouts.text(limit),
                         registered,

@@ -18,6 +18,7 @@ final class RoleMetrics {
     private final Counter rowsIn;
     private final Counter rowsOut;
     private final Counter rowsDiscarded;
+    private final MetricGroup reports;
     private final Map<String, Double> reported = new ConcurrentHashMap<>();
 
     RoleMetrics(MetricGroup operatorGroup) {
@@ -25,6 +26,7 @@ final class RoleMetrics {
         rowsIn = group.counter("rows_in");
         rowsOut = group.counter("rows_out");
         rowsDiscarded = group.counter("rows_discarded");
+        reports = group.addGroup("report");
     }
 
     /** Rows handed to the process. */
@@ -48,10 +50,10 @@ final class RoleMetrics {
         group.<Long, Gauge<Long>>gauge("bytes_out", out::getAsLong);
     }
 
-    /** Shows the latest value of a key of {@code ctx.report} as a gauge of that name. */
+    /** Shows the latest value of a key of {@code ctx.report} as a gauge {@code report.<key>}. */
     void report(String name, double value) {
         if (reported.put(name, value) == null) {
-            group.<Double, Gauge<Double>>gauge(name, () -> reported.get(name));
+            reports.<Double, Gauge<Double>>gauge(name, () -> reported.get(name));
         }
     }
 }
