@@ -1,0 +1,49 @@
+"""Roles in a program of the DataStream API."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from pyflink.common import Types
+from pyflink.datastream import DataStream, StreamExecutionEnvironment
+from pyflink.table import DataTypes, StreamTableEnvironment
+
+from headrace.config import RoleConfig
+from headrace.operator import Cluster
+
+ROWS = [(i, f"row {i}") for i in range(1, 26)]
+
+
+def test_rows_of_a_data_stream_go_through_a_worker_and_come_back(tmp_path: Path) -> None:
+    env = StreamExecutionEnvironment.get_execution_environment()
+    env.set_parallelism(1)
+    stream = env.from_collection(
+        ROWS, type_info=Types.ROW_NAMED(["id", "s"], [Types.LONG(), Types.STRING()])
+    )
+
+    def entry(ctx: Any) -> None:
+        for batch in ctx.batches(rows=10):
+            ctx.emit({"id": batch["id"] * 2, "s": batch["s"]})
+
+    cluster = Cluster(env, name="streams")
+    cluster.add_am_role()
+    out = cluster.add_role(
+        "worker",
+        RoleConfig(entry=entry),
+        input=stream,
+        output={"id": DataTypes.BIGINT(), "s": DataTypes.STRING()},
+    )
+    assert isinstance(out, DataStream)
+    t_env = StreamTableEnvironment.create(env)
+    t_env.execute_sql(
+        "CREATE TEMPORARY TABLE results (id BIGINT, s STRING) WITH "
+        f"('connector'='filesystem', 'path'='{tmp_path.as_uri()}', 'format'='json')"
+    )
+    statements = t_env.create_statement_set()
+    statements.add_insert("results", t_env.from_data_stream(out))
+    cluster.submit(statements).wait(timeout_s=100)
+    lines = [line for p in tmp_path.rglob("part-*") for line in p.read_text().splitlines()]
+    got = sorted((json.loads(line) for line in lines), key=lambda row: row["id"])
+    assert got == [{"id": 2 * i, "s": s} for i, s in ROWS]
