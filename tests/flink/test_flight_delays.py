@@ -88,8 +88,16 @@ def expected_features(tables: dict[str, RawTable]) -> pd.DataFrame:
 
 
 def in_order(rows: pd.DataFrame) -> pd.DataFrame:
-    keys = ["late_min", "distance", "departure_sin", "seats", "dest", "carrier", "age", "wind"]
-    ordered: pd.DataFrame = rows.round(4).sort_values(keys, ignore_index=True)
+    """Sort by what is a whole number in both, so that no rounding decides between two flights."""
+    minute = np.arctan2(rows["departure_sin"], rows["departure_cos"]) / (2 * np.pi) * 1440
+    scaled = {"seats": 100, "distance": 1000, "age": 10, "airport_worst": 30}
+    keys = [
+        *(rows[name] for name in ("late_min", "month", "weekday", "carrier", "origin", "dest")),
+        minute % 1440,
+        *(rows[name] * factor for name, factor in scaled.items()),
+    ]
+    order = np.lexsort([key.round().to_numpy() for key in reversed(keys)])
+    ordered: pd.DataFrame = rows.iloc[order].reset_index(drop=True)
     return ordered
 
 
