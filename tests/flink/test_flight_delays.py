@@ -88,15 +88,17 @@ def expected_features(tables: dict[str, RawTable]) -> pd.DataFrame:
 
 
 def in_order(rows: pd.DataFrame) -> pd.DataFrame:
-    """Sort by what is a whole number in both, so that no rounding decides between two flights."""
-    minute = np.arctan2(rows["departure_sin"], rows["departure_cos"]) / (2 * np.pi) * 1440
-    scaled = {"seats": 100, "distance": 1000, "age": 10, "airport_worst": 30}
-    keys = [
-        *(rows[name] for name in ("late_min", "month", "weekday", "carrier", "origin", "dest")),
-        minute % 1440,
-        *(rows[name] * factor for name, factor in scaled.items()),
-    ]
-    order = np.lexsort([key.round().to_numpy() for key in reversed(keys)])
+    """Sort by what is a whole number in both: no rounding decides between two flights."""
+    angle = np.arctan2(rows["departure_sin"], rows["departure_cos"])
+    names = ["late_min", "month", "weekday", "carrier", "origin", "dest"]
+    keys = rows[names].assign(
+        minute=angle / (2 * np.pi) * 1440 % 1440,
+        seats=rows["seats"] * 100,
+        distance=rows["distance"] * 1000,
+        age=rows["age"] * 10,
+        airport_worst=rows["airport_worst"] * 30,
+    )
+    order = keys.round().reset_index(drop=True).sort_values(list(keys.columns)).index
     ordered: pd.DataFrame = rows.iloc[order].reset_index(drop=True)
     return ordered
 
