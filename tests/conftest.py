@@ -10,6 +10,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
+
+# The limits of pytest-timeout hold; a limit on each example measures how busy the machine is.
+settings.register_profile(
+    "headrace", deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("headrace")
 
 _TIMEOUT_S = {"unit": 20, "conventions": 60}
 _CLEANUP_S = 5.0
