@@ -279,6 +279,15 @@ class TorchContext(RoleContext):
             save_atomically(thing, path)
         return path
 
+    def report(self, **values: Any) -> None:
+        """Tell the latest values; after `data_parallel`, `steps` is always among them.
+
+        See `RoleContext.report`.
+        """
+        if self._is_data_parallel:
+            values.setdefault("steps", self.steps)
+        super().report(**values)
+
     def close(self, *, is_success: bool) -> None:
         """End the process's part; at success take part in the others' last steps. Idempotent.
 
