@@ -167,6 +167,7 @@ class Lockstep:
         Returns:
             What `poll` returned.
         """
+        self._require_no_open_step()
         event = poll(self._idle_after_s)
         if event is not None or self._is_over:
             return _wait_alone(poll, event)
@@ -199,8 +200,7 @@ class Lockstep:
             UsageError: There was no step since the last call.
             CollectiveError: A peer ended, or did not come within the limit.
         """
-        if self._explicit is not None:
-            raise UsageError(_NO_STEP)
+        self._require_no_open_step()
         self._explicit = self._make_active_round(explicit=True)
 
     def _on_step(
@@ -303,6 +303,7 @@ class Lockstep:
     def _shadow_until(self, attend: Callable[[], object], *, finished: bool) -> None:
         if self._is_over:
             return
+        self._require_no_open_step()
         world_size = self._adder.world_size
         with self._keeping_gradients():
             while True:
@@ -313,6 +314,11 @@ class Lockstep:
                     return
                 if totals.ended == world_size and not finished:
                     return
+
+    def _require_no_open_step(self) -> None:
+        """A shadow round here would be taken for the end of the open step by the others."""
+        if self._explicit is not None:
+            raise UsageError(_NO_STEP)
 
     def _take_rows(self) -> int:
         rows = self._given_rows or self._pending_rows or self._last_rows
@@ -348,8 +354,8 @@ _OVER = (
 )
 
 _NO_STEP = (
-    "ctx.all_reduce_gradients() twice without optimizer.step() between them: the other workers "
-    "are in that step already. Call step() after it every time; to skip a step, zero the "
+    "ctx.all_reduce_gradients() without optimizer.step() after it: the other workers are in "
+    "that step already. Call step() after it every time; to skip a step, zero the "
     "gradients."
 )
 

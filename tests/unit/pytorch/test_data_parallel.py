@@ -257,3 +257,15 @@ def train_until_failure(train: Any, **how: Any) -> None:
         timeout_s=90.0,
         **how,
     )
+
+
+def test_gradients_that_are_added_up_but_not_stepped_are_an_error_and_no_wrong_step() -> None:
+    def entry(ctx: Any) -> None:
+        model = nn.Linear(1, 1)
+        ctx.data_parallel(model, torch.optim.SGD(model.parameters(), lr=0.1))
+        for batch in ctx.batches(rows=8):
+            model(torch.ones(len(batch["id"]), 1)).mean().backward()
+            ctx.all_reduce_gradients()
+
+    with pytest.raises(UserCodeError, match=r"without optimizer\.step\(\) after it"):
+        run(entry, build_table(ROWS), workers=2, timeouts=LIMITS, timeout_s=60.0)
