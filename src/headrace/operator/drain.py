@@ -48,9 +48,8 @@ class Drain:
         target = self._target()
         if target is None:
             _LOG.warning(
-                "The ML cluster has ended before its unbounded input; the job is cancelled. "
-                "Set "
-                "%s to a directory to have it drained instead, so that its sinks commit.",
+                "The ML cluster has ended before its unbounded input; the job is cancelled and "
+                "wait() raises. Set %s to a directory to have it drained, with its sinks.",
                 _SAVEPOINT_DIR,
             )
             client.cancel()

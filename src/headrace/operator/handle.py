@@ -103,12 +103,12 @@ class JobHandle:
                     progress.update(status)
                 if self._drain is not None and status.state == "FINISHED":
                     self._drain.start_if_needed(self._client, self._am_uid)
+            if self._drain is not None:
+                self._drain.close()  # not before the job's end: its checkpoints may be there
             return self._result(j_future)
         finally:
             if progress is not None:
                 progress.close(self._last_status)
-            if self._drain is not None:
-                self._drain.close()
 
     def cancel(self) -> None:
         """Cancel the job and block until Flink has accepted it.
