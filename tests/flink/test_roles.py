@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from py4j.protocol import Py4JJavaError
 from pyflink.table import DataTypes, StreamTableEnvironment, Table
 
 from headrace.config import AMConfig, ExchangeConfig, RoleConfig, TimeoutConfig
-from headrace.errors import JobFailedError
+from headrace.errors import JobFailedError, WaitTimeoutError
 from headrace.operator import Cluster, chained_role
 
 from .conftest import MakeEnvironment
@@ -185,6 +186,33 @@ def test_a_worker_may_end_the_job_although_its_input_goes_on_for_ever(
     reported = [node.report["rows"] for node in result.status.nodes.values()]
     assert reported[0] >= 200
     assert sum(reported) == result.status.rows_in
+
+
+def test_a_wait_that_times_out_leaves_the_running_job_its_checkpoints(
+    make_t_env: MakeEnvironment,
+) -> None:
+    t_env = make_t_env(execution_checkpointing_interval="200 ms")
+    t_env.execute_sql(
+        "CREATE TEMPORARY TABLE slow (id BIGINT) WITH ('connector'='datagen', "
+        "'rows-per-second'='100')"
+    )
+
+    def entry(ctx: Any) -> None:
+        for _ in ctx.batches(rows=10):
+            pass
+
+    cluster = Cluster(t_env, name="goes-on")
+    cluster.add_am_role()
+    cluster.add_role("worker", RoleConfig(entry=entry), input=t_env.from_path("slow"))
+    before = set(Path(tempfile.gettempdir()).glob("headrace-drain-*"))
+    job = cluster.submit()
+    with pytest.raises(WaitTimeoutError):
+        job.wait(timeout_s=1)
+    assert set(Path(tempfile.gettempdir()).glob("headrace-drain-*")) - before
+    job.cancel()
+    with pytest.raises(JobFailedError):
+        job.wait(timeout_s=30)
+    assert not set(Path(tempfile.gettempdir()).glob("headrace-drain-*")) - before
 
 
 def test_a_user_error_fails_the_job_with_its_traceback(t_env: StreamTableEnvironment) -> None:
