@@ -134,7 +134,11 @@ class TorchContext(RoleContext):
 
         def read() -> Iterator[dict[str, Any]]:
             batches = self.batches(size, epochs, nulls=nulls)
-            return self._single_rows(batches) if rows is None else batches
+            if rows is not None:
+                return batches
+            assert self._reader is not None
+            self._reader.allows_short = True  # the loader groups them: no row waits for others
+            return self._single_rows(batches)
 
         return BatchDataset(read)
 

@@ -170,6 +170,7 @@ class RoleContext:
             raise UsageError(msg)
         else:
             self._reader.rows = rows
+            self._reader.allows_short = False
         return self._reader
 
     def emit(

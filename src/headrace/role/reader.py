@@ -84,11 +84,16 @@ class BatchReader:
       passes read the spool. Watermarks then wait for the last pass, since rows of later passes
       would be late behind them.
 
-    So a batch has fewer than `rows` rows only at the end of an epoch and before a barrier.
+    So a batch has fewer than `rows` rows only at the end of an epoch, before a barrier, and
+    where `allows_short` is set.
 
     Thread model: one thread at a time, the one that uses the feed. `poll` blocks for at most
     its time-out; nothing happens between two calls. The reader does not own the feed; `close`
     it to free the spool.
+
+    Attributes:
+        allows_short: True: rows that are there when a `poll` would end without a batch come as
+            a shorter one. For a caller that groups the rows itself.
     """
 
     def __init__(
@@ -125,6 +130,7 @@ class BatchReader:
         if epochs > 1 and spool_dir is None:
             msg = f"epochs={epochs} needs a spool_dir for the passes after the first"
             raise ConfigError(msg)
+        self.allows_short = False
         self._feed = feed
         self._epochs = epochs
         self._clock = clock
@@ -221,9 +227,10 @@ class BatchReader:
     def _poll_stream(self, timeout_s: float | None) -> PollResult:
         self._send_watermarks()
         deadline = None if timeout_s is None else self._clock() + timeout_s
+        is_late = False
         while True:
             rows = self._rebatcher.take()
-            if rows is None and (self._barrier is not None or self._is_end_seen):
+            if rows is None and (self._barrier is not None or self._is_end_seen or is_late):
                 rows = self._rebatcher.flush()
             if rows is not None:
                 self._handed_out_rows += rows.num_rows
@@ -233,8 +240,12 @@ class BatchReader:
                 self._barrier = None
             elif self._is_end_seen:
                 return self._end_epoch()
-            elif not self._receive(deadline):
+            elif is_late:
                 return Idle()
+            elif not self._receive(deadline):
+                if not self.allows_short:
+                    return Idle()
+                is_late = True
 
     def _receive(self, deadline: float | None) -> bool:
         """Take one item off the feed; return False if none came in time."""

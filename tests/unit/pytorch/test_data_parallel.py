@@ -1,9 +1,8 @@
-"""Several workers, as processes with gloo, equal one process on the union of the rows."""
+"""Several workers as processes: ends, failures, own files. Union of the rows: test_union.py."""
 
 from __future__ import annotations
 
 import signal
-from collections.abc import Sequence
 from pathlib import Path
 from time import monotonic
 from typing import Any
@@ -14,7 +13,7 @@ from torch import nn
 
 from headrace.config import TimeoutConfig
 from headrace.errors import UserCodeError
-from headrace.testing import Fault, Kill, Pause, RunResult, run
+from headrace.testing import Kill, Pause, run
 from tests.unit.pytorch.training import (
     STEPS_SCHEMA,
     Training,
@@ -25,74 +24,6 @@ from tests.unit.pytorch.training import (
 ROWS = 101  # divides by neither workers nor batches
 LIMITS = TimeoutConfig(collective_timeout_s=30.0, gather_timeout_s=60.0)
 pytestmark = pytest.mark.timeout(120)
-
-
-def train(training: Training, output_dir: Path, *, workers: int = 2, **how: Any) -> RunResult:
-    return run(
-        training,
-        build_table(ROWS),
-        workers=workers,
-        output_schema=STEPS_SCHEMA,
-        output_dir=output_dir,
-        batch_rows=training.rows,
-        timeouts=LIMITS,
-        timeout_s=90.0,
-        **how,
-    )
-
-
-def require_union(result: RunResult, training: Training, epochs: int = 1) -> None:
-    """Every row was trained once per epoch, and the saved model is that of one process."""
-    assert result.emitted is not None
-    assert sorted(result.emitted["id"].to_pylist()) == sorted([*range(ROWS)] * epochs)
-    assert sum(result.rows_in) == ROWS
-    saved = torch.load(result.saved[0], weights_only=True)
-    alone = replay(result, build_table(ROWS), training.optimizer).state_dict()
-    for name, value in alone.items():
-        torch.testing.assert_close(saved[name], value, rtol=1e-5, atol=1e-6)
-    for name in alone:
-        sums = {round(report[f"sum.{name}"], 5) for report in result.reports}
-        assert len(sums) == 1, f"workers disagree on {name}: {sums}"
-
-
-@pytest.mark.parametrize(
-    ("split", "faults"),
-    [
-        pytest.param(None, (), id="even"),
-        pytest.param([0.9, 0.1], (), id="one-ends-first"),
-        pytest.param([1.0, 0.0], (), id="one-gets-nothing"),
-        pytest.param(None, [Pause(worker=0, after_rows=16, for_s=1.5)], id="one-idles"),
-    ],
-)
-def test_two_workers_equal_one_process_on_the_union(
-    tmp_path: Path, split: Sequence[float] | None, faults: Sequence[Fault]
-) -> None:
-    training = Training(optimizer="adam")
-    result = train(training, tmp_path, split=split, faults=faults)
-    require_union(result, training)
-    if faults:  # the other went on meanwhile
-        assert result.workers[1].history[0]["steps"] < result.workers[0].history[2]["steps"] - 1
-
-
-def test_three_workers_with_pauses_and_a_data_loader_over_two_epochs(tmp_path: Path) -> None:
-    training = Training(loader="batches")
-    pauses = [
-        Pause(worker=0, after_rows=0, for_s=0.7),
-        Pause(worker=1, after_rows=9, for_s=0.5),
-        Pause(worker=2, after_rows=20, for_s=0.4),
-    ]
-    result = train(
-        training, tmp_path, workers=3, split=[0.5, 0.3, 0.2], faults=pauses, epochs=2
-    )
-    require_union(result, training, epochs=2)
-
-
-def test_a_loader_that_groups_rows_trains_its_last_short_batch(tmp_path: Path) -> None:
-    training = Training(loader="rows", optimizer="adam")
-    result = train(training, tmp_path, split=[0.6, 0.4])
-    assert result.rows_in == (61, 40)  # 8 batches with a short one, and 5
-    assert [report["steps"] for report in result.reports] == [8, 8]
-    require_union(result, training)
 
 
 def test_a_worker_that_leaves_its_loop_does_not_hold_up_the_others(tmp_path: Path) -> None:
@@ -115,40 +46,6 @@ def test_a_worker_that_leaves_its_loop_does_not_hold_up_the_others(tmp_path: Pat
     saved = torch.load(tmp_path / "model.pt", weights_only=True)
     for name, value in replay(result, build_table(ROWS), "sgd").state_dict().items():
         torch.testing.assert_close(saved[name], value, rtol=1e-5, atol=1e-6)
-
-
-def test_running_means_are_those_of_the_union_and_batch_counts_do_not_drift(
-    tmp_path: Path,
-) -> None:
-    def train_normalised(ctx: Any) -> None:
-        torch.manual_seed(ctx.rank)  # different on purpose: rank 0's model is spread
-        head = nn.Linear(3, 1)
-        model = nn.Sequential(nn.BatchNorm1d(3), head)
-        optimizer = torch.optim.SGD(model.parameters(), lr=0.0)
-        ctx.data_parallel(model, optimizer)
-        for batch in ctx.batches(rows=50):
-            loss: Any = model(batch["x"]).mean()
-            loss.backward()
-            optimizer.step()
-        ctx.save(model)
-        counts = model.state_dict()["0.num_batches_tracked"]
-        ctx.report(tracked=counts, weight=head.weight.detach().sum())
-
-    table = build_table(100)
-    result = run(
-        train_normalised,
-        table,
-        workers=2,
-        split=[0.5, 0.5],
-        output_dir=tmp_path,
-        timeouts=LIMITS,
-        timeout_s=90.0,
-    )
-    saved = torch.load(tmp_path / "model.pt", weights_only=True)
-    mean = torch.tensor(table["x"].to_pylist()).mean(dim=0)
-    torch.testing.assert_close(saved["0.running_mean"], 0.1 * mean, rtol=1e-4, atol=1e-6)
-    assert [report["tracked"] for report in result.reports] == [1, 1]
-    assert result.reports[0] == result.reports[1]
 
 
 def test_plain_ddp_works_in_batch_mode() -> None:

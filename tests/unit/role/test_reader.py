@@ -68,6 +68,17 @@ def test_a_poll_without_rows_is_idle_and_loses_nothing() -> None:
     assert xs_of(reader.poll(0)) == [0, 1, 2, 3]
 
 
+def test_a_caller_that_groups_rows_itself_gets_those_that_are_there() -> None:
+    feed = feed_of(batch(0, 5))
+    reader = BatchReader(feed, rows=4)
+    reader.allows_short = True
+    assert batches_of([reader.poll(0), reader.poll(0.001)]) == [[0, 1, 2, 3], [4]]
+    assert reader.poll(0.001) == Idle()
+    feed.add(batch(5, 4))
+    assert xs_of(reader.poll(0)) == [5, 6, 7, 8]
+    assert reader.poll(0) == Idle()
+
+
 def test_a_barrier_cuts_and_is_acknowledged_when_the_rows_before_it_were_handled() -> None:
     feed = feed_of(batch(0, 6), Barrier(7), batch(6, 4), End())
     reader = BatchReader(feed, rows=4)
