@@ -5,7 +5,12 @@ from __future__ import annotations
 import subprocess
 import sys
 
-_SCRIPTS = ("benchmarks.hop", "benchmarks.fed_training", "benchmarks.data_parallel")
+_SCRIPTS = (
+    "benchmarks.hop",
+    "benchmarks.columns",
+    "benchmarks.fed_training",
+    "benchmarks.data_parallel",
+)
 
 
 def main() -> int:

@@ -1,0 +1,34 @@
+"""Every benchmark runs in its smallest size and writes figures; see benchmarks/README.md."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import math
+from pathlib import Path
+
+import pytest
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("script", ["columns"])
+def test_the_smallest_run_of_a_benchmark_writes_its_figures(
+    script: str, tmp_path: Path
+) -> None:
+    module = importlib.import_module(f"benchmarks.{script}")
+    module.main(["--smoke", "--results", str(tmp_path)])
+    document = json.loads((tmp_path / f"{script}.json").read_text())
+    assert document["commit"]
+    assert document["bars"], "no figure is held against what was promised"
+    for name, bar in document["bars"].items():
+        assert math.isfinite(bar["value"]), name
+        assert isinstance(bar["is_met"], bool), name
+
+
+def test_a_smallest_run_does_not_replace_measured_figures(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    module = importlib.import_module("benchmarks.columns")
+    with pytest.raises(SystemExit):
+        module.main(["--smoke"])
+    assert "--smoke needs --results" in capsys.readouterr().err
