@@ -128,7 +128,7 @@ class UserCodeError(HeadraceError):
             parts.append(f"The process ended with exit code {exit_code}.")
         if traceback:
             parts.append(traceback.rstrip())
-        elif last_lines:
+        if last_lines:
             parts.append("Its last output:\n  " + "\n  ".join(last_lines))
         if log_path is not None:
             parts.append(f"Whole output: {log_path}")

@@ -177,11 +177,20 @@ class ProcessStartedLine(
 class ProcessEndedLine(
     msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="process_ended"
 ):
-    """The algorithm process has ended, and nothing of it is left."""
+    """The algorithm process has ended, and nothing of it is left.
+
+    Attributes:
+        attempt: Its attempt.
+        outcome: How it has ended.
+        failure: How it failed, if it did.
+        text: The failure as a person reads it: node, exit code or signal, traceback,
+            last output.
+    """
 
     attempt: int
     outcome: Literal["finished", "failed", "stopped"]
     failure: Failure | None = None
+    text: str | None = None
 
 
 class ReportLine(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="report"):

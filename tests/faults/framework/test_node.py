@@ -42,6 +42,7 @@ def test_a_function_runs_and_its_end_is_told(cluster: Cluster) -> None:
         "attempt": 1,
         "outcome": "finished",
         "failure": None,
+        "text": None,
     }
     node.send("stop", reason="end")
     assert node.wait(3) == 0

@@ -56,9 +56,10 @@ class Node:
     def _await_process(self) -> None:
         assert self.process is not None
         code = self.process.wait()
-        failure = {"message": f"exit code {code}", "traceback": "Traceback of the script"}
         outcome = "finished" if code == 0 else "failed"
-        say("process_ended", attempt=1, outcome=outcome, failure=None if code == 0 else failure)
+        failure = None if code == 0 else {"message": f"exit code {code}"}
+        text = None if code == 0 else f"{self.name}: exit code {code}\nTraceback of the script"
+        say("process_ended", attempt=1, outcome=outcome, failure=failure, text=text)
         if code == 0:
             (self.folder / f"ended-{self.name}").touch()
 

@@ -122,6 +122,29 @@ def test_the_traceback_keeps_the_cause_and_is_bounded() -> None:
     assert len(failure.message) < 1_100
 
 
+class Mute:
+    def __repr__(self) -> str:
+        raise RuntimeError
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (ValueError("odd\udce9"), r"ValueError: odd\udce9"),
+        (SystemExit("odd\udce9"), r"sys.exit('odd\udce9') was called"),
+        (SystemExit(Mute()), "sys.exit(a Mute) was called"),
+    ],
+)
+def test_what_has_no_utf_8_or_no_text_at_all_is_told_all_the_same(
+    error: BaseException, message: str
+) -> None:
+    failure = failure_of(error)
+    assert failure is not None
+    assert failure.message == message
+    assert failure.traceback is not None
+    failure.traceback.encode()
+
+
 @pytest.fixture
 def gone_module() -> types.ModuleType:
     module = types.ModuleType("gone_for_test")

@@ -290,10 +290,15 @@ class Node:
             case ProcessState.FINISHED:
                 line = ProcessEndedLine(attempt=attempt, outcome="finished")
             case ProcessState.FAILED:
-                line = ProcessEndedLine(attempt=attempt, outcome="failed", failure=end.failure)
+                text = None if end.failure is None else end.failure.describe(self.name)
+                line = ProcessEndedLine(
+                    attempt=attempt, outcome="failed", failure=end.failure, text=text
+                )
             case _:
                 line = ProcessEndedLine(attempt=attempt, outcome="stopped")
         _LOG.info("%s: process of attempt %d %s", self.name, attempt, line.outcome)
+        if end.failure is not None and end.failure.traceback is not None:
+            _LOG.error("%s\n%s", end.failure.message, end.failure.traceback)
         self._jvm.send(line)
 
     def _report_end(self) -> None:

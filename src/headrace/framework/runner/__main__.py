@@ -53,9 +53,7 @@ def main() -> None:
     if os.getpid() != own_pid:
         end_at_once()  # the entry function forked, and the child came back as well
     if failure is not None:
-        _write(failure.traceback or f"{failure.message}\n")
-        with contextlib.suppress(HeadraceError):
-            link.failed(failure)
+        _tell(failure, link)
     link.close()
     _flush()
     setting = "stop_timeout_s" if failure is None else "stop_grace_s"
@@ -80,6 +78,14 @@ def _run(spec: ProcessSpec, link: ProcessLink) -> tuple[Failure | None, int]:
     except BaseException as exc:  # noqa: BLE001
         return failure_of(exc), exit_code_of(exc)
     return None, 0
+
+
+def _tell(failure: Failure, link: ProcessLink) -> None:
+    """Tell the node, which logs it; if the link is broken, the last output has to say it."""
+    try:
+        link.failed(failure)
+    except HeadraceError:
+        _write(failure.traceback or f"{failure.message}\n")
 
 
 def _bound_the_exit(limit_s: float, setting: str, exit_code: int) -> None:

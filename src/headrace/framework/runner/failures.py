@@ -56,9 +56,16 @@ def exit_code_of(error: BaseException) -> int:
 
 def _summary(error: BaseException) -> str:
     if isinstance(error, SystemExit):
-        return f"sys.exit({error.code!r}) was called"
+        return _shortened(f"sys.exit({_code_text(error)}) was called", limit=1000)
     lines = traceback.format_exception_only(type(error), error)
     return _shortened(lines[-1].strip().partition("\n")[0], limit=1000)
+
+
+def _code_text(error: SystemExit) -> str:
+    try:
+        return repr(error.code)
+    except Exception:  # noqa: BLE001 - a repr of the user's
+        return f"a {type(error.code).__name__}"
 
 
 def _theirs(trace: TracebackType | None) -> TracebackType | None:
@@ -72,7 +79,9 @@ def _theirs(trace: TracebackType | None) -> TracebackType | None:
 
 
 def _shortened(text: str, limit: int = _TEXT_CHARACTERS) -> str:
-    if len(text) <= limit:
-        return text
-    half = limit // 2
-    return f"{text[:half]}\n... {len(text) - limit} characters left out ...\n{text[-half:]}"
+    """Return the text, bounded, as one that travels: a lone surrogate has no UTF-8."""
+    if len(text) > limit:
+        half = limit // 2
+        left_out = len(text) - limit
+        text = f"{text[:half]}\n... {left_out} characters left out ...\n{text[-half:]}"
+    return text.encode("utf-8", "backslashreplace").decode()

@@ -162,24 +162,10 @@ final class RoleNode implements AutoCloseable {
 
     private void onProcessEnded(ObjectNode line) throws Exception {
         String outcome = Lines.requireText(line, "outcome");
-        JsonNode failure = line.path("failure");
-        String message = failure.isObject() ? failureText(failure) : null;
         listener.onProcessEnded(
                 Outcome.valueOf(outcome.toUpperCase(Locale.ROOT)),
-                message,
-                failure.path("is_restartable").asBoolean(true));
-    }
-
-    private String failureText(JsonNode failure) {
-        StringBuilder text = new StringBuilder(label()).append(": ").append(failure.path("message").asText());
-        if (failure.path("traceback").isTextual()) {
-            text.append('\n').append(failure.path("traceback").textValue());
-        } else {
-            for (JsonNode each : failure.path("last_lines")) {
-                text.append("\n  ").append(each.asText());
-            }
-        }
-        return text.toString();
+                line.path("text").textValue(),
+                line.path("failure").path("is_restartable").asBoolean(true));
     }
 
     private void onReport(JsonNode values) {
