@@ -10,6 +10,7 @@ _SCRIPTS = (
     "benchmarks.columns",
     "benchmarks.fed_training",
     "benchmarks.data_parallel",
+    "benchmarks.many_nodes",
 )
 
 
