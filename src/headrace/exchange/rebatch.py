@@ -6,6 +6,8 @@ from collections import deque
 
 import pyarrow as pa
 
+from headrace.errors import DataError
+
 __all__ = ["Rebatcher"]
 
 
@@ -61,12 +63,16 @@ class Rebatcher:
             parts.append(head)
             wanted -= head.num_rows
         self._held_rows -= rows
-        return parts[0] if len(parts) == 1 else _concatenated(parts)
+        return parts[0] if len(parts) == 1 else _joined(parts)
 
 
-def _concatenated(parts: list[pa.RecordBatch]) -> pa.RecordBatch:
-    columns = [
-        pa.concat_arrays([part.column(index) for part in parts])
-        for index in range(parts[0].num_columns)
-    ]
-    return pa.RecordBatch.from_arrays(columns, schema=parts[0].schema)
+def _joined(parts: list[pa.RecordBatch]) -> pa.RecordBatch:
+    joined = pa.Table.from_batches(parts).combine_chunks().to_batches()
+    if len(joined) != 1:
+        rows = sum(part.num_rows for part in parts)
+        msg = (
+            f"A batch of {rows} rows holds a column of over 2 GiB, which Arrow cannot address; "
+            "ask for fewer rows"
+        )
+        raise DataError(msg)
+    return joined[0]

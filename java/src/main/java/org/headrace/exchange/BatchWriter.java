@@ -5,9 +5,13 @@ import org.apache.flink.core.memory.MemorySegment;
 import org.apache.flink.table.data.RowData;
 import org.apache.flink.table.types.logical.RowType;
 
+import org.headrace.exchange.FixedColumnWriter.Numbers;
+
 import java.nio.ByteOrder;
 import java.util.ArrayList;
+import java.util.Arrays;
 import java.util.List;
+import java.util.stream.IntStream;
 
 /**
  * Writes rows as one Arrow IPC record-batch message straight into shared memory.
@@ -16,6 +20,10 @@ import java.util.List;
  * rows the batch may take, strings and lists by what the batches before needed. A row that does not
  * fit is taken back completely; a row that does not fit an empty batch is measured and laid out
  * exactly.
+ *
+ * <p>A batch that ended early (linger, large rows) makes the next one as much shorter as brings the
+ * total to a multiple of {@code batchRows} again: a reader that asks for that many rows, or a divisor, gets
+ * its batches in place and not copied together.
  *
  * <p>Usage: {@link #begin}, {@link #write} until false or {@link #isFull}, {@link #finish}. After an
  * exception from {@link #write} the open batch is unusable.
@@ -26,14 +34,18 @@ import java.util.List;
 public final class BatchWriter {
 
     private final ColumnWriter[] columns;
+    private final NumberColumns numbers;
+    private final ColumnWriter[] others; // the columns that are no numbers
+    private final int[] positions; // of the others in the row
     private final TimestampColumnWriter timestamps;
     private final List<ColumnWriter> preorder = new ArrayList<>();
     private final MessageMetadata.Builder metadata;
     private final int batchRows;
 
-    private MemorySegment target;
+    private Target target;
     private int rowCapacity;
     private int rows;
+    private int surplusRows; // behind the last whole batchRows since the start or a cut
     private int plannedSpace;
     private int plannedRows;
     private Estimate.Source source = Estimate.Source.MIXED_ROWS;
@@ -49,6 +61,12 @@ public final class BatchWriter {
         }
         this.batchRows = batchRows;
         columns = ColumnWriters.fields("", type);
+        numbers = NumberColumnsCompiler.compile(columns);
+        positions =
+                IntStream.range(0, columns.length)
+                        .filter(i -> !(columns[i] instanceof Numbers))
+                        .toArray();
+        others = Arrays.stream(positions).mapToObj(i -> columns[i]).toArray(ColumnWriter[]::new);
         timestamps = new TimestampColumnWriter();
         for (ColumnWriter column : columns) {
             column.collect(preorder);
@@ -62,6 +80,9 @@ public final class BatchWriter {
     public void begin(MemorySegment memory) {
         source = Estimate.Source.MIXED_ROWS;
         layOut(memory.size());
+        if (rowCapacity == batchRows) {
+            rowCapacity -= surplusRows;
+        }
         start(memory);
     }
 
@@ -96,15 +117,15 @@ public final class BatchWriter {
         if (rows >= rowCapacity) {
             return false;
         }
-        ColumnWriter[] all = columns;
-        for (int i = 0; i < all.length; i++) {
-            if (!all[i].write(row, i)) {
-                for (ColumnWriter column : all) {
+        for (int i = 0; i < others.length; i++) {
+            if (!others[i].write(row, positions[i])) {
+                for (ColumnWriter column : others) {
                     column.truncate(rows);
                 }
                 return false;
             }
         }
+        numbers.write(row, rows);
         timestamps.append(hasTimestamp, timestamp);
         rows++;
         return true;
@@ -126,29 +147,43 @@ public final class BatchWriter {
 
     /** Completes the message and returns its bytes; the batch must hold at least one row. */
     public int finish() {
+        numbers.end(rows);
+        timestamps.end();
         metadata.clear();
         for (ColumnWriter column : preorder) {
             column.describe(metadata);
         }
-        int messageBytes = metadata.write(target, rows);
+        surplusRows = (surplusRows + rows) % batchRows;
+        int messageBytes = metadata.write(target.segment(), rows);
         for (ColumnWriter column : columns) {
             column.learn(rows, source);
         }
-        target = null;
-        rowCapacity = 0;
+        abandon();
         return messageBytes;
     }
 
+    /** The reader hands out what it has before it goes on: its batches begin anew behind this. */
+    public void cut() {
+        surplusRows = 0;
+    }
+
+    /** Forgets the open batch and its memory, which may be unmapped after this. */
+    public void abandon() {
+        target = null;
+        rowCapacity = 0;
+    }
+
     private void start(MemorySegment memory) {
-        target = memory;
+        target = Target.of(memory);
         rows = 0;
         if (rowCapacity == 0) {
             return; // not even one row of the usual size fits: the first one is measured
         }
         for (ColumnWriter column : columns) {
-            column.begin(memory);
+            column.begin(target);
         }
-        timestamps.begin(memory);
+        numbers.begin(target);
+        timestamps.begin(target);
     }
 
     private void layOut(int space) {

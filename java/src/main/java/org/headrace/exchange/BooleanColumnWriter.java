@@ -34,8 +34,8 @@ final class BooleanColumnWriter extends ColumnWriter {
         int at = dataAt + (count >>> 3);
         int used = count & 7;
         // Bits from `used` on may be stale: from another batch, or from a row taken back.
-        int kept = used == 0 ? 0 : target.get(at) & ((1 << used) - 1);
-        target.put(at, (byte) (value ? kept | (1 << used) : kept));
+        int kept = used == 0 ? 0 : bytes.get(at) & ((1 << used) - 1);
+        bytes.put(at, (byte) (value ? kept | (1 << used) : kept));
         count++;
         return true;
     }

@@ -51,7 +51,7 @@ final class BytesColumnWriter extends ColumnWriter {
         if (value.length > dataCapacity - end) {
             return false;
         }
-        target.put(dataAt + end, value, 0, value.length);
+        bytes.put(dataAt + end, value, 0, value.length);
         end += value.length;
         return close();
     }
@@ -72,7 +72,7 @@ final class BytesColumnWriter extends ColumnWriter {
                 continue;
             }
             int part = Math.min(left, segment.size() - offset);
-            segment.copyTo(offset, target, at, part);
+            segment.copyTo(offset, target.segment(), at, part);
             at += part;
             left -= part;
             offset = 0;
@@ -86,7 +86,7 @@ final class BytesColumnWriter extends ColumnWriter {
 
     private boolean close() {
         count++;
-        target.putInt(offsetsAt + count * Integer.BYTES, end);
+        bytes.putInt(offsetsAt + count * Integer.BYTES, end);
         return true;
     }
 
@@ -145,16 +145,16 @@ final class BytesColumnWriter extends ColumnWriter {
     }
 
     @Override
-    void begin(MemorySegment memory) {
+    void begin(Target memory) {
         super.begin(memory);
         end = 0;
-        memory.putInt(offsetsAt, 0);
+        bytes.putInt(offsetsAt, 0);
     }
 
     @Override
     void truncate(int newCount) {
         super.truncate(newCount);
-        end = target.getInt(offsetsAt + newCount * Integer.BYTES);
+        end = bytes.getInt(offsetsAt + newCount * Integer.BYTES);
     }
 
     @Override

@@ -1,9 +1,9 @@
 package org.headrace.exchange;
 
-import org.apache.flink.core.memory.MemorySegment;
 import org.apache.flink.table.data.ArrayData;
 import org.apache.flink.table.data.RowData;
 
+import java.nio.ByteBuffer;
 import java.util.List;
 
 /**
@@ -25,7 +25,8 @@ abstract class ColumnWriter {
 
     final String path;
 
-    MemorySegment target;
+    Target target;
+    ByteBuffer bytes; // of the target
     int count;
     long capacity;
 
@@ -89,8 +90,9 @@ abstract class ColumnWriter {
     }
 
     /** Starts a batch in {@code memory}, laid out by {@link #place}. */
-    void begin(MemorySegment memory) {
+    void begin(Target memory) {
         target = memory;
+        bytes = memory.bytes();
         count = 0;
         nullCount = 0;
     }
@@ -101,9 +103,9 @@ abstract class ColumnWriter {
             for (int i = newCount; i < count; i++) {
                 int at = (int) validityAt + (i >>> 3);
                 int bit = 1 << (i & 7);
-                byte bits = target.get(at);
+                byte bits = bytes.get(at);
                 if ((bits & bit) == 0) {
-                    target.put(at, (byte) (bits | bit));
+                    bytes.put(at, (byte) (bits | bit));
                     nullCount--;
                 }
             }
@@ -124,27 +126,37 @@ abstract class ColumnWriter {
             metadata.buffer(validityAt, 0);
             return;
         }
-        int bytes = (count + 7) >>> 3;
+        int size = (count + 7) >>> 3;
         int used = count & 7;
         if (used != 0) {
-            int last = (int) validityAt + bytes - 1;
-            target.put(last, (byte) (target.get(last) & ((1 << used) - 1)));
+            int last = (int) validityAt + size - 1;
+            bytes.put(last, (byte) (bytes.get(last) & ((1 << used) - 1)));
         }
-        metadata.buffer(validityAt, bytes);
+        metadata.buffer(validityAt, size);
     }
 
     /** Marks the element at {@code count} as NULL; the caller advances {@code count}. */
     final void markNull() {
         int at = (int) validityAt;
         if (nullCount == 0) {
-            int bytes = (int) ((capacity + 7) >>> 3);
-            for (int i = 0; i < bytes; i += Long.BYTES) { // the region is a multiple of 64 bytes
-                target.putLong(at + i, -1L);
+            int size = (int) ((capacity + 7) >>> 3);
+            for (int i = 0; i < size; i += Long.BYTES) { // the region is a multiple of 64 bytes
+                bytes.putLong(at + i, -1L);
             }
         }
         nullCount++;
         int byteAt = at + (count >>> 3);
-        target.put(byteAt, (byte) (target.get(byteAt) & ~(1 << (count & 7))));
+        bytes.put(byteAt, (byte) (bytes.get(byteAt) & ~(1 << (count & 7))));
+    }
+
+    /** Makes all of {@code elements} elements NULL, whatever was written; their values are undefined. */
+    final void markAllNull(int elements) {
+        count = elements;
+        nullCount = elements;
+        int size = (elements + 7) >>> 3;
+        for (int i = 0; i < size; i += Long.BYTES) { // the region is a multiple of 64 bytes
+            bytes.putLong((int) validityAt + i, 0L);
+        }
     }
 
     static long align(long offset) {

@@ -37,14 +37,14 @@ final class DecimalColumnWriter extends FixedColumnWriter {
         int at = dataAt + count * WIDTH;
         if (value.isCompact()) {
             long unscaled = value.toUnscaledLong();
-            target.putLong(at, unscaled);
-            target.putLong(at + Long.BYTES, unscaled >> 63);
+            bytes.putLong(at, unscaled);
+            bytes.putLong(at + Long.BYTES, unscaled >> 63);
         } else {
             byte[] bigEndian = value.toUnscaledBytes();
             byte sign = (byte) (bigEndian[0] >> 7);
             for (int i = 0; i < WIDTH; i++) {
                 int from = bigEndian.length - 1 - i;
-                target.put(at + i, from >= 0 ? bigEndian[from] : sign);
+                bytes.put(at + i, from >= 0 ? bigEndian[from] : sign);
             }
         }
         count++;

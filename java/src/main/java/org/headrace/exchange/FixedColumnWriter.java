@@ -36,17 +36,17 @@ abstract class FixedColumnWriter extends ColumnWriter {
         int at = dataAt + count++ * width;
         switch (width) {
             case 1:
-                target.put(at, (byte) 0);
+                bytes.put(at, (byte) 0);
                 break;
             case 2:
-                target.putShort(at, (short) 0);
+                bytes.putShort(at, (short) 0);
                 break;
             case 4:
-                target.putInt(at, 0);
+                bytes.putInt(at, 0);
                 break;
             default:
                 for (int i = 0; i < width; i += Long.BYTES) {
-                    target.putLong(at + i, 0L);
+                    bytes.putLong(at + i, 0L);
                 }
         }
         return true;
@@ -78,31 +78,34 @@ abstract class FixedColumnWriter extends ColumnWriter {
             this.kind = kind;
         }
 
+        NumberKind kind() {
+            return kind;
+        }
+
         @Override
         boolean write(RowData row, int position) {
             if (row.isNullAt(position)) {
                 return writeNull();
             }
-            MemorySegment memory = target;
             int at = dataAt + count++ * width;
             switch (kind) {
                 case BYTE:
-                    memory.put(at, row.getByte(position));
+                    bytes.put(at, row.getByte(position));
                     break;
                 case SHORT:
-                    memory.putShort(at, row.getShort(position));
+                    bytes.putShort(at, row.getShort(position));
                     break;
                 case INT:
-                    memory.putInt(at, row.getInt(position));
+                    bytes.putInt(at, row.getInt(position));
                     break;
                 case LONG:
-                    memory.putLong(at, row.getLong(position));
+                    bytes.putLong(at, row.getLong(position));
                     break;
                 case FLOAT:
-                    memory.putInt(at, Float.floatToRawIntBits(row.getFloat(position)));
+                    bytes.putFloat(at, row.getFloat(position));
                     break;
                 default:
-                    memory.putLong(at, Double.doubleToRawLongBits(row.getDouble(position)));
+                    bytes.putDouble(at, row.getDouble(position));
             }
             return true;
         }
@@ -115,7 +118,7 @@ abstract class FixedColumnWriter extends ColumnWriter {
                 if (segments.length == 1 && !binary.anyNull()) {
                     int header = BinaryArrayData.calculateHeaderInBytes(size);
                     int at = dataAt + count * width;
-                    segments[0].copyTo(binary.getOffset() + header, target, at, size * width);
+                    segments[0].copyTo(binary.getOffset() + header, target.segment(), at, size * width);
                     count += size;
                     return true;
                 }
@@ -128,26 +131,25 @@ abstract class FixedColumnWriter extends ColumnWriter {
             if (array.isNullAt(position)) {
                 return writeNull();
             }
-            MemorySegment memory = target;
             int at = dataAt + count++ * width;
             switch (kind) {
                 case BYTE:
-                    memory.put(at, array.getByte(position));
+                    bytes.put(at, array.getByte(position));
                     break;
                 case SHORT:
-                    memory.putShort(at, array.getShort(position));
+                    bytes.putShort(at, array.getShort(position));
                     break;
                 case INT:
-                    memory.putInt(at, array.getInt(position));
+                    bytes.putInt(at, array.getInt(position));
                     break;
                 case LONG:
-                    memory.putLong(at, array.getLong(position));
+                    bytes.putLong(at, array.getLong(position));
                     break;
                 case FLOAT:
-                    memory.putInt(at, Float.floatToRawIntBits(array.getFloat(position)));
+                    bytes.putFloat(at, array.getFloat(position));
                     break;
                 default:
-                    memory.putLong(at, Double.doubleToRawLongBits(array.getDouble(position)));
+                    bytes.putDouble(at, array.getDouble(position));
             }
             return true;
         }

@@ -167,6 +167,12 @@ final class InputSide implements AutoCloseable {
         port.send(Frame.batch(slot, messageBytes, batchRows));
     }
 
+    /** Sends the open batch; the process does not join rows of both sides of this place. */
+    void cut() {
+        flush();
+        writer.cut();
+    }
+
     private int finish() {
         int batchRows = writer.rows();
         int messageBytes = writer.finish();
@@ -277,6 +283,7 @@ final class InputSide implements AutoCloseable {
     public void close() {
         openSlot = NO_SLOT;
         isDiscarding = true;
+        writer.abandon();
         segment.close();
         if (oversized != null) {
             oversized.close();

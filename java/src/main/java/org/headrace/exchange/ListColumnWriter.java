@@ -1,6 +1,5 @@
 package org.headrace.exchange;
 
-import org.apache.flink.core.memory.MemorySegment;
 import org.apache.flink.table.data.ArrayData;
 import org.apache.flink.table.data.MapData;
 import org.apache.flink.table.data.RowData;
@@ -28,7 +27,7 @@ abstract class ListColumnWriter extends ColumnWriter {
 
     final boolean close() {
         count++;
-        target.putInt(offsetsAt + count * Integer.BYTES, child.count);
+        bytes.putInt(offsetsAt + count * Integer.BYTES, child.count);
         return true;
     }
 
@@ -74,16 +73,16 @@ abstract class ListColumnWriter extends ColumnWriter {
     }
 
     @Override
-    final void begin(MemorySegment memory) {
+    final void begin(Target memory) {
         super.begin(memory);
-        memory.putInt(offsetsAt, 0);
+        bytes.putInt(offsetsAt, 0);
         child.begin(memory);
     }
 
     @Override
     final void truncate(int newCount) {
         super.truncate(newCount);
-        child.truncate(target.getInt(offsetsAt + newCount * Integer.BYTES));
+        child.truncate(bytes.getInt(offsetsAt + newCount * Integer.BYTES));
     }
 
     @Override

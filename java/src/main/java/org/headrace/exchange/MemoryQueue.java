@@ -122,7 +122,9 @@ public final class MemoryQueue implements AutoCloseable {
      * @return false if the process has said END, so that no acknowledgement will come
      */
     public boolean writeBarrier(long checkpointId) {
-        flush();
+        if (input != null) {
+            input.cut();
+        }
         if (link.isProcessDone()) {
             return false;
         }

@@ -1,6 +1,5 @@
 package org.headrace.exchange;
 
-import org.apache.flink.core.memory.MemorySegment;
 import org.apache.flink.table.data.ArrayData;
 import org.apache.flink.table.data.MapData;
 import org.apache.flink.table.data.RowData;
@@ -79,7 +78,7 @@ abstract class StructColumnWriter extends ColumnWriter {
     }
 
     @Override
-    final void begin(MemorySegment memory) {
+    final void begin(Target memory) {
         super.begin(memory);
         for (ColumnWriter child : children) {
             child.begin(memory);

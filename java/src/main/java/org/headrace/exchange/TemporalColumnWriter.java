@@ -38,16 +38,16 @@ abstract class TemporalColumnWriter extends FixedColumnWriter {
             int at = dataAt + count++ * width;
             switch (unit) {
                 case SECOND:
-                    target.putInt(at, millisOfDay / 1000);
+                    bytes.putInt(at, millisOfDay / 1000);
                     break;
                 case MILLISECOND:
-                    target.putInt(at, millisOfDay);
+                    bytes.putInt(at, millisOfDay);
                     break;
                 case MICROSECOND:
-                    target.putLong(at, millisOfDay * 1_000L);
+                    bytes.putLong(at, millisOfDay * 1_000L);
                     break;
                 default:
-                    target.putLong(at, millisOfDay * 1_000_000L);
+                    bytes.putLong(at, millisOfDay * 1_000_000L);
             }
             return true;
         }
@@ -78,7 +78,7 @@ abstract class TemporalColumnWriter extends FixedColumnWriter {
         }
 
         private boolean append(TimestampData value) {
-            target.putLong(dataAt + count * Long.BYTES, toUnits(value));
+            bytes.putLong(dataAt + count * Long.BYTES, toUnits(value));
             count++;
             return true;
         }

@@ -1,0 +1,80 @@
+package org.headrace.exchange;
+
+import org.headrace.exchange.FixedColumnWriter.Numbers;
+
+import org.codehaus.commons.compiler.CompileException;
+import org.codehaus.janino.SimpleCompiler;
+
+import java.util.ArrayList;
+import java.util.List;
+
+/**
+ * Compiles straight-line code that writes the number columns of one table, with the compiler that
+ * Flink's own generated operators use. A class per writer also has call profiles of its own: which class
+ * the rows are of differs from job to job in one JVM, and code that all of them share is slow for all
+ * (docs/adr/0042).
+ */
+final class NumberColumnsCompiler {
+
+    private static final String NAME = "GeneratedNumberColumns";
+    private static final String ROW = "org.apache.flink.table.data.RowData row";
+
+    /** Columns of one method: the JIT refuses methods of more than 8,000 bytes of code. */
+    private static final int COLUMNS_PER_METHOD = 64;
+
+    private NumberColumnsCompiler() {}
+
+    /** Compiles for those of {@code columns}, the fields of a row in order, that are numbers. */
+    static NumberColumns compile(ColumnWriter[] columns) {
+        List<Numbers> numbers = new ArrayList<>();
+        List<String> statements = new ArrayList<>();
+        for (int position = 0; position < columns.length; position++) {
+            if (columns[position] instanceof Numbers) {
+                Numbers column = (Numbers) columns[position];
+                statements.add(statement(column.kind(), numbers.size(), position));
+                numbers.add(column);
+            }
+        }
+        NumberColumns compiled = instantiate(source(statements));
+        compiled.bind(numbers);
+        return compiled;
+    }
+
+    private static String statement(NumberKind kind, int column, int position) {
+        return String.format(
+                "if (row.isNullAt(%1$d)) { writeNull(%2$d, index); }"
+                        + " else { memory.put%3$s(at[%2$d] + index * %4$d, row.get%5$s(%1$d)); }%n",
+                position, column, kind.putSuffix(), kind.width(), kind.getSuffix());
+    }
+
+    private static String source(List<String> statements) {
+        StringBuilder methods = new StringBuilder();
+        StringBuilder calls = new StringBuilder();
+        for (int from = 0; from < statements.size(); from += COLUMNS_PER_METHOD) {
+            int to = Math.min(from + COLUMNS_PER_METHOD, statements.size());
+            calls.append(String.format("write%d(row, index);%n", from));
+            methods.append(String.format("private void write%d(%s, int index) {%n", from, ROW))
+                    .append("java.nio.ByteBuffer memory = bytes;\nint[] at = dataAt;\n")
+                    .append(String.join("", statements.subList(from, to)))
+                    .append("}\n");
+        }
+        return String.format(
+                "public final class %s extends %s {%npublic void write(%s, int index) {%n%s}%n%s}%n",
+                NAME, NumberColumns.class.getName(), ROW, calls, methods);
+    }
+
+    private static NumberColumns instantiate(String source) {
+        try {
+            SimpleCompiler compiler = new SimpleCompiler();
+            compiler.setParentClassLoader(NumberColumns.class.getClassLoader());
+            compiler.cook(source);
+            return compiler.getClassLoader()
+                    .loadClass(NAME)
+                    .asSubclass(NumberColumns.class)
+                    .getDeclaredConstructor()
+                    .newInstance();
+        } catch (CompileException | ReflectiveOperationException e) {
+            throw new IllegalStateException("generated code does not compile:\n" + source, e);
+        }
+    }
+}
