@@ -158,7 +158,86 @@ public final class CodecBehaviours {
             batches++;
         }
         check(batches <= 10, batches + " batches for 1000 rows");
+        fill(writer, slot, small); // back to a multiple of the batch's rows
         checkEqual(fill(writer, slot, small), 1000);
+    }
+
+    public static void aBatchThatEndedEarlyMakesTheNextOneShorterByItsRows() {
+        RowType type = QueueFixture.type("ROW<i INT>");
+        BatchWriter writer = new BatchWriter(type, 100);
+        MemorySegment slot = MemorySegmentFactory.allocateUnpooledOffHeapMemory(SLOT_BYTES);
+        writer.begin(slot);
+        for (int i = 0; i < 30; i++) {
+            writer.write(GenericRowData.of(i), false, 0);
+        }
+        writer.finish();
+        checkEqual(fill(writer, slot, GenericRowData.of(1)), 70);
+        checkEqual(fill(writer, slot, GenericRowData.of(1)), 100);
+        writer.begin(slot);
+        writer.write(GenericRowData.of(1), false, 0);
+        writer.finish();
+        writer.cut();
+        checkEqual(fill(writer, slot, GenericRowData.of(1)), 100);
+    }
+
+    public static void rowsWithAndWithoutTimestampMixInABatch() {
+        RowType type = QueueFixture.type("ROW<i INT>");
+        BatchWriter writer = new BatchWriter(type, 100);
+        MemorySegment slot = MemorySegmentFactory.allocateUnpooledOffHeapMemory(SLOT_BYTES);
+        for (int firstStamped : List.of(0, 1, 17, 99, 100)) {
+            writer.begin(slot);
+            for (int i = 0; i < 100; i++) {
+                writer.write(GenericRowData.of(i), i >= firstStamped && i % 3 != 1, 1000L + i);
+            }
+            byte[] message = finish(writer, slot);
+            BatchReader reader = new BatchReader(type);
+            reader.open(FakeProcess.offHeap(message), message.length);
+            for (int i = 0; i < 100; i++) {
+                checkEqual(reader.hasTimestamp(i), i >= firstStamped && i % 3 != 1);
+                if (reader.hasTimestamp(i)) {
+                    checkEqual(reader.timestamp(i), 1000L + i);
+                }
+            }
+        }
+    }
+
+    public static void manyNumberColumnsOfEveryKindKeepTheirValuesAndNulls() {
+        List<String> kinds = List.of("TINYINT", "SMALLINT", "INT", "BIGINT", "FLOAT", "DOUBLE", "STRING");
+        int columns = 300; // more than one generated method
+        StringBuilder text = new StringBuilder("ROW<");
+        for (int i = 0; i < columns; i++) {
+            text.append(i == 0 ? "" : ", ").append("c").append(i).append(' ').append(kinds.get(i % 7));
+        }
+        RowType type = QueueFixture.type(text + ">");
+        GenericRowData[] rows = new GenericRowData[20];
+        List<String> expected = new ArrayList<>();
+        for (int r = 0; r < rows.length; r++) {
+            rows[r] = new GenericRowData(columns);
+            for (int i = 0; i < columns; i++) {
+                rows[r].setField(i, (i + r) % 5 == 0 ? null : number(i % 7, i + r));
+            }
+            expected.add(RowTexts.of(rows[r], type));
+        }
+        checkEqual(rows(type, message(type, rows)), expected);
+    }
+
+    private static Object number(int kind, int value) {
+        switch (kind) {
+            case 0:
+                return (byte) value;
+            case 1:
+                return (short) -value;
+            case 2:
+                return value;
+            case 3:
+                return -1L * value;
+            case 4:
+                return value / 2f;
+            case 5:
+                return value / 3d;
+            default:
+                return StringData.fromString("text " + value);
+        }
     }
 
     public static void brokenMessagesAreRefusedAndNeverReadOutsideTheirMemory() {
