@@ -7,6 +7,7 @@ import os
 import threading
 import time
 from collections import deque
+from pathlib import Path
 from typing import NoReturn
 
 import pyarrow as pa
@@ -102,7 +103,7 @@ class Channel:
             received = None if offer.input is None else InputDirection(offer.input)
             sent = None
             if offer.output is not None:
-                sent = OutputDirection(offer.output, fallback_path=f"{socket_path}.oversize")
+                sent = OutputDirection(offer.output, fallback_dir=str(Path(socket_path).parent))
             connection.queue(MappedFrame())
             connection.try_flush()
         except BaseException:
@@ -194,9 +195,14 @@ class Channel:
                 self._send_frame(WatermarkFrame(timestamp_ms))
 
     def send_end(self) -> None:
-        """Say that nothing more will be sent. Idempotent."""
+        """Say that nothing more will be sent. Idempotent.
+
+        Waits until the operator has read an oversized row: its file ends with this process.
+        """
         with self._in_use():
             if not self._has_sent_end:
+                while self._output is not None and self._output.is_oversize_outstanding:
+                    self._pump_or_wait()
                 self._send_frame(EndFrame())
                 self._has_sent_end = True
 
@@ -208,6 +214,8 @@ class Channel:
         """
         self._connection.close()
         self._inbox.clear()
+        if self._output is not None:
+            self._output.close_oversize()
         self._input = None
         self._output = None
 
@@ -275,7 +283,7 @@ class Channel:
             case CreditFrame() if self._output is not None:
                 self._output.segment.give_back(frame.slot)
             case OversizeCreditFrame() if self._output is not None:
-                self._output.is_oversize_outstanding = False
+                self._output.close_oversize()
             case WatermarkFrame() if self._input is not None:
                 if self._inbox and isinstance(self._inbox[-1], Watermark):
                     self._inbox.pop()

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import logging
 import os
+import secrets
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,6 +20,7 @@ from headrace.exchange.segment import InputSegment, OutputSegment, map_oversize
 __all__ = ["InputDirection", "OutputDirection"]
 
 _LOG = logging.getLogger(__name__)
+_SHARED_MEMORY = "/dev/shm"  # noqa: S108 - shared memory, where the JVM looks as well
 _FILL = 0.95  # how full a slot is planned; a piece that does not fit is halved again
 
 
@@ -61,15 +64,20 @@ class InputDirection:
 class OutputDirection:
     """Writes messages for the JVM."""
 
-    def __init__(self, offer: DirectionOffer, *, fallback_path: str) -> None:
+    def __init__(self, offer: DirectionOffer, *, fallback_dir: str) -> None:
         wire_schema = _wire_schema(offer)
         self.schema = wire_schema.remove(len(wire_schema) - 1)
         self.slot_bytes = offer.slot_bytes
         self.segment = OutputSegment(offer)
-        self.is_oversize_outstanding = False
+        self._oversize_fd: int | None = None
         self._batch_rows = offer.batch_rows
         self._max_row_bytes = offer.max_row_bytes
-        self._oversize_paths = (f"{offer.path}.oversize", fallback_path)
+        self._oversize_dirs = (_SHARED_MEMORY, fallback_dir)
+
+    @property
+    def is_oversize_outstanding(self) -> bool:
+        """Whether the JVM has not given the credit for the last oversized row yet."""
+        return self._oversize_fd is not None
 
     def with_timestamps(
         self, batch: pa.RecordBatch, timestamps_ms: pa.Array | None
@@ -123,27 +131,34 @@ class OutputDirection:
     def write_oversize(self, message: pa.Buffer) -> OversizeFrame:
         """Write `message` into a file of its own and return its frame.
 
+        The file has no name: the JVM opens it through `/proc`. It is gone with the credit, or
+        with this process.
+
         Raises:
             ExchangeError: Neither shared memory nor the temporary directory has room.
         """
-        for path in self._oversize_paths:
+        for directory in self._oversize_dirs:
             try:
-                _write_file(path, message)
+                self._oversize_fd = _write_nameless(directory, message)
             except OSError as exc:
-                Path(path).unlink(missing_ok=True)
                 if exc.errno not in (errno.ENOSPC, errno.EDQUOT, errno.ENOMEM):
-                    what = f"A row of {message.size} bytes cannot be written to {path}"
+                    what = f"A row of {message.size} bytes cannot be written in {directory}"
                     msg = f"{what}: {exc.strerror}"
                     raise ExchangeError(msg) from exc
-                _LOG.warning("no room for a row of %d bytes in %s", message.size, path)
+                _LOG.warning("no room for a row of %d bytes in %s", message.size, directory)
                 continue
-            self.is_oversize_outstanding = True
-            return OversizeFrame(message.size, path)
+            return OversizeFrame(message.size, f"/proc/{os.getpid()}/fd/{self._oversize_fd}")
         msg = (
             f"There is no room for a row of {message.size} bytes in "
-            f"{' or '.join(str(Path(path).parent) for path in self._oversize_paths)}"
+            f"{' or '.join(self._oversize_dirs)}. Make one of them larger, or the row smaller."
         )
         raise ExchangeError(msg)
+
+    def close_oversize(self) -> None:
+        """Close the file of the last oversized row: the JVM has read it, or never will."""
+        if self._oversize_fd is not None:
+            os.close(self._oversize_fd)
+            self._oversize_fd = None
 
 
 def _wire_schema(offer: DirectionOffer) -> pa.Schema:
@@ -159,12 +174,15 @@ def _wire_schema(offer: DirectionOffer) -> pa.Schema:
     return schema
 
 
-def _write_file(path: str, message: pa.Buffer) -> None:
-    Path(path).unlink(missing_ok=True)  # of a predecessor that was killed
-    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    try:
+def _write_nameless(directory: str, message: pa.Buffer) -> int:
+    """Write a file that has a name for a moment only; return its descriptor."""
+    path = Path(directory) / f"headrace-{secrets.token_hex(12)}"
+    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    with contextlib.ExitStack() as undo:
+        undo.callback(os.close, fd)
+        path.unlink()
         rest = memoryview(message).cast("B")
         while rest:
             rest = rest[os.write(fd, rest) :]
-    finally:
-        os.close(fd)
+        undo.pop_all()
+    return fd

@@ -15,7 +15,6 @@ import mmap
 import os
 import weakref
 from collections import deque
-from pathlib import Path
 
 import pyarrow as pa
 
@@ -193,7 +192,7 @@ class OutputSegment(_Mapping):
 
 
 def map_oversize(path: str, message_bytes: int) -> pa.Buffer:
-    """Map the file of an oversized row, unlink it, and return its message.
+    """Map the file of an oversized row and return its message.
 
     The memory lives as long as anything refers to the buffer.
 
@@ -208,7 +207,6 @@ def map_oversize(path: str, message_bytes: int) -> pa.Buffer:
                 msg = f"The file {path} is shorter than the {message_bytes} bytes announced"
                 raise ProtocolError(msg)
             memory = mmap.mmap(fd, message_bytes)
-            Path(path).unlink()
         finally:
             os.close(fd)
     except OSError as exc:

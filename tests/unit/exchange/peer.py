@@ -196,7 +196,6 @@ class Peer:
         if isinstance(frame, OversizeFrame):
             message = Path(frame.path).read_bytes()
             assert len(message) == frame.message_bytes
-            Path(frame.path).unlink()
             answer: Frame = OversizeCreditFrame()
             rows = 1
         else:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import pickle
@@ -214,8 +215,8 @@ def test_an_oversized_row_comes_in_through_its_own_file(
         path.write_bytes(message)
         peer.send(OversizeFrame(len(message), str(path)))
         batch = receive_batch(channel)
-        assert not path.exists()
         assert peer.next_frame() == OversizeCreditFrame()
+        path.unlink()
         assert batch.columns.equals(wide)
 
 
@@ -445,14 +446,14 @@ def test_without_room_in_shared_memory_an_oversized_row_lies_beside_the_socket(
     write = os.write
 
     def write_if_room(fd: int, data: bytes) -> int:
-        if "output.seg" in Path(f"/proc/self/fd/{fd}").readlink().name:
+        if Path(f"/proc/self/fd/{fd}").readlink().parent == Path("/dev/shm"):
             raise OSError(errno.ENOSPC, "No space left on device")
         return write(fd, data)
 
     monkeypatch.setattr("headrace.exchange.direction.os.write", write_if_room)
     channel.send(pa.record_batch([[1], ["x" * 100_000]], schema=SCHEMA))
     frame = peer.expect(OversizeFrame)
-    assert frame.path == f"{peer.socket_path}.oversize"
+    assert Path(frame.path).readlink().parent == peer.socket_path.parent
     assert peer.take_rows(frame).column(1).to_pylist() == ["x" * 100_000]
     assert "no room" in caplog.text
 
@@ -461,14 +462,40 @@ def test_without_any_room_for_an_oversized_row_the_error_names_the_places(
     connect: MakePeer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     _, channel = connect()
+    before = _open_files()
 
     def write(fd: int, data: bytes) -> int:
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr("headrace.exchange.direction.os.write", write)
-    with pytest.raises(ExchangeError, match=f"no room for a row.*{tmp_path}"):
+    with pytest.raises(ExchangeError, match=f"no room for a row.*/dev/shm or {tmp_path}"):
         channel.send(pa.record_batch([[1], ["x" * 100_000]], schema=SCHEMA))
-    assert not list(tmp_path.glob("*.oversize"))
+    assert not list(tmp_path.glob("headrace-*"))
+    assert _open_files() == before
+
+
+def test_the_file_of_an_oversized_row_has_no_name_and_is_closed_with_its_credit(
+    connect: MakePeer, tmp_path: Path
+) -> None:
+    peer, channel = connect()
+    before = _open_files()
+    channel.send(pa.record_batch([[1], ["x" * 100_000]], schema=SCHEMA))
+    frame = peer.expect(OversizeFrame)
+    assert str(Path(frame.path).readlink()).endswith("(deleted)")
+    assert _open_files() != before
+    with in_thread(channel.send_end):  # waits for the credit
+        assert not peer.has_frame()
+        assert peer.take_rows(frame).num_rows == 1
+    assert isinstance(peer.next_frame(), EndFrame)
+    assert _open_files() == before
+
+
+def _open_files() -> set[str]:
+    links = set()
+    for each in Path("/proc/self/fd").iterdir():
+        with contextlib.suppress(FileNotFoundError):
+            links.add(str(each.readlink()))
+    return links
 
 
 def test_two_threads_at_once_are_told(connect: MakePeer) -> None:

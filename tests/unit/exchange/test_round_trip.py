@@ -170,6 +170,7 @@ def test_nothing_is_lost_when_both_sides_are_full_and_rows_are_of_any_size(
                 while not isinstance(frame := peer.next_frame(), OversizeCreditFrame):
                     on_frame(frame)
                     take_late()
+                path.unlink()
                 x += 1
             else:
                 count = 1

@@ -56,7 +56,7 @@ public final class MemoryQueue implements AutoCloseable {
                     outputType == null
                             ? null
                             : new OutputSide(
-                                    settings, outputType, directories, place.socketPath(), listener);
+                                    settings, outputType, directories, listener);
             opened.add(output);
             link.bind(input, output);
             link.listen(place);

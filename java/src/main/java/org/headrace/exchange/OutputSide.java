@@ -2,11 +2,6 @@ package org.headrace.exchange;
 
 import org.apache.flink.table.types.logical.RowType;
 
-import org.slf4j.Logger;
-import org.slf4j.LoggerFactory;
-
-import java.io.IOException;
-import java.nio.file.Files;
 import java.nio.file.Path;
 import java.util.List;
 
@@ -20,12 +15,8 @@ import java.util.List;
  */
 final class OutputSide implements AutoCloseable {
 
-    private static final Logger LOG = LoggerFactory.getLogger(OutputSide.class);
-    private static final String OVERSIZE_SUFFIX = ".oversize";
-
     private final ExchangeSettings settings;
     private final List<Path> directories;
-    private final Path socketPath;
     private final BatchReader reader;
     private final QueueListener listener;
     private Segment segment;
@@ -38,11 +29,9 @@ final class OutputSide implements AutoCloseable {
             ExchangeSettings settings,
             RowType type,
             List<Path> directories,
-            Path socketPath,
             QueueListener listener) {
         this.settings = settings;
         this.directories = directories;
-        this.socketPath = socketPath;
         this.listener = listener;
         reader = new BatchReader(type);
         segment = Segment.create(directories, settings.slots(), settings.slotBytes());
@@ -77,7 +66,7 @@ final class OutputSide implements AutoCloseable {
         emit();
     }
 
-    /** Emits the rows of an OVERSIZE message, whose file is removed at once. */
+    /** Emits the rows of an OVERSIZE message; the caller then lets the process close its file. */
     void onOversize(Frame frame) throws Exception {
         long messageBytes = frame.value();
         MessageMetadata.require(
@@ -85,7 +74,6 @@ final class OutputSide implements AutoCloseable {
                 "an oversized message of %s bytes",
                 messageBytes);
         try (Segment file = Segment.open(Path.of(frame.text()), (int) messageBytes)) {
-            file.unlink();
             reader.open(file.slot(0), (int) messageBytes);
             bytes += messageBytes;
             emit();
@@ -109,20 +97,8 @@ final class OutputSide implements AutoCloseable {
         return bytes;
     }
 
-    /** Removes the file of an oversized row that a process wrote but did not announce. */
-    void removeLeftovers() {
-        for (Path path : List.of(segment.path(), socketPath)) {
-            try {
-                Files.deleteIfExists(path.resolveSibling(path.getFileName() + OVERSIZE_SUFFIX));
-            } catch (IOException e) {
-                LOG.warn("Cannot remove the file of an oversized row beside {}", path, e);
-            }
-        }
-    }
-
     @Override
     public void close() {
-        removeLeftovers();
         segment.close();
     }
 }

@@ -213,10 +213,10 @@ final class ProcessLink implements QueueIo.Events, InputSide.Port {
     private void onMapped() {
         handshake.requireAnswered();
         if (input != null) {
-            input.segment().unlink();
+            input.segment().withdraw();
         }
         if (output != null) {
-            output.segment().unlink();
+            output.segment().withdraw();
         }
         isMapped = true;
         channel.attach(outbox);
@@ -251,9 +251,6 @@ final class ProcessLink implements QueueIo.Events, InputSide.Port {
         closeChannel();
         if (input == null) {
             outbox = new FrameOutbox(); // what was for this process is not for the next one
-        }
-        if (output != null) {
-            output.removeLeftovers();
         }
         if (isProcessDone) {
             return; // it said so before

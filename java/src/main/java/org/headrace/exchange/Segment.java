@@ -9,8 +9,9 @@ import org.slf4j.LoggerFactory;
 import java.io.IOException;
 import java.nio.ByteBuffer;
 import java.nio.channels.FileChannel;
+import java.nio.file.DirectoryStream;
 import java.nio.file.Files;
-import java.nio.file.LinkOption;
+import java.nio.file.NoSuchFileException;
 import java.nio.file.Path;
 import java.nio.file.StandardOpenOption;
 import java.nio.file.attribute.PosixFilePermissions;
@@ -24,8 +25,11 @@ import java.security.SecureRandom;
 /**
  * Shared memory of one direction: a mapped file of equal slots.
  *
- * <p>A file that this side creates is written with zeros over its whole size before it is mapped: a
- * sparse file on a full file system would kill the process that touches it first.
+ * <p>A file that this side creates has a name for a moment only. The other side opens it through {@link
+ * #path} in {@code /proc}, so the kernel frees it with its last user, however that ends.
+ *
+ * <p>It is written with zeros over its whole size before it is mapped: a sparse file on a full file system
+ * would kill the process that touches it first.
  *
  * <p>Thread model: task thread only. Use after {@link #close} throws IllegalStateException.
  */
@@ -35,6 +39,7 @@ public final class Segment implements AutoCloseable {
     /** Where segments live as long as it has room. */
     public static final Path SHARED_MEMORY = Path.of("/dev/shm");
 
+    private static final Path OPEN_FILES = Path.of("/proc/self/fd");
     private static final Logger LOG = LoggerFactory.getLogger(Segment.class);
     private static final String PREFIX = "headrace-";
     private static final int CHUNK_BYTES = 1 << 20;
@@ -43,13 +48,13 @@ public final class Segment implements AutoCloseable {
     private final Path path;
     private final int slotBytes;
     private final List<MappedMemory> slots;
-    private boolean isLinked;
+    private final FileChannel file;
 
-    private Segment(Path path, int slotBytes, List<MappedMemory> slots) {
+    private Segment(Path path, int slotBytes, List<MappedMemory> slots, FileChannel file) {
         this.path = path;
         this.slotBytes = slotBytes;
         this.slots = slots;
-        this.isLinked = true;
+        this.file = file;
     }
 
     /** Returns /dev/shm, where there is one, and then {@code tmpDirs}. */
@@ -71,15 +76,14 @@ public final class Segment implements AutoCloseable {
         long bytes = (long) slots * slotBytes;
         StringBuilder failures = new StringBuilder();
         for (Path directory : directories) {
-            Path path = directory.resolve(PREFIX + randomName());
             try {
-                Segment segment = create(path, slots, slotBytes);
+                Segment segment = create(directory, slots, slotBytes);
                 if (failures.length() > 0) {
                     LOG.warn(
-                            "A memory queue of {} bytes is in the file {}, which is slower than"
+                            "A memory queue of {} bytes is in a file in {}, which is slower than"
                                     + " shared memory:{}",
                             bytes,
-                            path,
+                            directory,
                             failures);
                 }
                 return segment;
@@ -96,9 +100,9 @@ public final class Segment implements AutoCloseable {
                         bytes, slots, slotBytes, failures));
     }
 
-    private static Segment create(Path path, int slots, int slotBytes) throws IOException {
+    private static Segment create(Path directory, int slots, int slotBytes) throws IOException {
         long bytes = (long) slots * slotBytes;
-        long usable = Files.getFileStore(path.getParent()).getUsableSpace();
+        long usable = Files.getFileStore(directory).getUsableSpace();
         if (usable < bytes) {
             throw new IOException(bytes + " bytes needed, " + usable + " free");
         }
@@ -107,17 +111,49 @@ public final class Segment implements AutoCloseable {
                         StandardOpenOption.CREATE_NEW,
                         StandardOpenOption.READ,
                         StandardOpenOption.WRITE);
-        try (FileChannel channel =
+        Path name = directory.toRealPath().resolve(PREFIX + randomName());
+        FileChannel file =
                 FileChannel.open(
-                        path,
+                        name,
                         options,
                         PosixFilePermissions.asFileAttribute(
-                                PosixFilePermissions.fromString("rw-------")))) {
-            writeZeros(channel, bytes);
-            return new Segment(path, slotBytes, map(channel, slots, slotBytes));
+                                PosixFilePermissions.fromString("rw-------")));
+        try {
+            Path path;
+            try {
+                path = pathOfOpenFile(name);
+            } finally {
+                Files.delete(name);
+            }
+            writeZeros(file, bytes);
+            return new Segment(path, slotBytes, map(file, slots, slotBytes), file);
         } catch (IOException | RuntimeException e) {
-            Files.deleteIfExists(path);
+            file.close();
             throw e;
+        }
+    }
+
+    /** Under which path other processes of this user find a file that is open here, without its name. */
+    private static Path pathOfOpenFile(Path name) throws IOException {
+        try (DirectoryStream<Path> descriptors = Files.newDirectoryStream(OPEN_FILES)) {
+            for (Path descriptor : descriptors) {
+                if (linkTarget(descriptor).equals(name.toString())) {
+                    return Path.of(
+                            "/proc",
+                            String.valueOf(ProcessHandle.current().pid()),
+                            "fd",
+                            descriptor.getFileName().toString());
+                }
+            }
+        }
+        throw new IOException(name + " is open, but not listed in " + OPEN_FILES);
+    }
+
+    private static String linkTarget(Path descriptor) throws IOException {
+        try {
+            return Files.readSymbolicLink(descriptor).toString();
+        } catch (NoSuchFileException e) {
+            return ""; // another thread has just closed it
         }
     }
 
@@ -128,20 +164,20 @@ public final class Segment implements AutoCloseable {
      */
     static Segment open(Path path, int bytes) {
         try {
-            if (!Files.isRegularFile(path, LinkOption.NOFOLLOW_LINKS)) {
+            if (!Files.isRegularFile(path)) {
                 throw new MalformedMessageException("No file for an oversized batch: " + path);
             }
-            try (FileChannel channel =
+            try (FileChannel file =
                     FileChannel.open(
                             path,
                             EnumSet.of(StandardOpenOption.READ, StandardOpenOption.WRITE))) {
-                if (channel.size() < bytes) {
+                if (file.size() < bytes) {
                     throw new MalformedMessageException(
                             String.format(
                                     "File of an oversized batch has %d bytes, not %d: %s",
-                                    channel.size(), bytes, path));
+                                    file.size(), bytes, path));
                 }
-                return new Segment(path, bytes, map(channel, 1, bytes));
+                return new Segment(path, bytes, map(file, 1, bytes), file);
             }
         } catch (IOException e) {
             throw new ExchangeException("Cannot map the file of an oversized batch: " + path, e);
@@ -170,6 +206,7 @@ public final class Segment implements AutoCloseable {
         return mapped;
     }
 
+    /** Where other processes of this user open it, until {@link #withdraw}. */
     public Path path() {
         return path;
     }
@@ -187,23 +224,19 @@ public final class Segment implements AutoCloseable {
         return slots.get(slot).memory();
     }
 
-    /** Removes the file's name; the memory stays for whoever has mapped it. Idempotent. */
-    public void unlink() {
-        if (!isLinked) {
-            return;
-        }
-        isLinked = false;
+    /** Nobody else can open it from now on; the memory stays for whoever has mapped it. Idempotent. */
+    public void withdraw() {
         try {
-            Files.deleteIfExists(path);
+            file.close();
         } catch (IOException e) {
-            LOG.warn("Cannot remove {}", path, e);
+            LOG.warn("Cannot close {}", path, e);
         }
     }
 
-    /** Unlinks and unmaps. Idempotent. */
+    /** Withdraws and unmaps. Idempotent. */
     @Override
     public void close() {
-        unlink();
+        withdraw();
         slots.forEach(MappedMemory::close);
     }
 

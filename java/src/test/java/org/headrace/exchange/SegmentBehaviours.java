@@ -8,8 +8,12 @@ import org.apache.flink.core.memory.MemorySegment;
 
 import java.io.BufferedReader;
 import java.io.InputStreamReader;
+import java.nio.ByteBuffer;
+import java.nio.ByteOrder;
+import java.nio.channels.FileChannel;
 import java.nio.file.Files;
 import java.nio.file.Path;
+import java.nio.file.StandardOpenOption;
 import java.util.List;
 
 /** Shared memory: how it is made, and that it is gone afterwards. */
@@ -23,7 +27,7 @@ public final class SegmentBehaviours {
         Path directory = Files.createTempDirectory("hr");
         try (Segment segment = Segment.create(List.of(directory), 4, SLOT_BYTES)) {
             Process stat =
-                    new ProcessBuilder("stat", "-c", "%a %s %b %B", segment.path().toString())
+                    new ProcessBuilder("stat", "-L", "-c", "%a %s %b %B", segment.path().toString())
                             .start();
             try (BufferedReader out =
                     new BufferedReader(new InputStreamReader(stat.getInputStream()))) {
@@ -37,10 +41,23 @@ public final class SegmentBehaviours {
         Files.delete(directory); // it is empty
     }
 
-    public static void slotsAreSeparateAndLiveOnWithoutTheFilesName() throws Exception {
+    public static void aSegmentHasNoNameThatItsCreatorCouldLeaveBehind() throws Exception {
         Path directory = Files.createTempDirectory("hr");
         try (Segment segment = Segment.create(List.of(directory), 2, SLOT_BYTES)) {
-            segment.unlink();
+            Files.delete(directory); // it is empty
+            segment.slot(1).putLong(0, 7);
+            try (FileChannel file = FileChannel.open(segment.path(), StandardOpenOption.READ)) {
+                ByteBuffer first = ByteBuffer.allocate(8).order(ByteOrder.nativeOrder());
+                file.read(first, SLOT_BYTES);
+                checkEqual(first.getLong(0), 7L);
+            }
+        }
+    }
+
+    public static void slotsAreSeparateAndLiveOnWithoutTheFile() throws Exception {
+        Path directory = Files.createTempDirectory("hr");
+        try (Segment segment = Segment.create(List.of(directory), 2, SLOT_BYTES)) {
+            segment.withdraw();
             Files.delete(directory);
             segment.slot(0).putLong(SLOT_BYTES - 8, 1);
             segment.slot(1).putLong(0, 2);
@@ -66,7 +83,7 @@ public final class SegmentBehaviours {
         Path directory = Files.createTempDirectory("hr");
         Path missing = directory.resolve("missing");
         try (Segment segment = Segment.create(List.of(missing, directory), 2, SLOT_BYTES)) {
-            checkEqual(segment.path().getParent(), directory);
+            checkEqual(Files.readSymbolicLink(segment.path()).getParent(), directory);
         }
         Files.delete(directory);
     }
