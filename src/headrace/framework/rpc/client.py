@@ -70,6 +70,7 @@ class MasterClient:
         pings = (
             ("grpc.keepalive_time_ms", silence_ms),
             ("grpc.keepalive_timeout_ms", silence_ms),
+            ("grpc.http2.ping_timeout_ms", silence_ms),  # counts while the node sends beats
         )
         self._channel = grpc.aio.insecure_channel(address, options=(*_OPTIONS, *pings))
         self._metadata = ((TOKEN_KEY, token),)
