@@ -5,13 +5,16 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import shutil
 import signal
 import sys
+from pathlib import Path
 from typing import BinaryIO, NoReturn
 
 from headrace.framework.jvm import claim_stdout
+from headrace.framework.lines import StartLine
 
-__all__ = ["end_process", "prepare_child"]
+__all__ = ["end_process", "prepare_child", "remove_work_dir"]
 
 
 def prepare_child(name: str) -> BinaryIO:
@@ -26,6 +29,22 @@ def prepare_child(name: str) -> BinaryIO:
         stream=sys.stderr, level=logging.INFO, format=f"%(levelname)s {name}: %(message)s"
     )
     return lines
+
+
+def remove_work_dir(start: StartLine) -> None:
+    """Remove the directories of this child: the JVM that owns them may be gone.
+
+    Call it last: the JVM will not start another child there. Never raises.
+    """
+    work_dir = Path(start.work_dir)
+    if Path(start.spec_path).parent == work_dir:  # it was made for this child alone
+        shutil.rmtree(work_dir, ignore_errors=True)
+    if start.queue_socket is not None:
+        socket = Path(start.queue_socket)  # in a directory of its own if the path was too long
+        with contextlib.suppress(OSError):
+            socket.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            socket.parent.rmdir()
 
 
 def end_process(exit_code: int) -> NoReturn:

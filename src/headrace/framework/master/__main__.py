@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from headrace.errors import HeadraceError, ProtocolError
-from headrace.framework.child import end_process, prepare_child
+from headrace.framework.child import end_process, prepare_child, remove_work_dir
 from headrace.framework.clock import SystemClock
 from headrace.framework.jvm import JvmLink
 from headrace.framework.lines import FailLine, ListeningLine, StartLine, StopLine
@@ -65,6 +65,7 @@ async def _run(jvm: JvmLink) -> None:
             record=record,
         )
         await _serve(master, start, jvm)
+    remove_work_dir(start)  # not after an error: the JVM may start another master there
 
 
 def _log_path(start: StartLine) -> Path:

@@ -7,16 +7,13 @@ nothing that it has started is left.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
-import shutil
 import signal
 import traceback
-from pathlib import Path
 from typing import BinaryIO
 
 from headrace.errors import HeadraceError, ProtocolError
-from headrace.framework.child import end_process, prepare_child
+from headrace.framework.child import end_process, prepare_child, remove_work_dir
 from headrace.framework.clock import SystemClock
 from headrace.framework.jvm import JvmLink
 from headrace.framework.lines import FailLine, StartLine
@@ -42,19 +39,8 @@ async def _run(jvm: JvmLink) -> int:
     loop.add_signal_handler(signal.SIGTERM, node.end, 0)
     loop.add_signal_handler(signal.SIGCHLD, node.reap_orphans)
     exit_code = await node.run()
-    _remove(start)
+    remove_work_dir(start)
     return exit_code
-
-
-def _remove(start: StartLine) -> None:
-    """Remove the files of this node: the JVM may be gone and cannot do it."""
-    for path in (start.spec_path, start.payload_path):
-        if path is not None and Path(path).parent == Path(start.work_dir):
-            Path(path).unlink(missing_ok=True)
-    for rest in Path(start.work_dir).glob("process-*"):
-        shutil.rmtree(rest, ignore_errors=True)
-    with contextlib.suppress(OSError):
-        Path(start.work_dir).rmdir()
 
 
 async def _main(to_jvm: BinaryIO) -> int:

@@ -1,0 +1,42 @@
+"""What is left on disk of children whose JVM was killed: nothing."""
+
+from __future__ import annotations
+
+import socket
+from pathlib import Path
+
+import pytest
+
+from .conftest import Cluster
+from .test_recovery import sleeper
+
+
+@pytest.mark.parametrize("is_socket_elsewhere", [False, True])
+def test_without_their_jvm_master_and_node_remove_their_directories_and_the_socket(
+    cluster: Cluster, tmp_path: Path, is_socket_elsewhere: bool
+) -> None:
+    place = tmp_path / ("elsewhere" if is_socket_elsewhere else "node-1")
+    if is_socket_elsewhere:
+        place.mkdir()
+    master = cluster.master()
+    node = cluster.node(sleeper(), has_master=True, queue_socket=str(place / "queue"))
+    node.expect("process_started")
+    with socket.socket(socket.AF_UNIX) as queue:
+        queue.bind(str(place / "queue"))
+    assert (tmp_path / "node-1" / "process-1" / "process.json").exists()
+    assert (tmp_path / "master-0" / "events-0.jsonl").exists()
+    for child in (node, master):
+        child.close_stdin()
+        assert child.wait(5) == 0
+    assert not (tmp_path / "node-1").exists()
+    assert not (tmp_path / "master-0").exists()
+    assert not place.exists()
+
+
+def test_a_killed_process_of_the_master_leaves_the_directory_to_the_next_master(
+    cluster: Cluster, tmp_path: Path
+) -> None:
+    master = cluster.master()
+    master.popen.kill()
+    master.wait(5)
+    assert (tmp_path / "master-0" / "spec.json").exists()
