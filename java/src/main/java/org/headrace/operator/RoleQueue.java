@@ -131,7 +131,8 @@ final class RoleQueue implements QueueListener, AutoCloseable {
 
     /**
      * Sends a barrier and waits until the process has handled everything before it. A process that is
-     * still starting is first given the time that it may take to gather and start.
+     * still starting is first given the time that it may take to gather and start. Once the process is lost
+     * this waits for the failure of the task.
      *
      * @return why the checkpoint must not complete; empty if all rows before it were handled, or if it
      *     was aborted meanwhile
@@ -151,7 +152,9 @@ final class RoleQueue implements QueueListener, AutoCloseable {
                                 Timeouts.text(timeouts.checkpointHold())));
             }
         }
-        return lost == null ? Optional.empty() : Optional.of("was lost before it had handled all rows");
+        // No reason to decline: Flink may fail the job for that, and then not for what ended the process.
+        wait.until(() -> lost == null || abortedBarrier >= checkpointId);
+        return Optional.empty();
     }
 
     void onCheckpointAborted(long checkpointId) {
