@@ -1,0 +1,241 @@
+"""Carries one fault out: waits for its moment, hits, and checks what follows and is left."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import time
+from dataclasses import dataclass
+
+import pytest
+
+from headrace.errors import JobFailedError
+from headrace.operator import JobHandle
+from tests.faults.flink.plan import (
+    EARLY,
+    Fault,
+    Mode,
+    Moment,
+    Outcome,
+    Target,
+    expected_cause,
+    expected_outcome,
+)
+from tests.faults.flink.scene import WORKERS, Scene, open_scene
+from tests.faults.flink.sight import JobView, Member, descendants, files_left, members, until
+from tests.faults.flink.task_managers import TaskManagers
+
+__all__ = ["DrillResult", "run_drill"]
+
+CANCEL_S = 5.0
+_NOTICE_S = 45.0
+_END_S = 60.0
+_CLEAN_S = 5.0
+_FROZEN_S = 0.5
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DrillResult:
+    """How a fault went.
+
+    Attributes:
+        fault: The fault.
+        outcome: What it led to.
+        seconds: From the signal until work went on, the job had failed or it was cancelled.
+    """
+
+    fault: Fault
+    outcome: Outcome
+    seconds: float
+
+
+def run_drill(fault: Fault, cluster: TaskManagers | None = None) -> DrillResult:
+    """Run one job with one fault. Fails the test if anything but the expected follows."""
+    before = set(descendants(os.getpid()))
+    shared_before = set(files_left())
+    with open_scene(fault, cluster) as scene:
+        job = scene.submit()
+        drill = _Drill(scene, job)
+        try:
+            seconds = drill.run()
+        finally:
+            drill.clean_up()
+        until(lambda: set(descendants(os.getpid())) <= before, "every process to end", _CLEAN_S)
+        assert not [pid for pid in drill.seen if _is_alive(pid)], "a process was left"
+        left = set(files_left(scene.tmp_dir)) - shared_before
+        assert not left, f"files were left: {left}"
+    return DrillResult(fault=fault, outcome=expected_outcome(fault), seconds=seconds)
+
+
+class _Drill:
+    def __init__(self, scene: Scene, job: JobHandle) -> None:
+        self.scene = scene
+        self.fault = scene.fault
+        self.job = job
+        self.view = JobView(scene.port, job.job_id)
+        self.seen: set[int] = set()
+        self.hit_pid: int | None = None
+        self.last_attempt = 0
+
+    def run(self) -> float:
+        """Return the seconds from the signal to what it led to."""
+        target = self._await_moment()
+        self.seen |= {each.pid for each in members()}
+        self.hit_pid = target.pid
+        self.last_attempt = max(self.scene.attempts(), default=0)
+        hit_at = time.monotonic()
+        os.kill(target.pid, self.fault.signal)
+        outcome = expected_outcome(self.fault)
+        if outcome is Outcome.FAILED:
+            self._expect_failure()
+            return time.monotonic() - hit_at
+        if outcome is Outcome.CANCELLED:
+            return self._cancel()
+        if outcome is Outcome.NOTHING:
+            self._expect_patience()
+        elif outcome is Outcome.MASTER_RESTART:
+            self._expect_new_master(target)
+        elif outcome is Outcome.GROUP_RESTART:
+            self._expect_group_restart()
+        else:
+            self._expect_flink_restart()
+        seconds = time.monotonic() - hit_at
+        self._expect_good_end()
+        return seconds
+
+    def clean_up(self) -> None:
+        """Let nothing frozen stay behind, whatever went wrong."""
+        if self.hit_pid is not None and self.fault.signal is signal.SIGSTOP:
+            _signal(self.hit_pid, signal.SIGCONT)
+        self.scene.let_go()
+        if not self.job._j_client.getJobExecutionResult().isDone():
+            self.job.cancel()
+            with pytest.raises(JobFailedError):
+                self.job.wait(timeout_s=30, show_progress=False)
+
+    def _await_moment(self) -> Member:
+        fault, scene = self.fault, self.scene
+        if fault.moment is Moment.GATHERING:
+            until(lambda: self.job.status().registered == 1, "one node to register")
+        elif fault.moment is not Moment.START:
+            until(scene.is_held, "every worker to come to the moment")
+        if fault.mode is Mode.STREAM and fault.moment is Moment.MIDDLE:
+            until(self.view.completed_checkpoints, "a checkpoint")
+        if fault.moment is Moment.FULL:
+            self._await_full_queues()
+        return until(self._find, f"the {fault.target.value}")
+
+    def _await_full_queues(self) -> None:
+        """The workers are held: when nothing has moved for several looks, nothing can."""
+        looks = [0]
+
+        def has_stopped() -> bool:
+            looks.append(self.view.rows_in())
+            return looks[-1] > 0 and len(looks) > 20 and len(set(looks[-20:])) == 1
+
+        until(has_stopped, "the queues to fill")
+
+    def _find(self) -> Member | None:
+        found = members()
+        if self.fault.target is Target.TASK_MANAGER:
+            node = self._find_node(found)
+            return node and Member("task manager", node.parent, os.getpid(), None)
+        wanted = [each for each in found if each.kind == self.fault.target.value]
+        if self.fault.target is Target.MASTER:
+            return wanted[0] if wanted else None
+        if self.fault.target is Target.PROCESS:
+            return next((each for each in wanted if each.index == self.fault.index), None)
+        return self._find_node(found)
+
+    def _find_node(self, found: list[Member]) -> Member | None:
+        nodes = [each for each in found if each.kind == "node"]
+        if self.fault.moment in EARLY:
+            return min(nodes, key=lambda each: each.pid, default=None)
+        parents = {each.parent for each in found if each.index == self.fault.index}
+        return next((each for each in nodes if each.pid in parents), None)
+
+    def _expect_failure(self) -> None:
+        with pytest.raises(JobFailedError) as caught:
+            self.job.wait(timeout_s=_NOTICE_S, show_progress=False)
+        assert re.search(expected_cause(self.fault), caught.value.cause), caught.value.cause
+        assert self.fault.mode is Mode.BATCH or len(self.scene.attempts()) <= 1
+
+    def _cancel(self) -> float:
+        started_at = time.monotonic()
+        self.job.cancel()
+        with pytest.raises(JobFailedError):
+            self.job.wait(timeout_s=30, show_progress=False)
+        seconds = time.monotonic() - started_at
+        assert seconds < CANCEL_S, f"cancel took {seconds:.1f} s"
+        return seconds
+
+    def _expect_patience(self) -> None:
+        assert self.hit_pid is not None
+        time.sleep(_FROZEN_S)  # noqa: TID251 - how long it is frozen, below every limit
+        _signal(self.hit_pid, signal.SIGCONT)
+
+    def _expect_new_master(self, former: Member) -> None:
+        processes = {each.pid for each in members() if each.kind == "process"}
+        until(
+            lambda: [e for e in members() if e.kind == "master" and e.pid != former.pid],
+            "a new master",
+            _NOTICE_S,
+        )
+        if self.fault.moment is not Moment.GATHERING:
+            until(self._is_running_again, "the nodes to register again", _NOTICE_S)
+        if self.fault.moment in (Moment.FULL, Moment.END):
+            now = {each.pid for each in members() if each.kind == "process"}
+            assert processes == now, "processes were restarted with the master"
+
+    def _is_running_again(self) -> bool:
+        status = self.job.status()
+        return status.state != "GATHERING" and status.registered == WORKERS
+
+    def _expect_group_restart(self) -> None:
+        until(lambda: self.scene.attempts().get(2), "a second attempt", _NOTICE_S)
+        assert not self.view.failures(), "Flink restarted the job, not the master the group"
+
+    def _expect_flink_restart(self) -> None:
+        cause = until(self.view.failures, "Flink to restart the job", _NOTICE_S)[-1]
+        assert re.search(expected_cause(self.fault), cause), cause
+        if self.fault.moment is Moment.GATHERING:
+            self.scene.let_go()
+        until(self._has_begun_again, "every worker to begin again", _NOTICE_S)
+
+    def _has_begun_again(self) -> bool:
+        attempts = self.scene.attempts()
+        last = max(attempts, default=0)
+        return last > self.last_attempt and len(attempts[last]) == WORKERS
+
+    def _expect_good_end(self) -> None:
+        self.scene.let_go()
+        result = self.job.wait(timeout_s=_END_S, show_progress=False)
+        assert result.status.state == "FINISHED"
+        assert self.scene.results() == self.scene.expected_results()
+        outcome = expected_outcome(self.fault)
+        if outcome in (Outcome.NOTHING, Outcome.MASTER_RESTART):
+            assert set(self.scene.attempts()) == {1}, "something was restarted"
+        if outcome is Outcome.GROUP_RESTART:
+            assert (result.status.attempt, result.status.restarts) == (2, 1)
+
+
+def _is_clean(before: set[int], seen: set[int]) -> bool:
+    """Whether neither this process nor what a killed JVM has left has any process more."""
+    has_new = set(descendants(os.getpid())) - before
+    return not has_new and not [pid for pid in seen if _is_alive(pid)]
+
+
+def _signal(pid: int, number: signal.Signals) -> None:
+    try:
+        os.kill(pid, number)
+    except ProcessLookupError:
+        return
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as stat:  # noqa: PTH123 - a short look
+            return stat.read().rpartition(b")")[2].split()[0] not in b"ZX"
+    except (FileNotFoundError, ProcessLookupError):
+        return False

@@ -1,0 +1,160 @@
+"""What can be seen of a job from outside: its processes, its files, Flink's REST API."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+__all__ = ["JobView", "Member", "descendants", "files_left", "members", "until"]
+
+_Seen = TypeVar("_Seen")
+_MODULES = {
+    "headrace.framework.master": "master",
+    "headrace.framework.node": "node",
+    "headrace.framework.runner": "process",
+}
+_SPEC = b"HEADRACE_PROCESS_SPEC="
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """A living process of a cluster.
+
+    Attributes:
+        kind: "master", "node" or "process".
+        pid: Its pid.
+        parent: Pid of its parent.
+        index: For a process, the number of its worker; None if it cannot be told (yet).
+    """
+
+    kind: str
+    pid: int
+    parent: int
+    index: int | None
+
+
+def until(look: Callable[[], _Seen | None], what: str, limit_s: float = 60.0) -> _Seen:
+    """Look again and again until something is seen, and return it."""
+    deadline = time.monotonic() + limit_s
+    while True:
+        if seen := look():
+            return seen
+        assert time.monotonic() < deadline, f"waited {limit_s} s for {what}"
+        time.sleep(0.01)  # noqa: TID251 - polling other processes
+
+
+def descendants(*roots: int) -> dict[int, int]:
+    """Return the living processes below these, with the parent of each."""
+    parents = {}
+    for entry in os.listdir("/proc"):  # noqa: PTH208 - called often, pathlib is slow here
+        if entry.isdecimal() and (stat := _read(int(entry), "stat")):
+            state, parent = stat[stat.rindex(b")") + 2 :].split(b" ", 2)[:2]
+            if state not in b"ZX":
+                parents[int(entry)] = int(parent)
+    found: dict[int, int] = {}
+    family = set(roots)
+    while family:
+        family = {pid for pid, parent in parents.items() if parent in family} - found.keys()
+        found |= {pid: parents[pid] for pid in family}
+    return found
+
+
+def members(*roots: int) -> list[Member]:
+    """Return the members of clusters below these processes, this one by default."""
+    found = []
+    below = descendants(*(roots or (os.getpid(),)))
+    kinds = {pid: _kind(pid) for pid in below}
+    for pid, parent in below.items():
+        kind = kinds[pid]
+        if kind is None or (kind == "node" and kinds.get(parent) == "node"):
+            continue  # the second one is a child of a node that is just being made
+        index = _index(pid) if kind == "process" else None
+        found.append(Member(kind, pid, parent, index))
+    return found
+
+
+def files_left(*folders: Path) -> list[str]:
+    """Return what clusters have left below these folders and in shared memory."""
+    left = [str(path) for path in Path("/dev/shm").glob("headrace-*")]
+    for folder in folders:
+        for parent, directories, files in os.walk(folder):  # does not mind what Flink removes
+            names = [*directories, *files]
+            left += [f"{parent}/{name}" for name in names if name.startswith("headrace-")]
+    return sorted(left)
+
+
+@dataclass(frozen=True, slots=True)
+class JobView:
+    """One job in Flink's REST API; answers of a cluster that is gone are empty.
+
+    Attributes:
+        port: Port of the API.
+        job_id: The job.
+    """
+
+    port: int
+    job_id: str
+
+    def completed_checkpoints(self) -> int:
+        """How many checkpoints have completed."""
+        return int(self._get("/checkpoints").get("counts", {}).get("completed", 0))
+
+    def failures(self) -> list[str]:
+        """What Flink has restarted the job for, or failed it, newest first."""
+        history = self._get("/exceptions").get("exceptionHistory", {})
+        return [str(each["stacktrace"]) for each in history.get("entries", ())]
+
+    def rows_in(self) -> int:
+        """How many rows the workers' operators have taken."""
+        total = 0.0
+        for vertex in self._get("").get("vertices", ()):
+            if "worker" in vertex["name"]:
+                for subtask in range(vertex["parallelism"]):
+                    total += self._metric(f"/vertices/{vertex['id']}/subtasks/{subtask}")
+        return int(total)
+
+    def _metric(self, path: str) -> float:
+        listed = self._get(f"{path}/metrics")
+        names = [each["id"] for each in listed if each["id"].endswith("headrace.rows_in")]
+        if not names:
+            return 0.0
+        return float(self._get(f"{path}/metrics?get={names[0]}")[0]["value"])
+
+    def _get(self, path: str) -> Any:
+        url = f"http://localhost:{self.port}/jobs/{self.job_id}{path}"
+        try:
+            with urllib.request.urlopen(url, timeout=10) as reply:
+                return json.load(reply)
+        except (urllib.error.URLError, ConnectionError, TimeoutError):
+            return {}
+
+
+def _kind(pid: int) -> str | None:
+    arguments = _read(pid, "cmdline").split(b"\0")
+    if b"-m" not in arguments[:-1]:
+        return None
+    return _MODULES.get(arguments[arguments.index(b"-m") + 1].decode())
+
+
+def _index(pid: int) -> int | None:
+    for line in _read(pid, "environ").split(b"\0"):
+        if line.startswith(_SPEC):
+            try:
+                return int(json.loads(Path(line[len(_SPEC) :].decode()).read_text())["index"])
+            except (FileNotFoundError, json.JSONDecodeError):
+                return None
+    return None
+
+
+def _read(pid: int, name: str) -> bytes:
+    try:
+        return Path(f"/proc/{pid}/{name}").read_bytes()
+    except (FileNotFoundError, ProcessLookupError, PermissionError):
+        return b""

@@ -1,0 +1,63 @@
+"""The one JVM of a test process: PyFlink's gateway."""
+
+from __future__ import annotations
+
+import os
+import signal
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+import pyflink.java_gateway
+from pyflink.common import Configuration
+from pyflink.datastream import StreamExecutionEnvironment
+from pyflink.table import StreamTableEnvironment
+
+
+@contextmanager
+def one_jvm() -> Iterator[None]:
+    """Start PyFlink's gateway JVM, and end it, as PyFlink never does.
+
+    Does nothing where one runs already: whoever has started it ends it.
+    """
+    if pyflink.java_gateway._gateway is not None:
+        yield
+        return
+    _switch_off_udf_server()
+    before = _children()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of the Beam that PyFlink imports, and its lost Popen
+        gateway = pyflink.java_gateway.get_gateway()
+        StreamExecutionEnvironment.get_execution_environment()
+    started = _children() - before
+    yield
+    gateway.shutdown()
+    for pid in started:
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+
+
+def make_environment(
+    options: Mapping[str, str] | None = None, *, parallelism: int = 1
+) -> StreamTableEnvironment:
+    """Make a streaming table environment with these Flink options."""
+    configuration = Configuration()
+    for key, value in (options or {}).items():
+        configuration.set_string(key, value)
+    env = StreamExecutionEnvironment.get_execution_environment(configuration)
+    env.set_parallelism(parallelism)
+    t_env = StreamTableEnvironment.create(env)
+    for key, value in (options or {}).items():
+        t_env.get_config().set(key, value)
+    return t_env
+
+
+def _switch_off_udf_server() -> None:
+    """PyFlink starts a server for Python UDFs per environment and never ends it."""
+    os.environ["_python_worker_execution_mode"] = "process"  # noqa: SIM112, TID251 (its name)
+
+
+def _children() -> set[int]:
+    threads = Path(f"/proc/{os.getpid()}/task").iterdir()
+    return {int(pid) for thread in threads for pid in (thread / "children").read_text().split()}
