@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import select
 import socket
+import struct
 import time
 from collections.abc import Sequence
 
@@ -31,7 +32,10 @@ class FrameConnection:
         """
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
-            self._socket.settimeout(connect_timeout_s)
+            # Python's own time-out would not wait for room in the listener's queue.
+            self._socket.setsockopt(
+                socket.SOL_SOCKET, socket.SO_SNDTIMEO, _timeval(connect_timeout_s)
+            )
             self._socket.connect(path)
             self._socket.setblocking(False)
         except OSError as exc:
@@ -123,6 +127,10 @@ class FrameConnection:
     def close(self) -> None:
         """Close the socket. Idempotent; what is still queued is lost."""
         self._socket.close()
+
+
+def _timeval(seconds: float) -> bytes:
+    return struct.pack("@ll", *divmod(max(1, round(seconds * 1e6)), 1_000_000))
 
 
 def _lost(cause: OSError | None) -> PeerLostError:

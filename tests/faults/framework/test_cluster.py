@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import sys
 from typing import TYPE_CHECKING
 
@@ -30,3 +31,11 @@ def test_two_nodes_meet_through_the_master_and_finish(cluster: Cluster) -> None:
     assert "cluster {'worker': ('127.0.0.1', '127.0.0.1')} 1" in nodes[0].log
     states = [line["status"]["state"] for line in master.seen if line["type"] == "status"]
     assert states[-1] == "FINISHED"
+
+
+def test_a_master_is_bound_when_it_says_where_it_listens(cluster: Cluster) -> None:
+    for _ in range(3):
+        cluster.master()
+        host, _, port = cluster.address.rpartition(":")
+        with socket.create_connection((host, int(port)), timeout=5.0) as client:
+            assert client.getpeername() == (host, int(port))

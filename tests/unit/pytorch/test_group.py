@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from typing import Any
 
 import pytest
@@ -11,7 +12,7 @@ from torch import nn
 from headrace.config import TimeoutConfig
 from headrace.errors import CollectiveError, WaitTimeoutError
 from headrace.pytorch.device import choose_threads
-from headrace.pytorch.group import GroupSpec, open_group
+from headrace.pytorch.group import GroupSpec, _open_store, open_group
 from headrace.testing import run
 
 
@@ -76,3 +77,20 @@ def test_threads_are_divided_among_the_workers_of_a_host(
 def test_an_explicit_thread_count_wins(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", "3")
     assert choose_threads(["a"], 0) is None
+
+
+def test_the_store_is_bound_before_its_address_is_told() -> None:
+    reached: list[str] = []
+
+    class Connecting:
+        def publish(self, key: str, value: str) -> None:
+            host, _, port = value.rpartition(":")
+            with socket.create_connection((host, int(port)), timeout=5.0):
+                reached.append(key)
+
+        def lookup(self, key: str, timeout_s: float) -> str:
+            raise AssertionError(key)
+
+    spec = GroupSpec(role="worker", rank=0, world_size=2, attempt=3, host="127.0.0.1")
+    _open_store(spec, Connecting())
+    assert reached == ["pytorch/worker/3/store"]

@@ -51,7 +51,9 @@ async def _run(jvm: JvmLink) -> None:
         raise ProtocolError(msg)
     spec = read_master_spec(start.spec_path)
     machine = _open_machine(spec, start)
-    with _log_path(start).open("xb", buffering=0) as log:
+    path = _log_path(start)
+    path.touch(mode=0o600, exist_ok=False)
+    with path.open("wb", buffering=0) as log:
         log.write(encode_job(machine.job))
 
         def record(event: Event) -> None:

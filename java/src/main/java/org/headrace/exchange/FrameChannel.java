@@ -115,6 +115,26 @@ final class FrameChannel implements AutoCloseable {
         }
     }
 
+    /**
+     * Returns the first frame, or null if it is not whole yet. Never takes more memory than it has.
+     *
+     * @throws EOFException if the other side has closed the connection
+     * @throws MalformedMessageException if what came is not the beginning of a HELLO
+     */
+    Frame receiveHello() throws IOException {
+        received.compact();
+        int bytes = socket.read(received);
+        received.flip();
+        Handshake.requireBeginOfHello(received);
+        Frame frame = Frame.decode(received);
+        if (frame != null) {
+            Handshake.requireHello(frame);
+        } else if (bytes < 0) {
+            throw new EOFException("it has ended without a HELLO");
+        }
+        return frame;
+    }
+
     SelectableChannel selectable() {
         return socket;
     }

@@ -6,11 +6,13 @@ import org.apache.flink.shaded.jackson2.com.fasterxml.jackson.databind.node.Obje
 import org.apache.flink.table.types.logical.RowType;
 
 import java.io.IOException;
+import java.nio.ByteBuffer;
 
 /** HELLO and OPEN: what the two sides tell each other first; docs/exchange.md section 3. */
 final class Handshake {
 
     static final int VERSION = 1;
+    static final int MAX_HELLO_BYTES = 1024;
 
     private static final ObjectMapper JSON = new ObjectMapper();
 
@@ -25,6 +27,31 @@ final class Handshake {
         this.settings = settings;
         inputSchema = inputType == null ? null : ArrowSchemas.toIpcBytes(inputType);
         outputSchema = outputType == null ? null : ArrowSchemas.toIpcBytes(outputType);
+    }
+
+    /** Refuses bytes as soon as they cannot become a HELLO, so that nobody has to keep them. */
+    static void requireBeginOfHello(ByteBuffer bytes) {
+        int start = bytes.position();
+        if (bytes.hasRemaining() && bytes.get(start) != FrameType.HELLO.code()) {
+            throw new MalformedMessageException("it did not begin with a HELLO");
+        }
+        if (bytes.remaining() >= Frame.HEADER_BYTES
+                && Integer.compareUnsigned(bytes.getInt(start + Integer.BYTES), MAX_HELLO_BYTES) > 0) {
+            throw new MalformedMessageException("its HELLO has more than " + MAX_HELLO_BYTES + " bytes");
+        }
+    }
+
+    /** Refuses a HELLO without the fields of one; whether the version fits is for the task to say. */
+    static void requireHello(Frame hello) {
+        JsonNode who;
+        try {
+            who = JSON.readTree(hello.payload());
+        } catch (IOException e) {
+            throw new MalformedMessageException("its HELLO is not JSON", e);
+        }
+        if (!who.path("attempt").isIntegralNumber() || !who.path("pid").isIntegralNumber()) {
+            throw new MalformedMessageException("its HELLO names no attempt and pid");
+        }
     }
 
     /** A new connection starts over. */

@@ -13,14 +13,20 @@ import java.nio.channels.ServerSocketChannel;
 import java.nio.channels.SocketChannel;
 import java.nio.file.Files;
 import java.nio.file.Path;
+import java.nio.file.attribute.PosixFilePermissions;
+import java.util.ArrayDeque;
+import java.util.Deque;
+import java.util.Set;
 import java.util.concurrent.RejectedExecutionException;
 import java.util.concurrent.atomic.AtomicInteger;
 
 /**
  * The IO thread of one memory queue: accepts the process, reads its frames, writes what got stuck.
  *
- * <p>One connection at a time: another one is closed at once while the first lives. Events carry the
- * number of their connection, from 1, so that the task thread can fence late ones.
+ * <p>Whoever connects is a guest until it has said a HELLO. The first guest that does so is the process;
+ * events carry the number of its connection, from 1, so that the task thread can fence late ones. A guest
+ * that says something else is closed, and so is one that says HELLO while a process is connected; one that
+ * says nothing may stay, until there are more than {@link #MAX_GUESTS}. None of them is heard of outside.
  *
  * <p>Frames that the task thread has not handled yet are bounded: over the limit the socket is not
  * read, so a process that floods is held back.
@@ -47,6 +53,7 @@ final class QueueIo implements AutoCloseable {
 
     private static final Logger LOG = LoggerFactory.getLogger(QueueIo.class);
     private static final int MAX_UNHANDLED_FRAMES = 4_096;
+    static final int MAX_GUESTS = 64;
 
     private final Path socketPath;
     private final Events events;
@@ -57,8 +64,9 @@ final class QueueIo implements AutoCloseable {
     private volatile boolean isClosed;
 
     private SelectionKey serverKey;
+    private final Deque<SelectionKey> guests = new ArrayDeque<>(); // each with its FrameChannel, oldest first
     private int connection;
-    private FrameChannel channel;
+    private FrameChannel channel; // of the process; null: none is connected
     private SelectionKey channelKey;
 
     private QueueIo(Path socketPath, String name, Events events) throws IOException {
@@ -76,6 +84,7 @@ final class QueueIo implements AutoCloseable {
         try {
             io = new QueueIo(socketPath, name, events);
             io.server.bind(UnixDomainSocketAddress.of(socketPath));
+            Files.setPosixFilePermissions(socketPath, PosixFilePermissions.fromString("rw-------"));
             io.server.configureBlocking(false);
             io.serverKey = io.server.register(io.selector, SelectionKey.OP_ACCEPT);
             io.thread.start();
@@ -99,13 +108,17 @@ final class QueueIo implements AutoCloseable {
         try {
             while (!isClosed) {
                 selector.select();
-                boolean isAcceptable = selector.selectedKeys().contains(serverKey);
+                Set<SelectionKey> ready = Set.copyOf(selector.selectedKeys());
                 selector.selectedKeys().clear();
                 if (channel != null) {
                     serveChannel(); // first: the end of one process may come with the next one
                 }
-                if (isAcceptable) {
-                    accept();
+                for (SelectionKey key : ready) {
+                    if (key == serverKey) {
+                        acceptAll();
+                    } else if (guests.contains(key)) {
+                        serveGuest(key);
+                    }
                 }
             }
         } catch (RejectedExecutionException e) {
@@ -119,21 +132,54 @@ final class QueueIo implements AutoCloseable {
         }
     }
 
-    private void accept() throws IOException {
-        SocketChannel socket = server.accept();
-        if (socket == null) {
+    /** Takes all who wait: there is little room for them in the kernel. */
+    private void acceptAll() throws IOException {
+        for (SocketChannel socket = server.accept(); socket != null; socket = server.accept()) {
+            welcome(socket);
+        }
+    }
+
+    private void welcome(SocketChannel socket) throws IOException {
+        socket.configureBlocking(false);
+        SelectionKey key = socket.register(selector, SelectionKey.OP_READ);
+        key.attach(new FrameChannel(socket, selector::wakeup));
+        guests.addLast(key);
+        serveGuest(key); // a process has said HELLO by now, as a rule
+        if (guests.size() > MAX_GUESTS) {
+            turnAway(guests.getFirst(), "it has said nothing, and others have come since");
+        }
+    }
+
+    private void serveGuest(SelectionKey key) {
+        FrameChannel guest = (FrameChannel) key.attachment();
+        Frame hello;
+        try {
+            hello = guest.receiveHello();
+        } catch (IOException | MalformedMessageException e) {
+            turnAway(key, e.getMessage());
+            return;
+        }
+        if (hello == null) {
             return;
         }
         if (channel != null) {
-            LOG.warn("A second process connected to {}; its connection is closed.", socketPath);
-            socket.close();
+            turnAway(key, "a process is connected");
             return;
         }
-        socket.configureBlocking(false);
+        guests.remove(key);
         connection++;
-        channel = new FrameChannel(socket, selector::wakeup);
-        channelKey = socket.register(selector, SelectionKey.OP_READ);
+        channel = guest;
+        channelKey = key;
         events.onAccepted(connection, channel);
+        unhandledFrames.incrementAndGet();
+        events.onFrame(connection, hello);
+        serveChannel();
+    }
+
+    private void turnAway(SelectionKey key, String why) {
+        LOG.warn("A connection to {} is closed: {}", socketPath, why);
+        guests.remove(key);
+        closeQuietly((FrameChannel) key.attachment());
     }
 
     private void serveChannel() {
@@ -172,6 +218,7 @@ final class QueueIo implements AutoCloseable {
     }
 
     private void closeChannels() {
+        guests.forEach(key -> closeQuietly((FrameChannel) key.attachment()));
         closeQuietly(channel);
         closeQuietly(server);
         closeQuietly(selector);

@@ -10,6 +10,8 @@ import java.nio.ByteBuffer;
 import java.nio.charset.StandardCharsets;
 import java.nio.file.Files;
 import java.nio.file.Path;
+import java.util.ArrayList;
+import java.util.Arrays;
 import java.util.List;
 
 /** What the memory queue does when the process dies, floods, sleeps, or talks nonsense. */
@@ -95,6 +97,7 @@ public final class QueueFailureBehaviours {
         try (QueueFixture fixture = QueueFixture.inAndOut(2, 1, LONG_LINGER_MS);
                 FakeProcess process = fixture.connect();
                 FakeProcess second = new FakeProcess(fixture.socketPath)) {
+            second.hello();
             checkEqual(second.receive() == null, true);
             fixture.write(1);
             checkEqual(process.receiveRows(TYPE), List.of("(1, row 1)"));
@@ -186,13 +189,66 @@ public final class QueueFailureBehaviours {
         }
     }
 
-    public static void randomBytesInsteadOfHelloCloseTheConnection() throws Exception {
+    public static void whoSaysNoHelloIsTurnedAwayAndTheProcessIsServed() throws Exception {
+        String hello = "{\"attempt\": 1, \"pid\": 42}";
+        List<byte[]> nonsense =
+                List.of(
+                        "GET / HTTP/1.1\r\n\r\n".getBytes(StandardCharsets.US_ASCII),
+                        bytes(99, 0, 0),
+                        bytes(FrameType.HELLO.code(), 1 << 20, Handshake.VERSION),
+                        encoded(Frame.text(FrameType.HELLO, Handshake.VERSION, "not JSON")),
+                        encoded(Frame.text(FrameType.HELLO, Handshake.VERSION, "{}")),
+                        encoded(Frame.text(FrameType.HELLO, 2, "{\"attempt\": \"1\", \"pid\": 42}")),
+                        encoded(Frame.of(FrameType.END, 0)));
+        try (QueueFixture fixture = QueueFixture.inAndOut(2, 1, LONG_LINGER_MS)) {
+            for (byte[] each : nonsense) {
+                try (FakeProcess guest = new FakeProcess(fixture.socketPath)) {
+                    guest.sendBytes(each);
+                    checkEqual(guest.receive() == null, true);
+                }
+            }
+            try (FakeProcess half = new FakeProcess(fixture.socketPath)) {
+                half.sendBytes(Arrays.copyOf(encoded(Frame.text(FrameType.HELLO, 1, hello)), 20));
+            }
+            try (FakeProcess process = fixture.connect()) {
+                fixture.write(1);
+                checkEqual(process.receiveRows(TYPE), List.of("(1, row 1)"));
+                checkEqual(fixture.heard, List.of("connected"));
+            }
+        }
+    }
+
+    public static void connectionsThatSayNothingDoNotKeepTheProcessAway() throws Exception {
+        List<FakeProcess> silent = new ArrayList<>();
+        try (QueueFixture fixture = QueueFixture.inAndOut(2, 1, LONG_LINGER_MS)) {
+            for (int i = 0; i < 3 * QueueIo.MAX_GUESTS; i++) {
+                silent.add(new FakeProcess(fixture.socketPath));
+            }
+            try (FakeProcess process = fixture.connect()) {
+                fixture.write(1);
+                checkEqual(process.receiveRows(TYPE), List.of("(1, row 1)"));
+                checkEqual(silent.get(0).receive() == null, true); // the oldest made room
+                check(!silent.get(silent.size() - 1).hasInput(), "the last one was told something");
+            }
+            fixture.queue.close();
+            checkEqual(silent.get(silent.size() - 1).receive() == null, true);
+        } finally {
+            for (FakeProcess each : silent) {
+                each.close();
+            }
+        }
+    }
+
+    public static void aHelloMayComeInParts() throws Exception {
+        byte[] hello = encoded(Frame.text(FrameType.HELLO, 1, "{\"attempt\": 1, \"pid\": 42}"));
         try (QueueFixture fixture = QueueFixture.inAndOut(2, 1, LONG_LINGER_MS);
                 FakeProcess process = new FakeProcess(fixture.socketPath)) {
-            process.sendBytes("GET / HTTP/1.1\r\n\r\n".getBytes(StandardCharsets.US_ASCII));
-            fixture.mailbox.yieldUntil(() -> fixture.lostCause != null);
-            checkEqual(fixture.lostCause.getClass(), MalformedMessageException.class);
-            checkEqual(process.receive() == null, true);
+            for (byte each : hello) {
+                process.sendBytes(new byte[] {each});
+            }
+            fixture.mailbox.yield();
+            fixture.mailbox.yield();
+            checkEqual(process.receive().type(), FrameType.OPEN);
         }
     }
 
