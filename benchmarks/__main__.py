@@ -8,6 +8,7 @@ import sys
 _SCRIPTS = (
     "benchmarks.hop",
     "benchmarks.columns",
+    "benchmarks.round_trip",
     "benchmarks.fed_training",
     "benchmarks.data_parallel",
     "benchmarks.many_nodes",
