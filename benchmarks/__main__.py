@@ -12,6 +12,7 @@ _SCRIPTS = (
     "benchmarks.fed_training",
     "benchmarks.data_parallel",
     "benchmarks.many_nodes",
+    "benchmarks.memory",
 )
 
 

@@ -5,8 +5,8 @@ Samples are taken while the rows go through:
 
 - resident size of the master and node processes, and whether they have a library of torch,
   Arrow or NumPy mapped;
-- the JVM outside its heap: pages of the memory queue that it has mapped (`/dev/shm/headrace-*`),
-  direct buffers, and everything resident that is neither heap nor queue.
+- the JVM outside its heap: pages of the memory queue (`/dev/shm/headrace-*`), direct buffers,
+  and everything resident that is neither heap nor queue.
 
 What must stay constant is held against a line through the samples of the second half: its
 growth over 10 million rows.
@@ -14,6 +14,7 @@ growth over 10 million rows.
 
 from __future__ import annotations
 
+import contextlib
 import re
 import subprocess
 import threading
@@ -27,7 +28,7 @@ from pyflink.table import DataTypes
 from benchmarks import report
 from benchmarks.pipelines import float_columns, open_t_env, rows_of, sql_columns
 from benchmarks.processes import descendants, mapped_files, resident_mb
-from headrace import Cluster, RoleConfig
+from headrace import AMConfig, Cluster, RoleConfig, TimeoutConfig
 
 _COLUMNS = float_columns(16)
 _TYPES = {column.name: DataTypes.FLOAT() for column in _COLUMNS}
@@ -46,7 +47,7 @@ def run_memory(rows: int, every_s: float) -> dict[str, Any]:
     heap = _heap_addresses(jvm_pid)
     t_env = open_t_env()
     cluster = Cluster(t_env, name="memory")
-    cluster.add_am_role()
+    cluster.add_am_role(AMConfig(timeouts=TimeoutConfig(heartbeat_every_s=0.2)))
     echoed = cluster.add_role(
         "worker",
         RoleConfig(entry=_echo),
@@ -68,8 +69,10 @@ def run_memory(rows: int, every_s: float) -> dict[str, Any]:
         sample = {"rows": 0.0 if worker is None else float(worker.rows_in)}
         if status.state == "FINISHED" or sample["rows"] >= rows:
             break
-        if sample["rows"]:
-            samples.append(sample | _sample(jvm_pid, heap))
+        children = _children(jvm_pid)
+        if sample["rows"] and len(children) == len(_PROGRAMS):
+            with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # at the end
+                samples.append(sample | _sample(jvm_pid, heap, children))
         pause.wait(every_s)
     result = job.wait(show_progress=False)
     assert result.status.nodes["worker-0"].rows_out == rows, result.status
@@ -119,11 +122,20 @@ def _echo(ctx: Any) -> None:
         ctx.emit(batch)
 
 
-def _sample(jvm_pid: int, heap: range) -> dict[str, float]:
+def _children(jvm_pid: int) -> dict[str, int]:
+    """Return the processes of the job that run now, by name."""
+    commands = descendants(jvm_pid)
+    return {
+        name: pid
+        for name, module in _PROGRAMS.items()
+        for pid, command in commands.items()
+        if f"-m {module}" in command
+    }
+
+
+def _sample(jvm_pid: int, heap: range, children: dict[str, int]) -> dict[str, float]:
     sample = _jvm_mb(jvm_pid, heap) | {"direct MB": _direct_mb()}
-    children = descendants(jvm_pid)
-    for name, module in _PROGRAMS.items():
-        [pid] = [pid for pid, command in children.items() if f"-m {module}" in command]
+    for name, pid in children.items():
         files = mapped_files(pid)
         sample[f"{name} MB"] = resident_mb(pid)
         sample[f"{name} libraries"] = float(
@@ -175,7 +187,7 @@ def _jvm_mb(jvm_pid: int, heap: range) -> dict[str, float]:
 def main(arguments: list[str] | None = None) -> None:
     """Measure and write the figures."""
     options = report.parse_options("memory", arguments)
-    figures = run_memory(200_000, 0.05) if options.smoke else run_memory(20_000_000, 0.25)
+    figures = run_memory(2_000_000, 0.05) if options.smoke else run_memory(20_000_000, 0.25)
     print(report.write_result("memory", figures, options.results).read_text())
 
 
