@@ -32,7 +32,10 @@ public final class RoundTrips {
         return env.fromSource(source, WatermarkStrategy.noWatermarks(), "stamps");
     }
 
-    /** Writes the age of each row's first column into a file, one number of nanoseconds a line. */
+    /**
+     * Writes when each row came and how old the stamp in its first column was then: two numbers of
+     * nanoseconds a line. Each subtask writes a file of its own, {@code path} and its index.
+     */
     public static void probe(DataStream<RowData> stream, String path) {
         stream.process(new Probe(path)).sinkTo(new DiscardingSink<>());
     }
@@ -50,13 +53,14 @@ public final class RoundTrips {
 
         @Override
         public void open(OpenContext openContext) throws Exception {
-            ages = Files.newBufferedWriter(Path.of(path));
+            int index = getRuntimeContext().getTaskInfo().getIndexOfThisSubtask();
+            ages = Files.newBufferedWriter(Path.of(path + index));
         }
 
         @Override
         public void processElement(RowData row, Context context, Collector<Long> out) throws Exception {
-            long age = System.nanoTime() - row.getLong(0);
-            ages.write(Long.toString(age));
+            long now = System.nanoTime();
+            ages.write(now + " " + (now - row.getLong(0)));
             ages.newLine();
         }
 

@@ -1,0 +1,235 @@
+"""How long a PyTorch job of two workers takes to start, to be cancelled and to recover.
+
+- *Submit to the first step*, over what Flink and torch take by themselves. In each repeat, one
+  after the other: a plain Flink job with the same source and query, from its submission until
+  its first row is through; two bare interpreters that import torch at the same time, until both
+  have; and the job, from its submission until the first common step. The clock is the
+  machine's monotonic one in all processes.
+- *Cancel* until the job has ended and none of its processes is left: right after the
+  submission, while the workers import torch, while they train, and while the source stands
+  before a full queue.
+- *kill -9 of a worker in batch mode* to the first step of the next attempt, over the import of
+  torch as above.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from statistics import median, quantiles
+from typing import Any
+
+from pyflink.datastream import DataStream, StreamExecutionEnvironment
+from pyflink.java_gateway import get_gateway
+from pyflink.table import StreamTableEnvironment, Table
+
+import headrace.pytorch
+from benchmarks import lifecycle_workers, report
+from benchmarks.java_probe import build_probe_jar
+from benchmarks.pipelines import Column, float_list, open_t_env, rows_of
+from benchmarks.processes import descendants, wait_until
+from headrace import JobHandle
+from headrace.errors import JobFailedError
+from headrace.operator.jars import headrace_jar
+
+_WORKERS = 2
+_COLUMNS: list[Column] = [float_list(16)]
+_ENOUGH_ROWS = 500_000_000  # a job with so many goes on until it is cancelled
+_FEW_ROWS = 20_000
+_LIMIT_S = 100.0
+_MOMENTS = ("after the submission", "importing torch", "training", "full queue")
+_IMPORT = "import time, torch; print(time.monotonic(), flush=True)"
+
+
+def run_lifecycle(*, repeats: int, cancels: int, kills: int) -> dict[str, Any]:
+    """Measure everything; return figures and bars."""
+    starts: list[dict[str, float]] = []
+    cancel_s: dict[str, list[float]] = {moment: [] for moment in _MOMENTS}
+    with tempfile.TemporaryDirectory(prefix="headrace-lifecycle-") as scratch:
+        jar = build_probe_jar(Path(scratch))
+        _plain_flink_s(jar, Path(scratch))  # the JVM loads its classes once
+        for repeat in range(repeats):
+            starts.append(
+                {
+                    "plain Flink": _plain_flink_s(jar, Path(scratch)),
+                    "import torch": _import_torch_s(),
+                    "first step": _first_step_s(),
+                }
+            )
+            print(f"start, repeat {repeat}: {starts[-1]}", flush=True)
+        for repeat in range(cancels):
+            for moment in _MOMENTS:
+                cancel_s[moment].append(_cancel_s(moment))
+                print(f"cancel, repeat {repeat}: {moment}: {cancel_s[moment][-1]:.2f} s")
+    torch_s = median(each["import torch"] for each in starts)
+    recoveries = [s - torch_s for s in _recoveries_s(kills)]
+    net = [each["first step"] - each["plain Flink"] - each["import torch"] for each in starts]
+    every_cancel = [s for values in cancel_s.values() for s in values]
+    return {
+        "start_s": {key: _percentiles([each[key] for each in starts]) for key in starts[0]},
+        "first_step_over_flink_and_torch_s": _percentiles(net),
+        "cancel_s": {moment: _percentiles(values) for moment, values in cancel_s.items()},
+        "kill_to_first_step_over_torch_s": _percentiles(recoveries),
+        "bars": {
+            "first step over Flink's and torch's start, p50 in s": report.at_most(
+                median(net), 2.0
+            ),
+            "cancel at any moment, max in s": report.at_most(max(every_cancel), 5.0),
+            "kill -9 to the first step over torch's import, p50 in s": report.at_most(
+                median(recoveries), 3.0
+            ),
+        },
+    }
+
+
+def _percentiles(values: list[float]) -> dict[str, float]:
+    p95 = quantiles(values, n=20, method="inclusive")[18] if len(values) > 1 else values[0]
+    return {"p50": median(values), "p95": p95, "max": max(values), "repeats": len(values)}
+
+
+def _features(t_env: StreamTableEnvironment, rows: int) -> Table:
+    return rows_of(t_env, _COLUMNS, rows)
+
+
+def _plain_flink_s(jar: Path, scratch: Path) -> float:
+    """Return the seconds from submission until the first row is at the end of the query."""
+    t_env = open_t_env(_WORKERS)
+    env = StreamExecutionEnvironment(t_env._j_tenv.execEnv())  # noqa: SLF001 - no public way
+    env.add_jars(jar.as_uri(), headrace_jar().as_uri())
+    jvm = get_gateway().jvm
+    probes = jvm.org.headrace.benchmarks.RoundTrips
+    j_stamps = probes.stamps(env._j_stream_execution_environment, 1, 1.0)  # noqa: SLF001
+    t_env.create_temporary_view("ids", t_env.from_data_stream(DataStream(j_stamps)).alias("id"))
+    table = t_env.sql_query(f"SELECT id, {_COLUMNS[0].expression} AS x FROM ids")  # noqa: S608
+    to_row_data = jvm.org.headrace.operator.ClusterBuilder.toRowData
+    first = scratch / "first"
+    probes.probe(to_row_data(t_env._j_tenv, table._j_table), str(first))  # noqa: SLF001
+    begin = time.monotonic()
+    client = env.execute_async("plain")
+    client.get_job_execution_result().result()
+    arrivals = [line.split()[0] for path in scratch.glob("first*") for line in path.open()]
+    return int(arrivals[0]) / 1e9 - begin
+
+
+def _import_torch_s() -> float:
+    """Return the seconds until as many interpreters as workers have imported torch."""
+    begin = time.monotonic()
+    programs = [
+        subprocess.Popen([sys.executable, "-c", _IMPORT], stdout=subprocess.PIPE, text=True)
+        for _ in range(_WORKERS)
+    ]
+    ends = [float(program.communicate(timeout=_LIMIT_S)[0]) for program in programs]
+    return max(ends) - begin
+
+
+def _first_step_s() -> float:
+    with tempfile.TemporaryDirectory(prefix="headrace-marks-") as folder:
+        marks = Path(folder)
+        entry = partial(lifecycle_workers.train_on_rows, marks=marks)
+        job = headrace.pytorch.train(
+            _features(open_t_env(_WORKERS), _FEW_ROWS), entry, workers=_WORKERS, name="start"
+        )
+        begin = time.monotonic()
+        job.submit().wait(show_progress=False, timeout_s=_LIMIT_S)
+        return max(_mark(marks, 1, rank)[0] for rank in range(_WORKERS)) - begin
+
+
+def _cancel_s(moment: str) -> float:
+    """Return the seconds from cancelling until the job has ended and its processes are gone."""
+    with tempfile.TemporaryDirectory(prefix="headrace-marks-") as folder:
+        marks = Path(folder)
+        is_blocked = moment == "full queue"
+        function: Callable[..., None] = lifecycle_workers.train_on_rows
+        if is_blocked:
+            function = lifecycle_workers.block_for_ever
+        plan = headrace.pytorch.train(
+            _features(open_t_env(_WORKERS), _ENOUGH_ROWS),
+            partial(function, marks=marks),
+            workers=_WORKERS,
+            name="cancel",
+        )
+        job = plan.submit()
+        if moment == "importing torch":
+            what = "a worker process"
+            wait_until(lambda: _processes("runner") > 0, limit_s=_LIMIT_S, what=what)
+        elif moment != "after the submission":
+            wait_until(lambda: _has_marks(marks, 1), limit_s=_LIMIT_S, what="the first step")
+            threading.Event().wait(1.0)  # steps go on, or the queue has filled up
+        begin = time.monotonic()
+        job.cancel()
+        _await_end(job)
+        wait_until(lambda: _processes("") == 0, limit_s=_LIMIT_S, what="the end of all")
+        return time.monotonic() - begin
+
+
+def _await_end(job: JobHandle) -> None:
+    try:
+        job.wait(show_progress=False, timeout_s=_LIMIT_S)
+    except JobFailedError:  # that is how a cancelled job ends
+        return
+    msg = "a job that was cancelled has finished"
+    raise AssertionError(msg)
+
+
+def _recoveries_s(kills: int) -> list[float]:
+    """Return the seconds from each kill of worker 0 to the first step of the next attempt."""
+    seconds = []
+    with tempfile.TemporaryDirectory(prefix="headrace-marks-") as folder:
+        marks = Path(folder)
+        entry = partial(lifecycle_workers.train_on_files, marks=marks)
+        job = headrace.pytorch.train(
+            None, entry, workers=_WORKERS, name="recover", max_restarts=kills
+        ).submit()
+        for attempt in range(1, kills + 1):
+            _await_marks(marks, attempt)
+            begin = time.monotonic()
+            os.kill(_mark(marks, attempt, 0)[1], signal.SIGKILL)
+            _await_marks(marks, attempt + 1)
+            first = max(_mark(marks, attempt + 1, rank)[0] for rank in range(_WORKERS))
+            seconds.append(first - begin)
+            print(f"kill {attempt}: {seconds[-1]:.2f} s to the next step", flush=True)
+        (marks / "stop").touch()
+        job.wait(show_progress=False, timeout_s=_LIMIT_S)
+    return seconds
+
+
+def _await_marks(marks: Path, attempt: int) -> None:
+    what = f"the first step of attempt {attempt}"
+    wait_until(lambda: _has_marks(marks, attempt), limit_s=_LIMIT_S, what=what)
+
+
+def _has_marks(marks: Path, attempt: int) -> bool:
+    return all((marks / f"{attempt}-{rank}").exists() for rank in range(_WORKERS))
+
+
+def _mark(marks: Path, attempt: int, rank: int) -> tuple[float, int]:
+    instant, pid = (marks / f"{attempt}-{rank}").read_text().split()
+    return float(instant), int(pid)
+
+
+def _processes(module: str) -> int:
+    """Return how many processes of Headrace run below this program."""
+    commands = descendants(os.getpid()).values()
+    return sum(f"-m headrace.framework.{module}" in command for command in commands)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Measure and write the figures."""
+    options = report.parse_options("lifecycle", arguments)
+    if options.smoke:
+        figures = run_lifecycle(repeats=1, cancels=1, kills=1)
+    else:
+        figures = run_lifecycle(repeats=5, cancels=4, kills=5)
+    print(report.write_result("lifecycle", figures, options.results).read_text())
+
+
+if __name__ == "__main__":
+    main()
