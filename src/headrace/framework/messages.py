@@ -53,6 +53,9 @@ class Register(NodeRequest, frozen=True, kw_only=True):
         process_attempt: Attempt of that process; None if none was started.
         failure: How it failed, if it did.
         ending_reason: Why the job ends, if a master has told the node to stop for good.
+        rows_in: Rows that the process has taken.
+        rows_out: Rows that it has emitted.
+        report: Latest values of `ctx.report`.
     """
 
     role: str
@@ -63,6 +66,9 @@ class Register(NodeRequest, frozen=True, kw_only=True):
     process_attempt: int | None = None
     failure: Failure | None = None
     ending_reason: str | None = None
+    rows_in: int = 0
+    rows_out: int = 0
+    report: dict[str, float] = {}
 
 
 class RegisterReply(msgspec.Struct, frozen=True, kw_only=True):

@@ -206,6 +206,41 @@ def test_a_process_that_ends_while_there_is_no_master_is_not_forgotten(
     assert node.expect("process_started")["attempt"] == 2
 
 
+def test_what_a_process_reported_before_the_master_was_lost_is_in_the_last_status(
+    cluster: Cluster, tmp_path: Path
+) -> None:
+    def entry(spec: Any, link: Any) -> None:
+        import select
+
+        while not (Path(spec.options["place"]) / "go").exists():
+            select.select([], [], [], 0.02)
+        link.report({"loss": 0.25 + spec.index}, 100, 7)
+
+    spec = NodeSpec(timeouts=QUICK, options={"place": str(tmp_path)})
+    first = cluster.master(parallelism=2)
+    nodes = cluster.nodes(entry, 2, spec=spec)
+    for node in nodes:
+        node.expect("process_started")
+    first.popen.kill()
+    first.wait(3)
+    (tmp_path / "go").touch()
+    for node in nodes:
+        node.expect("process_ended")
+    second = cluster.master(parallelism=2, is_restart=True)
+    for node in nodes:
+        cluster.introduce(node)
+    second.expect("finish")
+    last = [line["status"] for line in second.seen if line["type"] == "status"][-1]
+    assert last["state"] == "FINISHED"
+    seen = {
+        name: (n["report"], n["rows_in"], n["rows_out"]) for name, n in last["nodes"].items()
+    }
+    assert seen == {
+        "worker-0": ({"loss": 0.25}, 100, 7),
+        "worker-1": ({"loss": 1.25}, 100, 7),
+    }
+
+
 def test_a_master_that_stays_away_fails_the_node_with_the_setting(
     cluster: Cluster, wait_gone: Callable[..., None]
 ) -> None:

@@ -58,6 +58,9 @@ class NodeService:
         known = job.nodes.get(request.node)
         if known is not None and known.instance != request.instance:
             self._master.directives.forget(request.node)
+        if not job.state.is_terminal:
+            # First, since this may end the job, whose last status has these values then.
+            self._observe(request, request.host)
         self._master.post(
             NodeRegistered(
                 attempt=job.attempt,
@@ -73,8 +76,7 @@ class NodeService:
                 ending_reason=request.ending_reason,
             )
         )
-        if self._master.knows(request.node, request.instance):
-            self._master.observe(request.node, Observation(host=request.host))
+        self._master.knows(request.node, request.instance)
         return RegisterReply(
             attempt=self._master.job.attempt, heartbeat_every_s=self._master.heartbeat_every_s
         )
@@ -91,7 +93,7 @@ class NodeService:
             UnknownNodeError: The node must register first.
         """
         self._require_known(request)
-        self._observe(request)
+        self._observe(request, self._master.job.nodes[request.node].host)
 
     async def report_end(self, request: ReportEnd) -> Ack:
         """Note the end of a process; sending it twice is harmless.
@@ -102,7 +104,7 @@ class NodeService:
         """
         self._require_known(request)
         self._require_present(request)
-        self._observe(request)
+        self._observe(request, self._master.job.nodes[request.node].host)
         node, instance, attempt = request.node, request.instance, request.attempt
         match request.outcome:
             case ProcessState.FINISHED:
@@ -141,9 +143,9 @@ class NodeService:
         self._master.post(StopRequested(attempt=request.attempt, reason=reason))
         return Ack()
 
-    def _observe(self, request: Beat | ReportEnd) -> None:
+    def _observe(self, request: Register | Beat | ReportEnd, host: str) -> None:
         seen = Observation(
-            host=self._master.job.nodes[request.node].host,
+            host=host,
             rows_in=request.rows_in,
             rows_out=request.rows_out,
             report=request.report,

@@ -133,6 +133,9 @@ class Node:
             process_attempt=self._process_attempt,
             failure=self._failure,
             ending_reason=self._ending_reason,
+            rows_in=self._latest.rows_in,
+            rows_out=self._latest.rows_out,
+            report=self._latest.values,
         )
 
     def heartbeat(self) -> Beat:
