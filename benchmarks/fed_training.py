@@ -1,133 +1,114 @@
-"""Training fed by a Flink job, against torch's DDP on the same tensors in memory.
+"""Training fed by a Flink job, against torchrun on tensors in memory.
 
-Both train in the same two workers of one job, in turns, so that what else the machine does hits
-both alike. While DDP has its turn, Flink is held by back-pressure; the queue is small against a
-turn. MLP 784-512-512-10, batch 64, SGD, gloo, one core for each worker. Flink's own work for
-the rows counts, as it runs on the same cores.
-
-Run: ``python -m benchmarks.fed_training``.
+MLP 784-512-512-10, batch 64, SGD, gloo, two workers with one thread each, several epochs over
+the same number of rows. In each repeat, one after the other: `torchrun --nproc-per-node=2` with
+torch's DDP and all rows in memory, and a Flink job that makes the rows and feeds two workers
+with `ctx.data_parallel`. Starts and the first steps do not count; everything behind them does,
+Flink's own work for the rows and the pauses between epochs included. `data_parallel.py` has the
+same without Flink, in turns in the same processes.
 """
 
 from __future__ import annotations
 
-import argparse
-import time
-from collections.abc import Callable, Iterator
+import json
+import subprocess
+import sys
+import tempfile
+from functools import partial
+from pathlib import Path
 from typing import Any
 
-import torch
-import torch.distributed as dist
-from pyflink.datastream import StreamExecutionEnvironment
-from pyflink.table import StreamTableEnvironment, Table
-from torch import nn
-
 import headrace.pytorch
-from benchmarks.report import spread, write_result
-from headrace.config import ExchangeConfig
+from benchmarks import mlp, report
+from benchmarks.pipelines import Column, open_t_env, rows_of
 
-_WIDTH = 784
-_CLASSES = 10
-_BATCH_ROWS = 64
 _WORKERS = 2
-_SPARE = 1.05  # rows that nobody trains on, so that none of the turns runs dry
+_LIMIT_S = 300.0
+_ROOT = Path(__file__).resolve().parents[1]
 
 
-def main() -> None:
-    """Run the job and write the result."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.fed_training")
-    parser.add_argument("--turns", type=int, default=8, help="turns of each kind (default: 8)")
-    parser.add_argument("--steps", type=int, default=200, help="steps in a turn (default: 200)")
-    options = parser.parse_args()
-    turns, steps = options.turns, options.steps
-    rows = int(_SPARE * (turns + 1) * steps * _BATCH_ROWS * _WORKERS)
-    env = StreamExecutionEnvironment.get_execution_environment()
-    env.set_parallelism(_WORKERS)
-    job = headrace.pytorch.train(
-        _rows(StreamTableEnvironment.create(env), rows),
-        lambda ctx: _compare(ctx, turns, steps),
-        workers=_WORKERS,
-        name="fed-training",
-        exchange=ExchangeConfig(batch_rows=256, slots=2, slot_bytes=1 << 20),
-    )
-    report = job.submit().wait().status.nodes["worker-0"].report
-    times = {
-        kind: [report[f"{kind}.{turn}"] for turn in range(turns)] for kind in ("fed", "ddp")
+def run_fed_training(*, steps: int, epochs: int, warm_up_steps: int, repeats: int) -> Any:
+    """Train in turns; return the mean steps and bars.
+
+    Args:
+        steps: Steps of an epoch.
+        epochs: Passes over the rows.
+        warm_up_steps: Steps of the first epoch that do not count.
+        repeats: Turns of each.
+    """
+    rows = steps * mlp.BATCH_ROWS * _WORKERS
+    turns: dict[str, list[dict[str, float]]] = {"torchrun": [], "fed": []}
+    for repeat in range(repeats):
+        turns["torchrun"].append(_in_memory_us(rows, epochs, warm_up_steps))
+        turns["fed"].append(_fed_us(rows, epochs, warm_up_steps))
+        for kind, taken in turns.items():
+            print(f"repeat {repeat}: {kind}: {taken[-1]}", flush=True)
+    spreads = {
+        kind: {key: report.spread([turn[key] for turn in taken]) for key in taken[0]}
+        for kind, taken in turns.items()
     }
-    ratios = [f / d for f, d in zip(times["fed"], times["ddp"], strict=True)]
-    figures = {
+    ratios = [
+        fed["all"] / memory["all"]
+        for fed, memory in zip(turns["fed"], turns["torchrun"], strict=True)
+    ]
+    ratio = report.spread(ratios)
+    return {
         "rows": rows,
-        "steps_per_turn": steps,
-        "fed_step_us": spread(times["fed"]),
-        "ddp_step_us": spread(times["ddp"]),
-        "fed_over_ddp": spread(ratios),
-        "turns": times,
+        "epochs": epochs,
+        "repeats": repeats,
+        "step_us": spreads,
+        "fed_over_torchrun": ratio,
+        "bars": {
+            "fed training over torchrun in memory": report.at_most(ratio["median"], 1.025)
+        },
     }
-    print(write_result("fed_training", figures).read_text())
 
 
-def _rows(t_env: StreamTableEnvironment, rows: int) -> Table:
-    """A bounded table with an array of `_WIDTH` floats and a label."""
-    t_env.execute_sql(
-        "CREATE TEMPORARY TABLE numbers (id BIGINT) WITH ('connector'='datagen', "
-        "'fields.id.kind'='sequence', 'fields.id.start'='1', "
-        f"'fields.id.end'='{rows}', 'number-of-rows'='{rows}', "
-        "'rows-per-second'='100000000')"
+def _in_memory_us(rows: int, epochs: int, warm_up_steps: int) -> dict[str, float]:
+    with tempfile.TemporaryDirectory(prefix="headrace-torchrun-") as folder:
+        result = Path(folder) / "steps.json"
+        torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+        torchrun += [f"--nproc-per-node={_WORKERS}", "-m", "benchmarks.in_memory"]
+        arguments = [str(rows), str(epochs), str(warm_up_steps), str(result)]
+        subprocess.run([*torchrun, *arguments], cwd=_ROOT, check=True, timeout=_LIMIT_S)
+        means: dict[str, float] = json.loads(result.read_text())
+    return means
+
+
+def _fed_us(rows: int, epochs: int, warm_up_steps: int) -> dict[str, float]:
+    t_env = open_t_env(_WORKERS)
+    values = ", ".join(f"CAST(id AS FLOAT) * {_scale(i, rows)}" for i in range(mlp.WIDTH))
+    columns = [
+        Column(name="x", type="ARRAY<FLOAT>", expression=f"ARRAY[{values}]"),
+        Column(name="y", type="BIGINT", expression=f"CAST(MOD(id, {mlp.CLASSES}) AS BIGINT)"),
+    ]
+    plan = headrace.pytorch.train(
+        rows_of(t_env, columns, rows),
+        partial(mlp.train_fed, warm_up_steps=warm_up_steps),
+        workers=_WORKERS,
+        epochs=epochs,
+        environment={"OMP_NUM_THREADS": "1"},  # as torchrun sets it
+        name="fed-training",
     )
-    values = ", ".join(f"CAST({i % 17 / 17:.3e} AS FLOAT)" for i in range(_WIDTH))
-    label = f"CAST(MOD(id, {_CLASSES}) AS BIGINT)"
-    return t_env.sql_query(f"SELECT ARRAY[{values}] AS x, {label} AS y FROM numbers")  # noqa: S608
+    result = plan.submit().wait(show_progress=False, timeout_s=_LIMIT_S)
+    means = dict(result.status.nodes["worker-0"].report)
+    assert means.pop("steps") == epochs * rows / mlp.BATCH_ROWS / _WORKERS, means
+    return means
 
 
-def _compare(ctx: Any, turns: int, steps: int) -> None:
-    fed_model = _model()
-    fed = torch.optim.SGD(fed_model.parameters(), lr=0.01)
-    ctx.data_parallel(fed_model, fed)
-    ddp_model = nn.parallel.DistributedDataParallel(_model())
-    ddp = torch.optim.SGD(ddp_model.parameters(), lr=0.01)
-    batches = ctx.batches(rows=_BATCH_ROWS)
-    memory = _in_memory(100 * _BATCH_ROWS)
-    kinds: dict[str, Callable[[], None]] = {
-        "fed": lambda: _train(fed_model, fed, batches, steps),
-        "ddp": lambda: _train(ddp_model, ddp, memory, steps),
-    }
-    for turn in range(-1, turns):  # the first turn of each warms up
-        for kind, train in kinds.items():
-            dist.barrier()
-            begin = time.perf_counter()
-            train()
-            step_us = (time.perf_counter() - begin) / steps * 1e6
-            if turn >= 0:
-                ctx.report(**{f"{kind}.{turn}": step_us})
-    ctx.join()
+def _scale(index: int, rows: int) -> str:
+    """SQL for a factor that takes an id to between 0 and 1."""
+    return f"CAST({(index % 17 + 1) / 17 / rows:.3e} AS FLOAT)"
 
 
-def _train(model: nn.Module, optimizer: Any, batches: Iterator[Any], steps: int) -> None:
-    for _ in range(steps):
-        batch = next(batches)
-        optimizer.zero_grad()
-        loss: Any = nn.functional.cross_entropy(model(batch["x"]), batch["y"])
-        loss.backward()
-        optimizer.step()
-
-
-def _in_memory(rows: int) -> Iterator[dict[str, torch.Tensor]]:
-    x = torch.randn(rows, _WIDTH)
-    y = torch.randint(0, _CLASSES, (rows,))
-    while True:
-        for start in range(0, rows, _BATCH_ROWS):
-            end = start + _BATCH_ROWS
-            yield {"x": x[start:end], "y": y[start:end]}
-
-
-def _model() -> nn.Module:
-    torch.manual_seed(0)
-    return nn.Sequential(
-        nn.Linear(_WIDTH, 512),
-        nn.ReLU(),
-        nn.Linear(512, 512),
-        nn.ReLU(),
-        nn.Linear(512, _CLASSES),
-    )
+def main(arguments: list[str] | None = None) -> None:
+    """Measure and write the figures."""
+    options = report.parse_options("fed_training", arguments)
+    if options.smoke:
+        figures = run_fed_training(steps=10, epochs=2, warm_up_steps=2, repeats=1)
+    else:
+        figures = run_fed_training(steps=468, epochs=3, warm_up_steps=50, repeats=4)
+    print(report.write_result("fed_training", figures, options.results).read_text())
 
 
 if __name__ == "__main__":

@@ -12,7 +12,16 @@ import pytest
 
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize(
-    "script", ["hop", "columns", "round_trip", "lifecycle", "many_nodes", "memory"]
+    "script",
+    [
+        "hop",
+        "columns",
+        "round_trip",
+        "fed_training",
+        "lifecycle",
+        "many_nodes",
+        "memory",
+    ],
 )
 def test_the_smallest_run_of_a_benchmark_writes_its_figures(
     script: str, tmp_path: Path
