@@ -6,11 +6,13 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pytest
 from pyflink.common import Types
 from pyflink.datastream import DataStream, StreamExecutionEnvironment
 from pyflink.table import DataTypes, StreamTableEnvironment
 
 from headrace.config import RoleConfig
+from headrace.errors import JobFailedError
 from headrace.operator import Cluster
 
 ROWS = [(i, f"row {i}") for i in range(1, 26)]
@@ -47,3 +49,22 @@ def test_rows_of_a_data_stream_go_through_a_worker_and_come_back(tmp_path: Path)
     lines = [line for p in tmp_path.rglob("part-*") for line in p.read_text().splitlines()]
     got = sorted((json.loads(line) for line in lines), key=lambda row: row["id"])
     assert got == [{"id": 2 * i, "s": s} for i, s in ROWS]
+
+
+def test_a_record_that_is_a_change_fails_the_job() -> None:
+    env = StreamExecutionEnvironment.get_execution_environment()
+    t_env = StreamTableEnvironment.create(env)
+    counts = t_env.sql_query(
+        "SELECT x, COUNT(*) AS n FROM (VALUES (1), (1), (2)) AS t(x) GROUP BY x"
+    )
+
+    def entry(ctx: Any) -> None:
+        for _ in ctx.arrow_batches(rows=1):
+            pass
+
+    cluster = Cluster(env, name="changes")
+    cluster.add_am_role()
+    changes = t_env.to_changelog_stream(counts)
+    cluster.add_role("worker", RoleConfig(entry=entry), input=changes)
+    with pytest.raises(JobFailedError, match=r"is a change \(-U\).*rows that are only added"):
+        cluster.submit().wait(timeout_s=100)

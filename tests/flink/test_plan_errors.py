@@ -11,6 +11,7 @@ from pyflink.table import (
     DataTypes,
     EnvironmentSettings,
     StreamTableEnvironment,
+    Table,
     TableEnvironment,
 )
 
@@ -67,6 +68,19 @@ def test_an_updating_table_is_refused_with_a_way_out(t_env: StreamTableEnvironme
     )
     with pytest.raises(PlanError, match=r"(?s)updating table.*inner or temporal joins"):
         _cluster(t_env).add_role("worker", RoleConfig(entry=_entry), input=counts)
+
+
+def test_a_role_that_another_role_of_its_cluster_feeds_is_refused_with_a_way_out(
+    t_env: StreamTableEnvironment,
+) -> None:
+    cluster = _cluster(t_env)
+    config = RoleConfig(entry=_entry)
+    rows = cluster.add_role("first", config, output={"x": DataTypes.INT()})
+    assert isinstance(rows, Table)
+    t_env.create_temporary_view("first_rows", rows)
+    behind = t_env.sql_query("SELECT x + 1 AS x FROM first_rows")
+    with pytest.raises(PlanError, match=r"(?s)'second' comes from role 'first'.*chained_role"):
+        cluster.add_role("second", config, input=behind)
 
 
 def test_batch_runtime_mode_is_refused() -> None:

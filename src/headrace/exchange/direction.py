@@ -103,8 +103,11 @@ class OutputDirection:
         Only a message of a single row may be larger than a slot.
 
         Raises:
-            RowTooLargeError: That message is over `max_row_bytes`.
+            RowTooLargeError: A row alone is over `max_row_bytes`.
         """
+        # Before any row is sent; twice, since metadata and padding are no part of the buffers.
+        if self._max_row_bytes < max(self.slot_bytes, 2 * batch.get_total_buffer_size()):
+            self._require_allowed(batch)
         piece_rows = self._batch_rows
         planned_bytes = self.slot_bytes * _FILL
         # The first is quick but counts what lies around a slice, too.
@@ -124,9 +127,22 @@ class OutputDirection:
             yield from self._fitting(piece.slice(0, rows // 2))
             yield from self._fitting(piece.slice(rows // 2))
             return
-        if message.size > max(self.slot_bytes, self._max_row_bytes):
+        if rows == 1 and message.size > self._max_row_bytes:
             raise RowTooLargeError(row_bytes=message.size, limit_bytes=self._max_row_bytes)
         yield message, rows
+
+    def _require_allowed(self, piece: pa.RecordBatch) -> None:
+        """Raise a `RowTooLargeError` if the message of a row alone is over the limit."""
+        if not piece.num_rows:
+            return
+        size = pa.ipc.get_record_batch_size(piece)
+        if size <= self._max_row_bytes:
+            return
+        if piece.num_rows == 1:
+            raise RowTooLargeError(row_bytes=size, limit_bytes=self._max_row_bytes)
+        half = piece.num_rows // 2
+        self._require_allowed(piece.slice(0, half))
+        self._require_allowed(piece.slice(half))
 
     def write_oversize(self, message: pa.Buffer) -> OversizeFrame:
         """Write `message` into a file of its own and return its frame.

@@ -26,7 +26,13 @@ from headrace.operator.plan import (
     role_payload,
 )
 from headrace.operator.schema import OutputSchema, to_java_row_type
-from headrace.operator.streams import input_stream, is_bounded, output_table
+from headrace.operator.streams import (
+    input_stream,
+    is_bounded,
+    is_fed_by,
+    output_stream,
+    output_table,
+)
 
 __all__ = ["Cluster"]
 
@@ -77,6 +83,7 @@ class Cluster:
         self._am: AMConfig | None = None
         self._j_builder: Any = None
         self._has_input_by_role: dict[str, bool] = {}
+        self._j_output_by_role: dict[str, Any] = {}
         self._has_unbounded_input = False
         self._is_submitted = False
 
@@ -147,8 +154,9 @@ class Cluster:
             StreamExecutionEnvironment), None without `output`.
 
         Raises:
-            PlanError: No AM role yet, the name is taken, the input is an updating table, a
-                column has a type that does not travel, or the entry does not pickle.
+            PlanError: No AM role yet, the name is taken, the input is an updating table or
+                comes from another role of this cluster, a column has a type that does not
+                travel, or the entry does not pickle.
         """
         self._require_not_submitted()
         if self._am is None:
@@ -170,12 +178,16 @@ class Cluster:
         j_input, j_input_type = None, None
         if input is not None:
             j_input, j_input_type = input_stream(self._flink, name, input)
+            self._require_from_outside(name, j_input)
             self._has_unbounded_input |= not is_bounded(j_input)
         j_stream = self._call_builder(
             name, "addRole", json.dumps(document), payload, j_input, j_input_type, j_output
         )
         self._has_input_by_role[name] = input is not None
-        return None if output is None else self._output(j_stream, j_output)
+        if output is None:
+            return None
+        self._j_output_by_role[name] = j_stream
+        return self._output(j_stream, j_output)
 
     def submit(self, statements: StatementSet | None = None) -> JobHandle:
         """Submit one job with every role and every sink of this environment.
@@ -218,8 +230,9 @@ class Cluster:
             raise PlanError(msg) from exc
 
     def _output(self, j_stream: Any, j_type: Any) -> Table | DataStream:
-        table = output_table(self._flink, j_stream, j_type)
-        return self._flink.t_env.to_data_stream(table) if self._returns_streams else table
+        if self._returns_streams:
+            return output_stream(j_stream, j_type)
+        return output_table(self._flink, j_stream, j_type)
 
     def _set_restart_strategy(self) -> None:
         """Flink's default backs off to minutes; keep what the user has set."""
@@ -231,6 +244,16 @@ class Cluster:
                 "restart-strategy.fixed-delay.attempts", str(self._am.max_restarts)
             )
             self._flink.set_default("restart-strategy.fixed-delay.delay", "1 s")
+
+    def _require_from_outside(self, name: str, j_input: Any) -> None:
+        for feeder, j_stream in self._j_output_by_role.items():
+            if is_fed_by(j_input, j_stream):
+                msg = (
+                    f"input of role {name!r} comes from role {feeder!r} of the same cluster, "
+                    "whose output ends when the whole cluster has ended: each would wait for "
+                    "the other's end. Make one of them a chained_role, or both one role"
+                )
+                raise PlanError(msg)
 
     def _require_not_submitted(self) -> None:
         if self._is_submitted:

@@ -9,6 +9,7 @@ from pyflink.table import DataTypes
 from pyflink.table.types import DataType, RowType, _to_java_data_type
 
 from headrace.errors import PlanError
+from headrace.operator.failure import cause_text
 
 __all__ = ["OutputSchema", "to_java_row_type"]
 
@@ -21,13 +22,17 @@ def to_java_row_type(output: OutputSchema) -> Any:
 
     Raises:
         PlanError: `output` is neither a mapping of names to PyFlink types nor a ROW type, or
-            has no columns.
+            has no columns, or Flink refuses it, for example for a name that is there twice.
     """
     row = _to_row(output)
     if not row.fields:
         msg = "output={} declares no column; leave `output` out for a role that emits nothing"
         raise PlanError(msg)
-    return _to_java_data_type(row).getLogicalType()
+    try:
+        return _to_java_data_type(row).getLogicalType()
+    except Exception as exc:
+        msg = f"output with the columns {row.names} is no row type for Flink: {cause_text(exc)}"
+        raise PlanError(msg) from exc
 
 
 def _to_row(output: OutputSchema) -> RowType:

@@ -12,7 +12,7 @@ from headrace.errors import PlanError
 from headrace.operator.environment import FlinkEnvironment
 from headrace.operator.failure import cause_text
 
-__all__ = ["input_stream", "is_bounded", "output_table"]
+__all__ = ["input_stream", "is_bounded", "is_fed_by", "output_stream", "output_table"]
 
 
 def input_stream(
@@ -28,7 +28,9 @@ def input_stream(
     Raises:
         PlanError: It is neither, belongs to another table environment, or is an updating table.
     """
+    j_records = None
     if isinstance(given, DataStream):
+        j_records = given._j_data_stream  # noqa: SLF001 (no public way)
         given = flink.t_env.from_data_stream(given)
     if not isinstance(given, Table):
         kind = type(given).__name__
@@ -43,7 +45,10 @@ def input_stream(
         raise PlanError(msg)
     builder = get_gateway().jvm.org.headrace.operator.ClusterBuilder
     try:
-        return builder.toRowData(j_t_env, j_table), builder.rowType(j_table)
+        j_type = builder.rowType(j_table)
+        if j_records is not None:
+            return builder.toRowData(j_t_env, j_records, j_type), j_type
+        return builder.toRowData(j_t_env, j_table), j_type
     except Exception as exc:
         raise PlanError(_refusal(role, cause_text(exc))) from exc
 
@@ -58,6 +63,18 @@ def output_table(flink: FlinkEnvironment, j_stream: Any, j_type: Any) -> Table:
     builder = get_gateway().jvm.org.headrace.operator.ClusterBuilder
     j_table = builder.fromRowData(flink.t_env._j_tenv, j_stream, j_type)  # noqa: SLF001
     return Table(j_table, flink.t_env)
+
+
+def is_fed_by(j_stream: Any, j_other: Any) -> bool:
+    """Return whether rows of a Java stream may have come out of another one."""
+    builder = get_gateway().jvm.org.headrace.operator.ClusterBuilder
+    return bool(builder.isFedBy(j_stream, j_other))
+
+
+def output_stream(j_stream: Any, j_type: Any) -> DataStream:
+    """Return the rows that a role emits as a stream of rows, with their timestamps."""
+    builder = get_gateway().jvm.org.headrace.operator.ClusterBuilder
+    return DataStream(builder.toDataStream(j_stream, j_type))
 
 
 def _refusal(role: str, text: str) -> str:

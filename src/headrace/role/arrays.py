@@ -49,11 +49,12 @@ def to_numpy(batch: pa.RecordBatch, nulls: NullRule = "error") -> dict[str, Arra
 
     Raises:
         DataError: An integer or BOOLEAN column has a NULL, and `nulls` is "error"; or an
-            element of an ARRAY of them is NULL.
+            element of an ARRAY of them is NULL; or a column has the name of a mask.
     """
     arrays: dict[str, Array] = {}
     for field, column in zip(batch.schema, batch.columns, strict=True):
         if nulls == "mask" and field.nullable and _has_no_null_value(field.type):
+            _require_free(field.name + VALID_SUFFIX, batch.schema)
             arrays[field.name] = column_to_numpy(
                 field.name, column.fill_null(_zero(field.type))
             )
@@ -87,6 +88,15 @@ def column_to_numpy(name: str, column: pa.Array) -> Array:
     if pt.is_nested(kind):
         return _objects(column.to_pylist())
     return _array(column.to_numpy(zero_copy_only=False))
+
+
+def _require_free(name: str, schema: pa.Schema) -> None:
+    if schema.get_field_index(name) >= 0:
+        msg = (
+            f"nulls='mask' adds the array {name!r}, and a column has that name; rename the "
+            "column in SQL"
+        )
+        raise DataError(msg)
 
 
 def _has_no_null_value(kind: pa.DataType) -> bool:

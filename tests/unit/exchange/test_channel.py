@@ -195,9 +195,13 @@ def test_an_empty_batch_sends_nothing(connect: MakePeer) -> None:
     assert peer.next_frame() == EndFrame()
 
 
-def test_a_row_over_the_limit_is_refused_and_the_channel_goes_on(connect: MakePeer) -> None:
-    peer, channel = connect(max_row_bytes=100_000)
-    huge = pa.record_batch([[1], ["x" * 200_000]], schema=SCHEMA)
+@pytest.mark.parametrize(("limit_bytes", "slot_bytes"), [(100_000, 65_536), (2_000, 65_536)])
+def test_rows_of_which_one_is_over_the_limit_are_refused_and_the_channel_goes_on(
+    connect: MakePeer, limit_bytes: int, slot_bytes: int
+) -> None:
+    peer, channel = connect(max_row_bytes=limit_bytes, slot_bytes=slot_bytes)
+    sizes = [limit_bytes // 2] * 3 + [limit_bytes] + [1] * 9
+    huge = pa.record_batch([[*range(5, 18)], ["x" * size for size in sizes]], schema=SCHEMA)
     with pytest.raises(RowTooLargeError, match="max_row_bytes"):
         channel.send(huge)
     channel.send(rows(0, 1))

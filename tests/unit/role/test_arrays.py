@@ -190,3 +190,10 @@ def test_the_mask_of_booleans_fills_with_false() -> None:
 def test_a_column_that_is_not_null_has_no_mask() -> None:
     schema = pa.schema([pa.field("i", pa.int64(), nullable=False)])
     assert list(to_numpy(pa.record_batch([[1]], schema=schema), nulls="mask")) == ["i"]
+
+
+def test_a_column_with_the_name_of_a_mask_is_an_error() -> None:
+    batch = pa.record_batch({"i": [1, None], "i__valid": [1.0, 2.0]})
+    with pytest.raises(DataError, match=r"adds the array 'i__valid'.*rename"):
+        to_numpy(batch, nulls="mask")
+    assert list(to_numpy(batch.slice(0, 1))) == ["i", "i__valid"]

@@ -16,6 +16,7 @@ import org.apache.flink.table.api.bridge.java.StreamTableEnvironment;
 import org.apache.flink.table.data.RowData;
 import org.apache.flink.table.runtime.typeutils.InternalTypeInfo;
 import org.apache.flink.table.types.logical.RowType;
+import org.apache.flink.types.Row;
 
 import org.headrace.am.AmRequest;
 import org.headrace.am.AmStream;
@@ -117,6 +118,21 @@ public final class ClusterBuilder {
         return Tables.toRowData(tableEnvironment, table);
     }
 
+    /**
+     * The records of a stream as Flink's internal rows, with their timestamps.
+     *
+     * @param rowType columns of {@code tableEnvironment.fromDataStream(stream)}
+     */
+    public static DataStream<RowData> toRowData(
+            StreamTableEnvironment tableEnvironment, DataStream<?> stream, RowType rowType) {
+        return Streams.toRowData(tableEnvironment, stream, rowType);
+    }
+
+    /** A stream of Flink's internal rows, as {@link #addRole} returns it, with the values that users see. */
+    public static DataStream<Row> toDataStream(DataStream<RowData> stream, RowType type) {
+        return Streams.fromRowData(stream, type);
+    }
+
     /** Whether every source behind the stream ends by itself. */
     public static boolean isBounded(DataStream<RowData> stream) {
         return stream.getTransformation().getTransitivePredecessors().stream()
@@ -124,10 +140,15 @@ public final class ClusterBuilder {
                 .allMatch(each -> ((WithBoundedness) each).getBoundedness() == Boundedness.BOUNDED);
     }
 
+    /** Whether rows of {@code stream} may have come out of {@code other}. */
+    public static boolean isFedBy(DataStream<RowData> stream, DataStream<RowData> other) {
+        return stream.getTransformation().getTransitivePredecessors().contains(other.getTransformation());
+    }
+
     /** A stream of Flink's internal rows, as {@link #addRole} returns it, as a table. */
     public static Table fromRowData(
             StreamTableEnvironment tableEnvironment, DataStream<RowData> stream, RowType type) {
-        return tableEnvironment.fromDataStream(stream);
+        return Tables.fromRowData(tableEnvironment, stream, type);
     }
 
     /** The columns of a table; time attributes become plain timestamps. */

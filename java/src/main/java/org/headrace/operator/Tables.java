@@ -2,6 +2,7 @@ package org.headrace.operator;
 
 import org.apache.flink.streaming.api.datastream.DataStream;
 import org.apache.flink.table.api.DataTypes;
+import org.apache.flink.table.api.Schema;
 import org.apache.flink.table.api.Table;
 import org.apache.flink.table.api.bridge.java.StreamTableEnvironment;
 import org.apache.flink.table.data.RowData;
@@ -9,6 +10,11 @@ import org.apache.flink.table.types.DataType;
 import org.apache.flink.table.types.logical.RowType;
 import org.apache.flink.table.types.logical.utils.LogicalTypeUtils;
 import org.apache.flink.table.types.utils.DataTypeUtils;
+import org.apache.flink.table.utils.EncodingUtils;
+
+import org.headrace.exchange.ArrowSchemas;
+
+import java.util.stream.Collectors;
 
 /** Between tables and streams of Flink's internal rows, without a conversion of values. */
 final class Tables {
@@ -36,5 +42,24 @@ final class Tables {
                                 .toArray(DataTypes.Field[]::new));
         DataType type = DataTypeUtils.toInternalDataType(nullable);
         return (DataStream<RowData>) (DataStream<?>) tableEnvironment.toDataStream(table, type.notNull());
+    }
+
+    /**
+     * The rows as a table. Flink lets the watermarks of a stream into a table only if it declares a time
+     * column whose watermarks are those of the stream; so this one has a constant column, which the query
+     * leaves out. The query also gives the columns the classes that users see: the table of the stream
+     * has Flink's internal ones, and so would every row of a stream that is made from it.
+     */
+    static Table fromRowData(
+            StreamTableEnvironment tableEnvironment, DataStream<RowData> stream, RowType type) {
+        Schema schema =
+                Schema.newBuilder()
+                        .columnByExpression(ArrowSchemas.TIMESTAMP_COLUMN, "TO_TIMESTAMP_LTZ(0, 3)")
+                        .watermark(ArrowSchemas.TIMESTAMP_COLUMN, "SOURCE_WATERMARK()")
+                        .build();
+        String columns =
+                type.getFieldNames().stream().map(EncodingUtils::escapeIdentifier).collect(Collectors.joining(", "));
+        Table all = tableEnvironment.fromDataStream(stream, schema);
+        return tableEnvironment.sqlQuery("SELECT " + columns + " FROM " + all);
     }
 }
