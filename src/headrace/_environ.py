@@ -5,12 +5,16 @@ from __future__ import annotations
 import os
 
 __all__ = [
+    "ARCHIVES",
     "LINK_FD",
     "PROCESS_SPEC",
     "copy_environment",
     "environment_value",
     "set_environment_default",
 ]
+
+ARCHIVES = "_PYTHON_WORKING_DIR"
+"""Directory with what `add_python_archive` has unpacked; PyFlink's manager sets it."""
 
 LINK_FD = "HEADRACE_LINK_FD"
 """Number of the inherited socket to the node; set for algorithm processes."""

@@ -69,6 +69,8 @@ class LifePlan:
         is_subreaper: Whether this process is a child subreaper.
         sink: Takes the output, line by line, on a thread.
         prefix: Put before each line of the output.
+        archives: Directory whose entries the process finds in its working directory as well;
+            None without archives.
     """
 
     spec: ProcessSpec
@@ -77,6 +79,7 @@ class LifePlan:
     is_subreaper: bool
     sink: Callable[[bytes], None]
     prefix: bytes = b""
+    archives: Path | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -172,6 +175,8 @@ class ProcessLife:
             command.cancel()
             stopped.cancel()
         spec_path = _write_spec(spec, work_dir)
+        if self._plan.archives is not None:
+            _link_entries(self._plan.archives, work_dir)
         return AlgorithmProcess(
             name=spec.node,
             argv=runner_command.argv,
@@ -250,6 +255,14 @@ def _write_spec(spec: ProcessSpec, work_dir: Path) -> Path:
     path.touch(mode=0o600)
     path.write_bytes(msgspec.json.encode(spec))
     return path
+
+
+def _link_entries(archives: Path, work_dir: Path) -> None:
+    """Show each archive in the working directory, where PyFlink's own workers have it."""
+    for entry in archives.iterdir():
+        link = work_dir / entry.name
+        if not link.exists():
+            link.symlink_to(entry)
 
 
 def _start_failure(exc: Exception) -> Failure:

@@ -6,6 +6,7 @@ import os
 import sys
 from pathlib import Path
 
+from headrace._environ import ARCHIVES, environment_value
 from headrace.errors import ProtocolError
 from headrace.framework.lines import StartLine
 from headrace.framework.messages import StartProcess
@@ -70,6 +71,9 @@ class LifePlanner:
             environment={**inherited_environment(), **spec.environment},
             is_subreaper=True,
             sink=_write_to_log,
+            archives=None
+            if (archives := environment_value(ARCHIVES)) is None
+            else Path(archives),
         )
 
     def _command(self, context: RunnerContext) -> RunnerCommand:
