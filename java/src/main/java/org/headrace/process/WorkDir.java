@@ -42,8 +42,12 @@ public final class WorkDir implements AutoCloseable {
     }
 
     private WorkDir(Path parent) throws IOException {
-        Files.createDirectories(parent);
-        path = createOwnerOnly(parent);
+        try {
+            Files.createDirectories(parent);
+            path = createOwnerOnly(parent);
+        } catch (IOException e) {
+            throw new WorkDirException("Cannot make a directory in " + parent, e);
+        }
     }
 
     public Path path() {
@@ -53,9 +57,13 @@ public final class WorkDir implements AutoCloseable {
     /** Writes a file that only the owner can read. */
     public Path write(String name, byte[] content) throws IOException {
         Path file = path.resolve(name);
-        Files.deleteIfExists(file);
-        Files.createFile(file, ownerOnly("rw-------"));
-        return Files.write(file, content);
+        try {
+            Files.deleteIfExists(file);
+            Files.createFile(file, ownerOnly("rw-------"));
+            return Files.write(file, content);
+        } catch (IOException e) {
+            throw new WorkDirException(String.format("Cannot write %s bytes to %s", content.length, file), e);
+        }
     }
 
     /**
