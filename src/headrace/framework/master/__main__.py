@@ -10,6 +10,7 @@ import asyncio
 import logging
 import signal
 import traceback
+from io import FileIO
 from pathlib import Path
 from typing import BinaryIO
 
@@ -19,7 +20,6 @@ from headrace.framework.clock import SystemClock
 from headrace.framework.jvm import JvmLink
 from headrace.framework.lines import FailLine, ListeningLine, StartLine, StopLine
 from headrace.framework.machine import (
-    Event,
     JobMachine,
     Machine,
     MasterStarted,
@@ -53,21 +53,34 @@ async def _run(jvm: JvmLink) -> None:
     machine = _open_machine(spec, start)
     path = _log_path(start)
     path.touch(mode=0o600, exist_ok=False)
-    with path.open("wb", buffering=0) as log:
+    with path.open("wb", buffering=0) as file:
+        log = _EventLog(file)
         log.write(encode_job(machine.job))
-
-        def record(event: Event) -> None:
-            log.write(encode_event(event))
-
         master = Master(
             machine=machine,
             timeouts=spec.timeouts,
             clock=SystemClock(),
             send=jvm.send,
-            record=record,
+            record=lambda event: log.write(encode_event(event)),
         )
         await _serve(master, start, jvm)
     remove_work_dir(start)  # not after an error: the JVM may start another master there
+
+
+class _EventLog:
+    """What a replay needs. It ends where the disk is full; the job goes on without it."""
+
+    def __init__(self, file: FileIO) -> None:
+        self._file: FileIO | None = file
+
+    def write(self, line: bytes) -> None:
+        if self._file is None:
+            return
+        try:
+            self._file.write(line)
+        except OSError as exc:
+            _LOG.warning("the event log of the master ends here: %s", exc)
+            self._file = None
 
 
 def _log_path(start: StartLine) -> Path:
