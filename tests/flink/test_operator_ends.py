@@ -113,6 +113,7 @@ def test_a_master_that_never_listens_fails_the_job_at_the_gather_limit(
     with pytest.raises(JobFailedError) as caught:
         cluster.submit().wait(timeout_s=30, show_progress=False)
     assert "gather_timeout_s" in caught.value.cause
+    assert "The master process has not reported yet" in caught.value.cause
     assert "Needed: 2 task slots" in caught.value.cause
     assert "The test offers what it offers." in caught.value.cause
     assert len(cluster.starts("am")) == 1

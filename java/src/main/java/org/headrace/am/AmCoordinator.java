@@ -7,6 +7,7 @@ import org.apache.flink.runtime.operators.coordination.CoordinationResponse;
 import org.apache.flink.runtime.operators.coordination.OperatorCoordinator;
 import org.apache.flink.runtime.operators.coordination.OperatorEvent;
 import org.apache.flink.runtime.source.event.SourceEventWrapper;
+import org.apache.flink.shaded.jackson2.com.fasterxml.jackson.databind.JsonNode;
 import org.apache.flink.shaded.jackson2.com.fasterxml.jackson.databind.node.ObjectNode;
 
 import org.headrace.plan.ClusterPlan;
@@ -16,8 +17,10 @@ import org.slf4j.Logger;
 import org.slf4j.LoggerFactory;
 
 import java.nio.ByteBuffer;
+import java.util.ArrayList;
 import java.util.HashMap;
 import java.util.HashSet;
+import java.util.List;
 import java.util.Map;
 import java.util.Set;
 import java.util.concurrent.CompletableFuture;
@@ -25,6 +28,7 @@ import java.util.concurrent.Executors;
 import java.util.concurrent.ScheduledExecutorService;
 import java.util.concurrent.ScheduledFuture;
 import java.util.concurrent.TimeUnit;
+import java.util.stream.Collectors;
 
 /**
  * The part of the application master that lives in the JobManager: it keeps the latest status for
@@ -38,6 +42,7 @@ final class AmCoordinator implements OperatorCoordinator, CoordinationRequestHan
 
     private static final Logger LOG = LoggerFactory.getLogger(AmCoordinator.class);
     private static final String GATHERING = "GATHERING";
+    private static final int SHOWN_NODES = 10;
 
     private final Context context;
     private final ClusterPlan cluster;
@@ -233,12 +238,28 @@ final class AmCoordinator implements OperatorCoordinator, CoordinationRequestHan
         if (!isDeployed) {
             return "Flink has not deployed the job yet: it lacks task slots.";
         }
-        int registered = status.path("registered").asInt(0);
-        int expected = plannedRoles.values().stream().mapToInt(PlannedRole::parallelism).sum();
-        StringBuilder nodes = new StringBuilder();
-        status.path("nodes").fieldNames().forEachRemaining(each -> nodes.append(' ').append(each));
+        if (status.path("attempt").asInt(0) == 0) {
+            return "The master process has not reported yet: it hangs, or its Python environment is not ready.";
+        }
+        JsonNode nodes = status.path("nodes");
+        List<String> missing = new ArrayList<>();
+        plannedRoles.forEach(
+                (role, planned) -> {
+                    for (int index = 0; index < planned.parallelism(); index++) {
+                        String node = role + "-" + index;
+                        if (!nodes.has(node) || "lost".equals(nodes.path(node).path("state").asText())) {
+                            missing.add(node);
+                        }
+                    }
+                });
+        String some = missing.stream().limit(SHOWN_NODES).collect(Collectors.joining(", "));
+        int hidden = missing.size() - SHOWN_NODES;
         return String.format(
-                "Registered: %s of %s nodes%s.", registered, expected, nodes.length() == 0 ? "" : " (known:" + nodes + ")");
+                "Registered: %s of %s nodes, missing: %s%s.",
+                status.path("registered").asInt(0),
+                plannedRoles.values().stream().mapToInt(PlannedRole::parallelism).sum(),
+                some,
+                hidden > 0 ? " and " + hidden + " more" : "");
     }
 
     /**
