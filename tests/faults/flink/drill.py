@@ -210,14 +210,21 @@ class _Drill:
 
     def _expect_good_end(self) -> None:
         self.scene.let_go()
+        failures: list[str] = []
+        until(lambda: self._has_ended(failures), "the job to end", _END_S)
         result = self.job.wait(timeout_s=_END_S, show_progress=False)
         assert result.status.state == "FINISHED"
         assert self.scene.results() == self.scene.expected_results()
         outcome = expected_outcome(self.fault)
         if outcome in (Outcome.NOTHING, Outcome.MASTER_RESTART):
-            assert set(self.scene.attempts()) == {1}, "something was restarted"
+            assert set(self.scene.attempts()) == {1}, f"something was restarted: {failures}"
         if outcome is Outcome.GROUP_RESTART:
             assert (result.status.attempt, result.status.restarts) == (2, 1)
+
+    def _has_ended(self, failures: list[str]) -> bool:
+        """Note what Flink has restarted the job for while it can be asked."""
+        failures[:] = self.view.failures() or failures
+        return bool(self.job._j_client.getJobExecutionResult().isDone())
 
 
 def _is_clean(before: set[int], seen: set[int]) -> bool:

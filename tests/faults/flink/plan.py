@@ -183,7 +183,12 @@ def expected_cause(fault: Fault) -> str:
     worker = rf"worker-{fault.index if is_known else '[01]'}\b"
     if fault.signal is signal.SIGSTOP:
         if _never_registers(fault):
-            return r"gather_timeout_s"
+            who = (
+                "master process has not reported"
+                if fault.target is Target.MASTER
+                else "missing: "
+            )
+            return rf"gather_timeout_s.*{who}"
         if fault.target is Target.MASTER:
             return r"Node worker-[01] has not reached the master at \S+ for .*master_lost"
         return rf"Node {worker} sent no heartbeat for .*heartbeat_timeout_s"

@@ -130,7 +130,9 @@ class Scene:
 
     def _options(self) -> dict[str, str]:
         fault = self.fault
-        options = {}
+        options = {
+            "web.refresh-interval": "100"
+        }  # ms; how old an answer of the REST API may be
         if fault.ending in (Ending.RECOVER, Ending.CONTINUE, Ending.CANCEL):
             options["restart-strategy.type"] = "fixed-delay"
             # Flink may deploy to a TaskManager that is dead before it notices.
@@ -184,7 +186,7 @@ def _am(fault: Fault) -> AMConfig:
         if is_gathering_frozen or fault.mode is Mode.BATCH
         else _GATHER_S,
         heartbeat_every_s=0.2,
-        heartbeat_timeout_s=2.0,
+        heartbeat_timeout_s=3.0,
         master_lost_timeout_s=2.0,
     )
     return AMConfig(
@@ -215,28 +217,27 @@ def _stream_entry(folder: str, moment: str) -> Callable[[Any], None]:
             rows += batch.num_rows
             if rows >= _SOME_ROWS and moment in ("MIDDLE", "FULL"):
                 wait(is_long=moment == "FULL")
-        if moment in ("MIDDLE", "END"):
-            wait(is_long=True)
+        wait(is_long=True)
 
     return entry
 
 
 def _batch_entry(folder: str, moment: str) -> Callable[[Any], None]:
-    """Work for a while; in the middle or at the end, until the test lets go."""
+    """Work for a while, until the test lets go."""
 
     def entry(ctx: Any) -> None:
         import threading
         from pathlib import Path
 
         (Path(folder) / f"began-{ctx.index}-{ctx.attempt}").touch()
-        for _ in range(10):
-            threading.Event().wait(0.02)
-        if moment in ("MIDDLE", "END"):
-            (Path(folder) / f"reached-{ctx.index}").touch()
-            while not (Path(folder) / "go").exists():
+        if moment == "END":
+            for _ in range(20):
                 threading.Event().wait(0.02)
-        if moment == "MIDDLE":
-            for _ in range(10):
+        (Path(folder) / f"reached-{ctx.index}").touch()
+        while not (Path(folder) / "go").exists():
+            threading.Event().wait(0.02)
+        if moment != "END":
+            for _ in range(20):
                 threading.Event().wait(0.02)
         (Path(folder) / f"done-{ctx.index}").touch()
 
