@@ -14,9 +14,9 @@ PYTHON ?= $(shell for each in python3.11 python3.12 python3.10 python3; do \
 	if $$each -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 12))' 2>/dev/null; \
 	then echo $$each; break; fi; done)
 
-.PHONY: help setup java demo test lint unit flink faults bench
+.PHONY: help setup java demo test lint unit flink faults faults-long bench
 help: ## Say what there is
-	@sed -nE 's/^([a-z]+):.*## (.*)/make \1\t\2/p' Makefile | expand -t 14
+	@sed -nE 's/^([a-z-]+):.*## (.*)/make \1\t\2/p' Makefile | expand -t 14
 
 setup: $(READY) ## Create .venv with everything, pinned by constraints.txt
 
@@ -54,6 +54,9 @@ flink: java ## Tests on Flink's mini-cluster
 
 faults: java ## Tests that kill things
 	$(BIN)/python -m pytest tests/faults
+
+faults-long: java ## 200 random kills with a printed seed; SEED=n and COUNT=n repeat a run
+	$(BIN)/python -m tests.faults.long $(if $(SEED),--seed $(SEED)) $(if $(COUNT),--count $(COUNT))
 
 bench: java ## Measure; see benchmarks/README.md
 	$(BIN)/python -m benchmarks

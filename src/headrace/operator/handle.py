@@ -115,7 +115,12 @@ class JobHandle:
 
         A job that has ended already stays as it is.
         """
-        self._client.cancel().result()
+        try:
+            self._client.cancel().result()
+        except Py4JJavaError as exc:
+            if not self._client.get_job_status().result().is_globally_terminal_state():
+                raise
+            _LOG.debug("job %s had ended already: %s", self.job_name, cause_text(exc))
 
     def _has_ended(
         self, j_future: Any, deadline: float | None, timeout_s: float | None

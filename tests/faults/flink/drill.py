@@ -74,6 +74,7 @@ class _Drill:
         self.fault = scene.fault
         self.job = job
         self.view = JobView(scene.port, job.job_id)
+        self.ended = job._j_client.getJobExecutionResult()
         self.seen: set[int] = set()
         self.hit_pid: int | None = None
         self.last_attempt = 0
@@ -109,7 +110,7 @@ class _Drill:
         if self.hit_pid is not None and self.fault.signal is signal.SIGSTOP:
             _signal(self.hit_pid, signal.SIGCONT)
         self.scene.let_go()
-        if not self.job._j_client.getJobExecutionResult().isDone():
+        if not self.ended.isDone():
             self.job.cancel()
             with pytest.raises(JobFailedError):
                 self.job.wait(timeout_s=30, show_progress=False)
@@ -224,7 +225,7 @@ class _Drill:
     def _has_ended(self, failures: list[str]) -> bool:
         """Note what Flink has restarted the job for while it can be asked."""
         failures[:] = self.view.failures() or failures
-        return bool(self.job._j_client.getJobExecutionResult().isDone())
+        return bool(self.ended.isDone())
 
 
 def _is_clean(before: set[int], seen: set[int]) -> bool:

@@ -19,6 +19,7 @@ __all__ = [
     "every_fault",
     "expected_cause",
     "expected_outcome",
+    "never_registers",
     "pairwise",
     "random_faults",
 ]
@@ -182,7 +183,7 @@ def expected_cause(fault: Fault) -> str:
     is_known = fault.target is Target.PROCESS or fault.moment not in EARLY
     worker = rf"worker-{fault.index if is_known else '[01]'}\b"
     if fault.signal is signal.SIGSTOP:
-        if _never_registers(fault):
+        if never_registers(fault):
             who = (
                 "master process has not reported"
                 if fault.target is Target.MASTER
@@ -199,8 +200,10 @@ def expected_cause(fault: Fault) -> str:
     return rf"(?s){worker}.*ended by {fault.signal.name}"
 
 
-def _never_registers(fault: Fault) -> bool:
-    """Whether the freeze keeps the cluster from gathering, which only its limit ends."""
+def never_registers(fault: Fault) -> bool:
+    """Whether it keeps the cluster from gathering, which only the limit of that ends."""
+    if fault.signal is not signal.SIGSTOP:
+        return False
     if fault.moment is Moment.START:
         return fault.target in (Target.NODE, Target.MASTER)
     return fault.moment is Moment.GATHERING and fault.target is Target.NODE
@@ -216,7 +219,7 @@ def _can_be(fault: Fault) -> bool:
         return False  # there is no queue
     if not is_frozen:
         return fault.ending in (Ending.RECOVER, Ending.FAIL)
-    if fault.target is Target.PROCESS or _never_registers(fault):
+    if fault.target is Target.PROCESS or never_registers(fault):
         # Nothing restarts for it: a slow process is no dead one, a late node no lost one.
         is_failure = fault.ending is Ending.FAIL and fault.target is not Target.PROCESS
         return is_failure or fault.ending in (Ending.CANCEL, Ending.CONTINUE)

@@ -17,7 +17,7 @@ from pyflink.table import DataTypes, StreamTableEnvironment, Table
 
 from headrace.config import AMConfig, ExchangeConfig, RoleConfig, TimeoutConfig
 from headrace.operator import Cluster, JobHandle
-from tests.faults.flink.plan import Ending, Fault, Mode, Moment, Target
+from tests.faults.flink.plan import Ending, Fault, Mode, Moment, Target, never_registers
 from tests.faults.flink.task_managers import TaskManagers
 from tests.flink.jvm import make_environment
 
@@ -180,14 +180,14 @@ def open_scene(fault: Fault, cluster: TaskManagers | None = None) -> Iterator[Sc
 
 def _am(fault: Fault) -> AMConfig:
     is_final = fault.ending is Ending.FAIL
-    is_gathering_frozen = is_final and fault.moment in (Moment.START, Moment.GATHERING)
     timeouts = TimeoutConfig(
+        # It also bounds how long a group waits for a frozen node to come back (batch mode).
         gather_timeout_s=_SHORT_GATHER_S
-        if is_gathering_frozen or fault.mode is Mode.BATCH
+        if never_registers(fault) or (fault.mode is Mode.BATCH and fault.target is Target.NODE)
         else _GATHER_S,
         heartbeat_every_s=0.2,
         heartbeat_timeout_s=3.0,
-        master_lost_timeout_s=2.0,
+        master_lost_timeout_s=5.0,
     )
     return AMConfig(
         max_restarts=0 if is_final else 1,

@@ -22,7 +22,7 @@ from tests.faults.flink.sight import until
 __all__ = ["TaskManagers", "task_managers"]
 
 _HOME = Path(pyflink.__file__).parent
-_START_S = 60.0
+_START_S = 150.0
 _SLOTS = 2
 
 
@@ -109,6 +109,7 @@ def _configure(folder: Path, tmp_dir: Path, port: int, rpc_port: int) -> dict[st
     config["heartbeat"] = {"interval": 500, "timeout": 4000}
     config["io"] = {"tmp": {"dirs": str(tmp_dir)}}
     config["python"] = {"executable": sys.executable}
+    config["web"] = {"refresh-interval": 100}
     config["metrics"] = {"fetcher": {"update-interval": "50 ms"}}
     yaml.dump(config, folder / "conf" / "config.yaml")
     return {

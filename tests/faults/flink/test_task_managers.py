@@ -1,0 +1,27 @@
+"""Signals at TaskManagers of a real cluster while a job runs on them."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+import pytest
+
+from tests.faults.flink.drill import run_drill
+from tests.faults.flink.plan import Moment, Target, pairwise
+from tests.faults.flink.task_managers import task_managers
+
+_SEED = 1
+
+
+@pytest.mark.timeout(240)
+def test_a_job_survives_its_task_managers_and_they_leave_nothing_behind() -> None:
+    faults = pairwise(_SEED, (Target.TASK_MANAGER,))[:5]  # every moment, signal and mode
+    assert {fault.moment for fault in faults} == set(Moment)
+    with (
+        tempfile.TemporaryDirectory(prefix="tm-") as folder,
+        task_managers(Path(folder)) as cluster,
+    ):
+        for fault in faults:
+            cluster.bring_to(2)
+            run_drill(fault, cluster)
