@@ -245,14 +245,14 @@ final class AmOperator extends AbstractStreamOperator<String>
         }
     }
 
-    private void onMasterExit(ChildExit exit) throws PythonProcessException {
+    private void onMasterExit(ChildExit exit) throws Exception {
         if (isFinished || master.isStopRequested()) {
             isMasterGone = true;
             return;
         }
         String text = exit.describe("The master process of cluster '" + cluster.name() + "'");
         if (exit.exitCode().isEmpty()) {
-            throw new PythonProcessException(text, exit.cause());
+            throw exit.toException(text);
         }
         if (masterRestarts >= cluster.maxMasterRestarts()) {
             throw new PythonProcessException(

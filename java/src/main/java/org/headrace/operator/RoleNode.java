@@ -174,10 +174,10 @@ final class RoleNode implements AutoCloseable {
         }
     }
 
-    private void onNodeExit(ChildExit exit) throws PythonProcessException {
+    private void onNodeExit(ChildExit exit) throws Exception {
         isGone = true;
         if (!child.isStopRequested()) {
-            throw new PythonProcessException(exit.describe("The node process of " + label()), exit.cause());
+            throw exit.toException(exit.describe("The node process of " + label()));
         }
     }
 }

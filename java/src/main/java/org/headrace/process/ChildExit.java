@@ -1,6 +1,7 @@
 package org.headrace.process;
 
 import org.apache.flink.annotation.Internal;
+import org.apache.flink.runtime.execution.SuppressRestartsException;
 
 import java.util.List;
 import java.util.OptionalInt;
@@ -39,6 +40,29 @@ public record ChildExit(OptionalInt exitCode, List<String> lastLines, Throwable 
             text.append(" Its last output:\n  ").append(String.join("\n  ", lastLines));
         }
         return text.toString();
+    }
+
+    /**
+     * The exception to throw for this end. A child that could not be started (no such interpreter,
+     * requirements that pip cannot install after Flink's own retries) fails the job for good; one that the
+     * machine had no memory or process numbers for does not.
+     *
+     * @param text the failure text
+     */
+    public Exception toException(String text) {
+        PythonProcessException failure = new PythonProcessException(text, cause);
+        return exitCode.isEmpty() && !isOfScarcity(cause) ? new SuppressRestartsException(failure) : failure;
+    }
+
+    /** EAGAIN or ENOMEM, as {@code ProcessBuilder.start} tells them. */
+    private static boolean isOfScarcity(Throwable cause) {
+        for (Throwable each = cause; each != null; each = each.getCause()) {
+            String message = String.valueOf(each.getMessage());
+            if (message.contains("error=11,") || message.contains("error=12,")) {
+                return true;
+            }
+        }
+        return false;
     }
 
     private static String signalName(int number) {
