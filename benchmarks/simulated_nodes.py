@@ -70,6 +70,9 @@ class SimulatedNode:
         if isinstance(directive, StartProcess):
             self._process = ProcessState.RUNNING
 
+    def on_no_contact(self) -> None:
+        """Do nothing: there is one master only."""
+
     def on_master_lost(self, error: HeadraceError) -> None:
         """Say so; the figures are void then."""
         print(f"lost: {error}", flush=True)

@@ -16,6 +16,7 @@ __all__ = [
     "ListeningLine",
     "MasterAddress",
     "MasterLine",
+    "MasterUnreachableLine",
     "NodeStatus",
     "ProcessEndedLine",
     "ProcessStartedLine",
@@ -199,6 +200,12 @@ class ReportLine(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", ta
     values: dict[str, float]
 
 
+class MasterUnreachableLine(
+    msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="master_unreachable"
+):
+    """The node has no contact with the master it knows; is there another one?"""
+
+
 FromJvm: TypeAlias = StartLine | MasterLine | StopLine
 ToJvm: TypeAlias = (
     ListeningLine
@@ -208,6 +215,7 @@ ToJvm: TypeAlias = (
     | ProcessStartedLine
     | ProcessEndedLine
     | ReportLine
+    | MasterUnreachableLine
 )
 
 _DECODER: msgspec.json.Decoder[FromJvm] = msgspec.json.Decoder(FromJvm)

@@ -50,6 +50,9 @@ class Attendant(Protocol):
     def on_directive(self, directive: Directive) -> None:
         """The master says what to do."""
 
+    def on_no_contact(self) -> None:
+        """The master cannot be reached; called after each attempt to reach it."""
+
     def on_master_lost(self, error: HeadraceError) -> None:
         """The master is gone for good; called once."""
 
@@ -153,6 +156,7 @@ class Attendance:
                     continue
                 except (MasterUnreachableError, UnknownNodeError) as exc:
                     _LOG.info("no contact with the master at %s: %s", master.address, exc)
+                    self._attendant.on_no_contact()
                 except RefusedError as exc:
                     self._attendant.on_master_lost(exc)
                     return

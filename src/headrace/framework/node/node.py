@@ -17,6 +17,7 @@ from headrace.framework.lines import (
     FailLine,
     MasterAddress,
     MasterLine,
+    MasterUnreachableLine,
     ProcessEndedLine,
     ProcessStartedLine,
     ReportLine,
@@ -163,6 +164,10 @@ class Node:
                 self._on_stop(directive)
             case _:
                 assert_never(directive)
+
+    def on_no_contact(self) -> None:
+        """Ask the JVM for the address of a newer master."""
+        self._jvm.send(MasterUnreachableLine())
 
     def on_master_lost(self, error: HeadraceError) -> None:
         """Fail: without a master nobody would notice the end."""

@@ -57,6 +57,7 @@ final class AmCoordinator implements OperatorCoordinator, CoordinationRequestHan
     private final Map<String, Set<Integer>> endedInputs = new HashMap<>();
     private final Map<String, Integer> inputs = new HashMap<>();
     private String finishedSource;
+    private String masterRecord = "";
     private boolean isDrainRequested;
 
     AmCoordinator(Context context, ClusterPlan cluster, Map<String, PlannedRole> plannedRoles) {
@@ -92,6 +93,8 @@ final class AmCoordinator implements OperatorCoordinator, CoordinationRequestHan
             LOG.info("Ignoring {} of the earlier deployment {}", event, attemptNumber);
         } else if (event instanceof AmEvents.StatusChanged) {
             onStatus(Lines.parse(((AmEvents.StatusChanged) event).status()));
+        } else if (event instanceof AmEvents.MasterListens) {
+            masterRecord = ((AmEvents.MasterListens) event).record();
         } else if (event instanceof AmEvents.ClusterFinished) {
             stopGatherTimer();
             finishedSource = ((AmEvents.ClusterFinished) event).sourceExecution();
@@ -115,6 +118,9 @@ final class AmCoordinator implements OperatorCoordinator, CoordinationRequestHan
             case FIRST_ATTEMPT:
                 lastAttempt = Math.max(lastAttempt, question.deployment()) + 1;
                 return CompletableFuture.completedFuture(AmRequest.answer(String.valueOf(lastAttempt)));
+            case MASTER:
+                return CompletableFuture.completedFuture(
+                        AmRequest.answer(question.deployment() == deployment ? masterRecord : ""));
             case DRAIN:
                 isDrainRequested = finishedSource != null;
                 return CompletableFuture.completedFuture(AmRequest.answer(String.valueOf(isDrainRequested)));
@@ -167,6 +173,7 @@ final class AmCoordinator implements OperatorCoordinator, CoordinationRequestHan
      */
     private void onRestart() {
         status = emptyStatus();
+        masterRecord = "";
         endedInputs.clear();
         inputs.clear();
         finishedSource = null;

@@ -15,6 +15,13 @@ final class AmEvents {
     record StatusChanged(String status) implements OperatorEvent {}
 
     /**
+     * A master listens.
+     *
+     * @param record what the control stream says of it
+     */
+    record MasterListens(String record) implements OperatorEvent {}
+
+    /**
      * The ML cluster has ended with success.
      *
      * @param sourceExecution the reader of the am's source that shall end

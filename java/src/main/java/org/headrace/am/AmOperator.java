@@ -234,6 +234,7 @@ final class AmOperator extends AbstractStreamOperator<String>
                         .put("am_operator", operatorId.toHexString())
                         .put("deployment", getRuntimeContext().getTaskInfo().getAttemptNumber());
         output.collect(new StreamRecord<>(control.toString()));
+        coordinator.sendEventToCoordinator(new AmEvents.MasterListens(control.toString()));
         isAddressEmitted = true;
     }
 

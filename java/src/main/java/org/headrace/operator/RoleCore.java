@@ -14,6 +14,7 @@ import org.apache.flink.table.data.RowData;
 import org.apache.flink.util.SerializedValue;
 import org.apache.flink.util.StringUtils;
 
+import org.headrace.am.AmRequest;
 import org.headrace.am.InputEnded;
 import org.headrace.plan.ClusterPlan;
 import org.headrace.plan.RolePlan;
@@ -35,7 +36,7 @@ import java.util.Optional;
  * <p>Thread model: task thread only. Waits are mailbox yields: they can be interrupted, emit what the
  * process sends meanwhile, and are bounded by a setting or ended by the process's end.
  */
-final class RoleCore implements AutoCloseable {
+final class RoleCore implements RoleNode.ProcessListener, AutoCloseable {
 
     private static final Logger LOG = LoggerFactory.getLogger(RoleCore.class);
 
@@ -47,6 +48,7 @@ final class RoleCore implements AutoCloseable {
 
     private StreamingRuntimeContext context;
     private OperatorID amOperator;
+    private String lastControl;
     private RoleMetrics metrics;
     private RoleOutput output;
     private RoleNode node;
@@ -73,7 +75,7 @@ final class RoleCore implements AutoCloseable {
         hasMaster = withMaster;
         metrics = new RoleMetrics(context.getMetricGroup());
         output = new RoleOutput(parameters.getOutput(), metrics.rowsOut());
-        node = new RoleNode(cluster, role, environment, context, wait, metrics, this::onProcessEnded);
+        node = new RoleNode(cluster, role, environment, context, wait, metrics, this);
         if (role.inputType() != null || role.outputType() != null) {
             queue = new RoleQueue(cluster, role, node, parameters, wait, metrics, output);
         }
@@ -82,6 +84,10 @@ final class RoleCore implements AutoCloseable {
 
     /** A record of the control stream. */
     void onControl(String record) {
+        if (record.equals(lastControl)) {
+            return;
+        }
+        lastControl = record;
         String hex = Lines.requireText(Lines.parse(record), "am_operator");
         amOperator = new OperatorID(StringUtils.hexStringToByte(hex));
         node.onControl(record);
@@ -196,7 +202,30 @@ final class RoleCore implements AutoCloseable {
         }
     }
 
-    private void onProcessEnded(RoleNode.Outcome outcome, String failure, boolean isRestartable) throws Exception {
+    /**
+     * A master that was started again has a new address. Its record waits in the control stream while this
+     * task waits for the process to take rows, so the am's coordinator is asked.
+     */
+    @Override
+    public void onMasterUnreachable() throws IOException {
+        if (amOperator == null || node.isStopRequested()) {
+            return;
+        }
+        AmRequest question = new AmRequest(AmRequest.Kind.MASTER, context.getTaskInfo().getAttemptNumber());
+        environment
+                .getOperatorCoordinatorEventGateway()
+                .sendRequestToCoordinator(amOperator, new SerializedValue<CoordinationRequest>(question))
+                .thenAccept(
+                        answer -> {
+                            String record = AmRequest.text(answer);
+                            if (!record.isEmpty()) {
+                                wait.post(() -> onControl(record), "headrace master");
+                            }
+                        });
+    }
+
+    @Override
+    public void onProcessEnded(RoleNode.Outcome outcome, String failure, boolean isRestartable) throws Exception {
         isProcessEnded = true;
         if (!hasMaster && outcome == RoleNode.Outcome.FAILED && !node.isStopRequested()) {
             throw PythonProcessException.of(failure, isRestartable);

@@ -45,6 +45,9 @@ final class RoleNode implements AutoCloseable {
          * @param isRestartable whether a restart may mend the failure
          */
         void onProcessEnded(Outcome outcome, String failure, boolean isRestartable) throws Exception;
+
+        /** The node cannot reach the master; told again and again until it can. */
+        void onMasterUnreachable() throws Exception;
     }
 
     private final ClusterPlan cluster;
@@ -148,6 +151,9 @@ final class RoleNode implements AutoCloseable {
             case "process_ended":
                 child.removeGroup(group);
                 onProcessEnded(line);
+                break;
+            case "master_unreachable":
+                listener.onMasterUnreachable();
                 break;
             case "report":
                 onReport(line.path("values"));
