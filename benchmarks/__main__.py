@@ -11,6 +11,7 @@ _SCRIPTS = (
     "benchmarks.round_trip",
     "benchmarks.fed_training",
     "benchmarks.data_parallel",
+    "benchmarks.epochs",
     "benchmarks.lifecycle",
     "benchmarks.many_nodes",
     "benchmarks.memory",

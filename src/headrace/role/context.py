@@ -308,7 +308,8 @@ class RoleContext:
                     del ready  # keep nothing alive while the caller works
                     yield columns
                     del columns
-                    waiting_since = self._clock()
+                    if timeout_s is not None:
+                        waiting_since = self._clock()
                 case Idle():
                     waited_s = self._clock() - waiting_since
                     if timeout_s is not None and waited_s >= timeout_s:

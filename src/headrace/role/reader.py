@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -24,6 +25,8 @@ from headrace.exchange import (
     SpoolWriter,
     Watermark,
 )
+
+_ATTEND_EVERY_S = 0.005  # in later passes, where a barrier stands between no rows
 
 __all__ = ["BatchReader", "EpochEnded", "Idle", "InputEnded", "PollResult", "ReadyBatch"]
 
@@ -114,7 +117,8 @@ class BatchReader:
             epochs: Passes over the input, at least 1.
             spool_dir: Existing directory for the spool; needed for more than one pass.
             clock: Monotonic seconds.
-            on_poll: Called at the start of every `poll`.
+            on_poll: Called at the start of a `poll`: of every one in the first pass, every
+                5 ms in later ones.
 
         Raises:
             ConfigError: `rows` or `epochs` is below 1, or `spool_dir` is missing.
@@ -147,7 +151,8 @@ class BatchReader:
         if epochs > 1 and spool_dir is not None:
             self._spool_writer = SpoolWriter(spool_dir, feed.input_schema, rows=rows)
         self._spool: Spool | None = None
-        self._replay: Iterator[Batch] = iter(())
+        self._replay: Iterator[ReadyBatch] = iter(())
+        self._next_attend = -math.inf
 
     @property
     def epoch(self) -> int:
@@ -191,17 +196,14 @@ class BatchReader:
             PeerLostError: The other side of the feed is gone.
             ExchangeError: The disk is too small for the spool.
         """
+        if self._phase is _Phase.REPLAY:
+            return self._poll_replay()
         if self._on_poll is not None:
             self._on_poll()
-        match self._phase:
-            case _Phase.STREAM:
-                return self._poll_stream(timeout_s)
-            case _Phase.REPLAY:
-                self._answer_barriers()
-                return self._poll_replay()
-            case _Phase.ENDED:
-                self._answer_barriers()
-                return InputEnded()
+        if self._phase is _Phase.STREAM:
+            return self._poll_stream(timeout_s)
+        self._answer_barriers()
+        return InputEnded()
 
     def attend(self) -> None:
         """Answer what must not wait while the caller waits for something else.
@@ -269,15 +271,39 @@ class BatchReader:
         return True
 
     def _poll_replay(self) -> PollResult:
-        while True:
-            rows = self._rebatcher.take()
-            if rows is None:
-                batch = next(self._replay, None)
-                if batch is not None:
-                    self._push(batch)
-                    continue
-                rows = self._rebatcher.flush()
-            return self._end_epoch() if rows is None else self._ready(rows)
+        now = self._clock()
+        if now >= self._next_attend:
+            self.attend()
+            self._next_attend = now + _ATTEND_EVERY_S
+        ready = next(self._replay, None)
+        return self._end_epoch() if ready is None else ready
+
+    def _read_spool(self, spool: Spool) -> Iterator[ReadyBatch]:
+        """Cut the spool's batches; `rows` may change between two of what is yielded.
+
+        A step of this is most of what a later pass costs, so the usual case, in which what is
+        cut lies within one batch of the file, goes without the rebatcher.
+        """
+        rebatcher = self._rebatcher
+        for batch in spool.read():
+            rest = batch
+            if not rebatcher.held_rows:
+                rows = rebatcher.rows
+                taken = 0
+                for piece in _pieces(batch.columns, rows):
+                    if piece.num_rows < rows or rebatcher.rows != rows:
+                        break
+                    stamps = batch.timestamps_ms
+                    if stamps is not None:
+                        stamps = _stamps_or_none(stamps.slice(taken, rows))
+                    taken += rows
+                    yield ReadyBatch(piece, stamps, self._epoch)
+                rest = _behind(batch, taken)
+            self._push(rest)
+            while (full := rebatcher.take()) is not None:
+                yield self._ready(full)
+        while (last := rebatcher.take() or rebatcher.flush()) is not None:
+            yield self._ready(last)
 
     def _end_epoch(self) -> EpochEnded:
         ended = EpochEnded(self._epoch)
@@ -286,8 +312,8 @@ class BatchReader:
             self._spool_writer = None
         if self._epoch + 1 < self._epochs and self._spool is not None:
             self._phase = _Phase.REPLAY
-            self._replay = self._spool.read()
             self._epoch += 1
+            self._replay = self._read_spool(self._spool)
         else:
             self._phase = _Phase.ENDED
             self._send_watermarks()
@@ -303,11 +329,8 @@ class BatchReader:
 
     def _ready(self, rows: pa.RecordBatch) -> ReadyBatch:
         last = rows.num_columns - 1
-        timestamps_ms = rows.column(last)
-        has_timestamps = timestamps_ms.null_count < rows.num_rows
-        return ReadyBatch(
-            rows.remove_column(last), timestamps_ms if has_timestamps else None, self._epoch
-        )
+        stamps = _stamps_or_none(rows.column(last))
+        return ReadyBatch(rows.remove_column(last), stamps, self._epoch)
 
     def _send_watermarks(self) -> None:
         """Send the latest watermark whose rows were handled in every pass."""
@@ -323,6 +346,22 @@ class BatchReader:
         """Acknowledge what came after the end: all rows handed out so far were handled."""
         while isinstance(item := self._feed.receive(timeout_s=0), Barrier):
             self._feed.acknowledge(item.checkpoint_id)
+
+
+def _pieces(columns: pa.RecordBatch, rows: int) -> list[pa.RecordBatch]:
+    """Cut `columns` into slices of `rows` rows, the last with the rest. Nothing is copied."""
+    pieces: list[pa.RecordBatch] = pa.Table.from_batches([columns]).to_batches(rows)
+    return pieces
+
+
+def _behind(batch: Batch, rows: int) -> Batch:
+    """Return what of `batch` follows its first `rows` rows; may be without rows."""
+    stamps = batch.timestamps_ms
+    return Batch(batch.columns.slice(rows), None if stamps is None else stamps.slice(rows))
+
+
+def _stamps_or_none(stamps: pa.Array) -> pa.Array | None:
+    return None if stamps.null_count == len(stamps) else stamps
 
 
 def _require_count(name: str, value: int) -> int:

@@ -168,6 +168,54 @@ def test_later_epochs_have_the_same_rows_and_their_own_numbers(tmp_path: Path) -
     assert list(tmp_path.iterdir()) == []
 
 
+def test_timestamps_travel_with_their_rows_in_later_epochs(tmp_path: Path) -> None:
+    items: list[Item] = [batch(0, 4), batch(4, 4, with_timestamps=True), batch(8, 2), End()]
+    reader = BatchReader(feed_of(*items), rows=3, epochs=2, spool_dir=tmp_path)
+    stamps: list[list[list[int | None] | None]] = [[], []]
+    for result in run(reader):
+        if isinstance(result, ReadyBatch):
+            of_rows = result.timestamps_ms
+            stamps[result.epoch].append(None if of_rows is None else of_rows.to_pylist())
+    assert stamps[0] == [None, [None, 4, 5], [6, 7, None], None]
+    assert stamps[1] == stamps[0]
+    reader.close()
+
+
+def test_the_batch_size_may_change_in_the_middle_of_a_later_epoch(tmp_path: Path) -> None:
+    rows = 40_000  # more than one batch of the spool's file
+    reader = BatchReader(feed_of(batch(0, rows), End()), rows=7, epochs=3, spool_dir=tmp_path)
+    while reader.poll(0) != EpochEnded(0):
+        pass
+    sizes = [7, 7, 1, 1000, 16_000, 3]
+    xs: list[int] = []
+    polls = 0
+    while not isinstance(result := reader.poll(0), EpochEnded):
+        xs += xs_of(result)
+        polls += 1
+        reader.rows = sizes[min(polls, len(sizes) - 1)]
+    assert xs == list(range(rows))
+    assert sum(xs_of(reader.poll(0))) == sum(range(3)), "the next pass begins at the first row"
+    reader.close()
+
+
+def test_a_barrier_waits_for_no_end_of_a_later_epoch(tmp_path: Path) -> None:
+    feed = feed_of(batch(0, 100), End())
+    instants = iter(range(1000))
+    reader = BatchReader(
+        feed, rows=1, epochs=2, spool_dir=tmp_path, clock=lambda: next(instants) / 1000
+    )
+    while reader.poll(0) != EpochEnded(0):
+        pass
+    reader.poll(0)
+    feed.add(Barrier(3))
+    polls = 0
+    while not feed.acknowledged:
+        assert isinstance(reader.poll(0), ReadyBatch)
+        polls += 1
+    assert polls <= 10  # of which each takes a millisecond here
+    reader.close()
+
+
 def test_watermarks_wait_for_the_last_epoch(tmp_path: Path) -> None:
     feed = feed_of(batch(0, 2), Watermark(5), batch(2, 2), Watermark(9), End())
     reader = BatchReader(feed, rows=2, epochs=2, spool_dir=tmp_path)
