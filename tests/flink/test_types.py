@@ -120,8 +120,12 @@ def test_every_type_goes_out_and_in_bit_for_bit(
 
     out = read_rows(folder / "emitted", given_rows.select(json_out).schema)
     assert out == plain_columns(given_rows, json_out, nan_bits=False)
-    assert saved(folder / "taken").schema == given_rows.schema
-    assert plain_columns(saved(folder / "taken"), names) == plain_columns(given_rows, names)
+    planned = given_rows
+    for name in ("time6", "time9"):  # Flink's planner knows TIME up to three digits
+        index = planned.schema.get_field_index(name)
+        planned = planned.set_column(index, name, planned[name].cast(pa.time32("ms")))
+    assert saved(folder / "taken").schema == planned.schema
+    assert plain_columns(saved(folder / "taken"), names) == plain_columns(planned, names)
     assert saved(folder / "read").schema == given_rows.select(json_in).schema
     expected = plain_columns(given_rows, json_in, nan_bits=False)
     assert plain_columns(saved(folder / "read"), json_in) == expected
