@@ -12,11 +12,13 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import cloudpickle
 import matplotlib as mpl
 import torch
 from pyflink.datastream import StreamExecutionEnvironment
 from pyflink.table import StreamTableEnvironment
 
+import examples.flight_delays
 import headrace.pytorch
 from examples.flight_delays.dataset import raw_tables
 from examples.flight_delays.evaluation import Error, Rows, evaluate, read_rows
@@ -39,16 +41,19 @@ def main(argv: list[str] | None = None) -> int:
     """Run the job and the evaluation.
 
     Returns:
-        Exit code: 0 if no row was lost and the model beats both baselines.
+        Exit code: 0 if no row was lost and the model, if it had the whole year, beats both
+        baselines.
     """
     options = _parse(argv)
     begin = time.monotonic()
     out: Path = options.out.resolve()
     shutil.rmtree(out / "features", ignore_errors=True)
-    tables = raw_tables(out / "raw")
+    tables = raw_tables(out / "raw", days=options.days)
     flights = tables["flights"]
     categories = [len(flights.values(name)) for name in CODES[:-1]] + [_WEEKDAYS]
 
+    # Workers on a cluster do not have this folder: its functions travel by value.
+    cloudpickle.register_pickle_by_value(examples.flight_delays)
     env = StreamExecutionEnvironment.get_execution_environment()
     env.set_parallelism(options.workers)
     t_env = StreamTableEnvironment.create(env)
@@ -74,7 +79,7 @@ def main(argv: list[str] | None = None) -> int:
     metrics["wall_s"] = round(time.monotonic() - begin, 1)
     (out / "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n")
     _draw(history, options.epochs, out / "loss.png")
-    return _report(metrics, errors, out)
+    return _report(metrics, errors, out, is_whole_year=options.days is None)
 
 
 def _parse(argv: list[str] | None) -> Any:
@@ -82,6 +87,9 @@ def _parse(argv: list[str] | None) -> Any:
     parser.add_argument("--workers", type=int, default=2, help="PyTorch workers (default: 2)")
     parser.add_argument(
         "--epochs", type=int, default=3, help="passes over the rows (default: 3)"
+    )
+    parser.add_argument(
+        "--days", type=int, help="train on the last days of October only, test on as many"
     )
     parser.add_argument("--out", type=Path, default=Path("out/flight_delays"), help="directory")
     return parser.parse_args(argv)
@@ -133,7 +141,9 @@ def _smooth(values: list[float], width: int = 20) -> list[float]:
     return [sum(values[i : end + 1]) / (end + 1 - i) for end, i in enumerate(first)]
 
 
-def _report(metrics: dict[str, Any], errors: dict[str, Error], out: Path) -> int:
+def _report(
+    metrics: dict[str, Any], errors: dict[str, Error], out: Path, *, is_whole_year: bool
+) -> int:
     rows = metrics["rows"]
     print(f"rows trained on: {rows['training']:,} from SQL, by worker {rows['by_worker']}")
     print(f"held-out errors on {rows['held_out']:,} flights of November and December:")
@@ -147,6 +157,7 @@ def _report(metrics: dict[str, Any], errors: dict[str, Error], out: Path) -> int
     failures += [
         f"the model does not beat the baseline {name!r}"
         for name in ("mean", "linear")
+        if is_whole_year
         if model.mae_min >= errors[name].mae_min or model.rmse_min >= errors[name].rmse_min
     ]
     for failure in failures:

@@ -6,11 +6,13 @@ import csv
 import importlib.util
 import zipfile
 from dataclasses import dataclass
+from datetime import date, timedelta
 from pathlib import Path
 
 __all__ = ["RawTable", "raw_tables", "unpack"]
 
 _BY_SCHEDULE = ("year", "month", "day", "sched_dep_time")
+_SPLIT = date(2013, 11, 1)  # what is held out begins here
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,15 +36,23 @@ class RawTable:
             return sorted({row[index] for row in csv.reader(file)})
 
 
-def raw_tables(directory: Path) -> dict[str, RawTable]:
+def raw_tables(directory: Path, *, days: int | None = None) -> dict[str, RawTable]:
     """Write flights, weather and planes as CSV files without header lines into `directory`.
 
     The flights are put into the order of their scheduled departure, as a live stream would
     bring them; in the package they are sorted by the month's name.
+
+    Args:
+        directory: Where the files go; it is made.
+        days: Keep the flights of so many days before and after the start of the held-out
+            months. None keeps the year.
     """
     directory.mkdir(parents=True, exist_ok=True)
+    flights = unpack("flights", directory, order=_BY_SCHEDULE)
+    if days is not None:
+        _keep_days(flights, days)
     return {
-        "flights": unpack("flights", directory, order=_BY_SCHEDULE),
+        "flights": flights,
         "weather": unpack("weather", directory),
         "planes": unpack("planes", directory),
     }
@@ -59,6 +69,14 @@ def unpack(name: str, directory: Path, *, order: tuple[str, ...] = ()) -> RawTab
     path = directory / f"{name}.csv"
     path.write_text("".join(lines))
     return RawTable(name=name, path=path, columns=columns)
+
+
+def _keep_days(flights: RawTable, days: int) -> None:
+    first, last = (_SPLIT + sign * timedelta(days=days) for sign in (-1, 1))
+    lines = flights.path.read_text().splitlines(keepends=True)
+    dates = (date(*_integers(line.split(",", 3), [0, 1, 2])) for line in lines)
+    kept = (line for line, day in zip(lines, dates, strict=True) if first <= day < last)
+    flights.path.write_text("".join(kept))
 
 
 def _integers(values: list[str], keys: list[int]) -> list[int]:
