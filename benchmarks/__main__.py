@@ -15,6 +15,7 @@ _SCRIPTS = (
     "benchmarks.lifecycle",
     "benchmarks.many_nodes",
     "benchmarks.memory",
+    "benchmarks.summary",
 )
 
 

@@ -9,7 +9,6 @@ Run: ``python -m benchmarks.data_parallel``.
 
 from __future__ import annotations
 
-import argparse
 import statistics
 import time
 from collections.abc import Callable, Iterator
@@ -21,48 +20,46 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
-from benchmarks.report import write_result
+from benchmarks import report
+from benchmarks.mlp import BATCH_ROWS, CLASSES, WIDTH, build_model, train_step
 from headrace.testing import run
 
-_WIDTH = 784
-_CLASSES = 10
-_BATCH_ROWS = 64
 _WORKERS = 2
 
 
-def main() -> None:
-    """Measure and print."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.data_parallel")
-    parser.add_argument(
-        "--turns", type=int, default=20, help="turns of each kind (default: 20)"
-    )
-    parser.add_argument("--steps", type=int, default=100, help="steps in a turn (default: 100)")
-    options = parser.parse_args()
-    steps = (options.turns + 1) * options.steps  # the first turn warms up
-    table = _table(steps * _BATCH_ROWS)
+def run_data_parallel(turns: int, steps: int) -> dict[str, Any]:
+    """Train in turns; return the lengths of steps and bars.
+
+    Args:
+        turns: Turns of each kind that count; one before them warms up.
+        steps: Steps in a turn.
+    """
+    table = _table((turns + 1) * steps * BATCH_ROWS)
     result = run(
-        lambda ctx: _compare(ctx, options.turns, options.steps),
+        lambda ctx: _compare(ctx, turns, steps),
         table,
         workers=_WORKERS,
         split=[table] * _WORKERS,
         batch_rows=4096,
     )
-    figures = {
-        "turns": options.turns,
-        "steps_per_turn": options.steps,
-        **dict(sorted(result.reports[0].items())),
+    figures = dict(sorted(result.reports[0].items()))
+    ratio = figures["fed_over_ddp.median"]
+    return {
+        "turns": turns,
+        "steps_per_turn": steps,
+        **figures,
+        "bars": {"ctx.data_parallel over DDP in memory": report.at_most(ratio, 1.025)},
     }
-    print(write_result("data_parallel", figures).read_text())
 
 
 def _compare(ctx: Any, turns: int, steps: int) -> None:
-    fed_model = _model()
+    fed_model = build_model()
     fed = torch.optim.SGD(fed_model.parameters(), lr=0.01)
     ctx.data_parallel(fed_model, fed)
-    ddp_model = nn.parallel.DistributedDataParallel(_model())
+    ddp_model = nn.parallel.DistributedDataParallel(build_model())
     ddp = torch.optim.SGD(ddp_model.parameters(), lr=0.01)
-    memory = _in_memory(steps * _BATCH_ROWS)
-    batches = ctx.batches(rows=_BATCH_ROWS)
+    memory = _in_memory(steps * BATCH_ROWS)
+    batches = ctx.batches(rows=BATCH_ROWS)
     seconds: dict[str, list[float]] = {"fed": [], "ddp": []}
     cpu: dict[str, list[float]] = {"fed": [], "ddp": []}
     for _ in range(turns + 1):
@@ -88,39 +85,33 @@ def _compare(ctx: Any, turns: int, steps: int) -> None:
 def _train(model: nn.Module, optimizer: Any, batches: Iterator[Any], steps: int) -> None:
     for _ in range(steps):
         batch = next(batches)
-        optimizer.zero_grad()
-        loss: Any = nn.functional.cross_entropy(model(batch["x"]), batch["y"])
-        loss.backward()
-        optimizer.step()
+        train_step(model, optimizer, batch["x"], batch["y"])
 
 
 def _in_memory(rows: int) -> Iterator[dict[str, torch.Tensor]]:
-    x = torch.randn(rows, _WIDTH)
-    y = torch.randint(0, _CLASSES, (rows,))
+    x = torch.randn(rows, WIDTH)
+    y = torch.randint(0, CLASSES, (rows,))
     while True:
-        for start in range(0, rows, _BATCH_ROWS):
-            end = start + _BATCH_ROWS
+        for start in range(0, rows, BATCH_ROWS):
+            end = start + BATCH_ROWS
             yield {"x": x[start:end], "y": y[start:end]}
 
 
 def _table(rows: int) -> pa.Table:
     random = np.random.default_rng(0)
-    few = random.standard_normal((4096, _WIDTH), dtype=np.float32)
+    few = random.standard_normal((4096, WIDTH), dtype=np.float32)
     x = few[np.arange(rows) % len(few)].reshape(-1)
-    offsets = np.arange(rows + 1, dtype=np.int32) * _WIDTH
+    offsets = np.arange(rows + 1, dtype=np.int32) * WIDTH
     lists = pa.ListArray.from_arrays(pa.array(offsets), pa.array(x))
-    return pa.table({"x": lists, "y": random.integers(0, _CLASSES, rows)})
+    return pa.table({"x": lists, "y": random.integers(0, CLASSES, rows)})
 
 
-def _model() -> nn.Module:
-    torch.manual_seed(0)
-    return nn.Sequential(
-        nn.Linear(_WIDTH, 512),
-        nn.ReLU(),
-        nn.Linear(512, 512),
-        nn.ReLU(),
-        nn.Linear(512, _CLASSES),
-    )
+def main(arguments: list[str] | None = None) -> None:
+    """Measure and write the figures."""
+    options = report.parse_options("data_parallel", arguments)
+    turns, steps = (2, 5) if options.smoke else (20, 100)
+    figures = run_data_parallel(turns, steps)
+    print(report.write_result("data_parallel", figures, options.results).read_text())
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ import pytest
         "columns",
         "round_trip",
         "fed_training",
+        "data_parallel",
         "epochs",
         "lifecycle",
         "many_nodes",
