@@ -46,6 +46,9 @@ __all__ = [
 ]
 
 
+_NEARLY = 0.98  # the communication library's clock is not ours
+
+
 class HeadraceError(Exception):
     """Root of the tree. Subclasses with fields pickle through their keyword arguments."""
 
@@ -204,7 +207,7 @@ class CollectiveError(HeadraceError):
         self.waited_s = waited_s
         self.limit_s = limit_s
         self.reason = reason
-        if waited_s < limit_s:
+        if self.is_consequence:
             what = "A peer has ended; its own error is the cause."
         else:
             what = (
@@ -215,6 +218,11 @@ class CollectiveError(HeadraceError):
             f"The {operation} failed after {waited_s:.1f} s (limit {limit_s:.1f} s, set by "
             f"`timeouts.collective_timeout_s`). {what} The library said: {reason}"
         )
+
+    @property
+    def is_consequence(self) -> bool:
+        """True if a peer has ended; False if the limit has passed."""
+        return self.waited_s < self.limit_s * _NEARLY
 
 
 class ExchangeError(HeadraceError):

@@ -1,10 +1,8 @@
-"""PyTorch training inside Flink jobs; the content of model and rows is checked."""
+"""PyTorch training on a table, as Flink deals it; the content of model and rows is checked."""
 
 from __future__ import annotations
 
 import json
-import os
-import signal
 from collections import defaultdict
 from pathlib import Path
 from typing import Any
@@ -15,7 +13,6 @@ from pyflink.table import DataTypes, StreamTableEnvironment, Table
 from torch import nn
 
 import headrace.pytorch
-from headrace.errors import JobFailedError
 
 from .conftest import MakeEnvironment
 
@@ -107,107 +104,6 @@ def test_two_workers_on_a_stream_equal_one_process_on_the_union(
     saved = torch.load(tmp_path / "model" / "model.pt", weights_only=True)
     for name, value in replay(rows).state_dict().items():
         torch.testing.assert_close(saved[name], value, rtol=1e-4, atol=1e-5)
-
-
-def test_workers_without_rows_train_on_their_own_files(
-    make_t_env: MakeEnvironment, tmp_path: Path
-) -> None:
-    make_t_env(1)
-    for rank, values in enumerate([[1.0, 2.0, 3.0], [4.0]]):
-        torch.save(torch.tensor(values), tmp_path / f"part-{rank}.pt")
-    folder = str(tmp_path)
-
-    def train_files(ctx: Any) -> None:
-        model = nn.Linear(1, 1, bias=False)
-        nn.init.zeros_(model.weight)
-        optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-        ctx.data_parallel(model, optimizer, loss_reduction="sum")
-        for value in torch.load(f"{folder}/part-{ctx.rank}.pt", weights_only=True):
-            optimizer.zero_grad()
-            loss: Any = model(value.reshape(1, 1)).sum()
-            loss.backward()
-            optimizer.step()
-        ctx.save(model)
-
-    headrace.pytorch.train(
-        None, train_files, workers=2, output_dir=tmp_path, name="files"
-    ).submit().wait(timeout_s=100)
-    saved = torch.load(tmp_path / "model.pt", weights_only=True)
-    assert saved["weight"].item() == pytest.approx(-0.1 * (1 + 2 + 3 + 4))
-
-
-def test_a_group_that_lost_a_worker_goes_on_from_its_checkpoint_in_batch_mode(
-    make_t_env: MakeEnvironment, tmp_path: Path
-) -> None:
-    make_t_env(1)
-    steps = 6
-
-    def train_values(ctx: Any) -> None:
-        model = nn.Linear(1, 1, bias=False)
-        nn.init.zeros_(model.weight)
-        optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-        done = 0
-        saved = ctx.latest_checkpoint()
-        if saved is not None:
-            state = torch.load(saved, weights_only=True)
-            model.load_state_dict(state["model"])
-            done = state["step"]
-        ctx.data_parallel(model, optimizer)
-        for step in range(done, steps):
-            optimizer.zero_grad()
-            loss: Any = model(torch.full((1, 1), float(step + 10 * ctx.rank))).sum()
-            loss.backward()
-            optimizer.step()
-            if step == 3 and ctx.rank == 0:
-                with ctx.checkpoint_path(step + 1) as path:
-                    torch.save({"model": model.state_dict(), "step": step + 1}, path)
-            if step == 4 and ctx.rank == 1 and ctx.attempt == 1:
-                os.kill(os.getpid(), signal.SIGKILL)
-        ctx.save(model)
-        ctx.report(attempt=ctx.attempt, done_before=done)
-
-    result = (
-        headrace.pytorch.train(
-            None,
-            train_values,
-            workers=2,
-            output_dir=tmp_path,
-            checkpoint_dir=tmp_path / "checkpoints",
-            name="recovers",
-        )
-        .submit()
-        .wait(timeout_s=110)
-    )
-    weight = torch.load(tmp_path / "model.pt", weights_only=True)["weight"].item()
-    assert weight == pytest.approx(-0.1 * sum((2 * step + 10) / 2 for step in range(steps)))
-    for node in result.status.nodes.values():
-        assert node.report == {"attempt": 2, "done_before": 4, "steps": steps - 4}
-
-
-def test_an_error_in_a_worker_fails_the_job_with_its_traceback(
-    make_t_env: MakeEnvironment,
-) -> None:
-    t_env = make_t_env(2)
-
-    def fail(ctx: Any) -> None:
-        model = build_model()
-        optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-        ctx.data_parallel(model, optimizer)
-        for batch in ctx.batches(rows=64):
-            if ctx.rank == 1:
-                divide_by_zero(batch)
-            loss: Any = model(batch["x"]).sum()
-            loss.backward()
-            optimizer.step()
-
-    def divide_by_zero(batch: dict[str, Any]) -> None:
-        _ = 1 // (len(batch["id"]) * 0)
-
-    plan = headrace.pytorch.train(features(t_env), fail, workers=2, name="fails")
-    with pytest.raises(JobFailedError) as caught:
-        plan.submit().wait(timeout_s=100)
-    assert "ZeroDivisionError" in str(caught.value)
-    assert "in divide_by_zero" in str(caught.value)
 
 
 def read_rows(path: Path) -> list[dict[str, int]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar, cast
@@ -12,6 +13,7 @@ import torch
 from headrace.errors import ConfigError, PlanError, UsageError, WaitTimeoutError
 from headrace.pytorch.alone import AloneSteps
 from headrace.pytorch.dataset import BatchDataset, split_rows
+from headrace.pytorch.first_step import FirstStep
 from headrace.pytorch.flat import Reduction
 from headrace.pytorch.group import close_group
 from headrace.pytorch.lockstep import Lockstep, Scheduler
@@ -32,6 +34,7 @@ from headrace.role import (
 
 __all__ = ["TorchContext"]
 
+_LOG = logging.getLogger(__name__)
 _M = TypeVar("_M", bound=torch.nn.Module)
 _REPORT_EVERY_S = 0.2
 _DROPS_PER_ROUND = 64  # so that the others do not wait for a long input to be dropped
@@ -40,6 +43,14 @@ _RESTORED = (
     "that the model has not seen, and Flink's checkpoints do not hold the model yet: it would "
     "be trained on a part of the rows only. Start the job without restoring it, and without a "
     "restart strategy (restart-strategy.type: none) while checkpointing is on."
+)
+
+
+_LONE = (
+    "An optimizer steps, but ctx.data_parallel was not called: each of the %d workers trains "
+    "a model of its own on the rows that Flink gives it, and ctx.save writes that of rank 0. "
+    "Call ctx.data_parallel(model, optimizer) before the loop. If gradients are summed in "
+    "another way (DistributedDataParallel), every worker must make the same number of steps."
 )
 
 
@@ -68,6 +79,12 @@ class TorchContext(RoleContext):
     def __init__(self, **facts: Any) -> None:
         super().__init__(**facts)
         self._steps: Lockstep | AloneSteps = AloneSteps()
+        self._watch = FirstStep(self._on_lone_step)
+
+    def watch_steps(self) -> None:
+        """Notice an optimizer that steps without `data_parallel`; `TorchEntry` calls this."""
+        if self.input_schema is not None:
+            self._watch.open()
 
     @property
     def rank(self) -> int:
@@ -199,7 +216,8 @@ class TorchContext(RoleContext):
             raise UsageError(msg)
         if self.is_restored:
             raise PlanError(_RESTORED)
-        require_supported(optimizer, scheduler, loss_reduction)
+        require_supported(model, optimizer, scheduler, loss_reduction)
+        self._watch.close()
         self._is_data_parallel = True
         if self.world_size > 1:
             self._steps = open_lockstep(
@@ -299,11 +317,14 @@ class TorchContext(RoleContext):
         more, and the rows that Flink still has for it must not hold up the others.
         """
         try:
+            if self._is_data_parallel and not self._is_closed:
+                self.report()  # the steps that it has only shared, too
             super().close(is_success=is_success)
             if is_success:
                 self._steps.finish(self._attend)
         finally:
             self._steps.close()
+            self._watch.close()
             if is_success or self.world_size == 1:
                 close_group()
 
@@ -313,6 +334,7 @@ class TorchContext(RoleContext):
             super().stop()
         finally:
             self._steps.close()
+            self._watch.close()
 
     def _attend(self) -> None:
         """Answer what must not wait while this worker only shadows the others."""
@@ -329,6 +351,12 @@ class TorchContext(RoleContext):
         for _ in range(_DROPS_PER_ROUND):
             if not isinstance(self._reader.poll(0), ReadyBatch | EpochEnded):
                 return
+
+    def _on_lone_step(self) -> None:
+        if self.is_restored:
+            raise PlanError(_RESTORED)
+        if self.world_size > 1:
+            _LOG.warning(_LONE, self.world_size)
 
     def _require_data_parallel(self, method: str) -> None:
         if not self._is_data_parallel:

@@ -8,11 +8,18 @@ from typing import Protocol, cast
 import torch
 
 from headrace.config import TimeoutConfig
+from headrace.errors import CollectiveError
 from headrace.pytorch.context import TorchContext
 from headrace.pytorch.device import choose_device, choose_threads
-from headrace.pytorch.group import GroupSpec, open_group
+from headrace.pytorch.group import (
+    GroupSpec,
+    is_peer_lost,
+    let_the_cause_go_first,
+    open_group,
+)
+from headrace.pytorch.saving import require_writable
 from headrace.pytorch.settings import TorchSettings
-from headrace.role import RoleEntry, RoleLink, RoleSpec
+from headrace.role import RoleContext, RoleEntry, RoleLink, RoleSpec
 
 __all__ = ["TorchEntry"]
 
@@ -78,6 +85,8 @@ class TorchEntry(RoleEntry):
         context.is_restored = facts.is_restored
         context.collective_timeout_s = facts.timeouts.collective_timeout_s
         hosts = facts.cluster.get(facts.role, ())
+        if facts.index == 0 and self.settings.output_dir is not None:
+            require_writable(self.settings.output_dir)
         context.device = self._device(hosts, facts.index)
         threads = choose_threads(hosts, facts.index)
         if threads is not None:
@@ -97,6 +106,18 @@ class TorchEntry(RoleEntry):
             ),
             link,
         )
+        context.watch_steps()
+
+    def run(self, context: RoleContext) -> None:
+        """Call the function; if it fails for a lost peer, let the peer say why first."""
+        try:
+            super().run(context)
+        except CollectiveError:
+            raise  # has waited already
+        except RuntimeError as error:
+            if is_peer_lost(error):
+                let_the_cause_go_first()
+            raise
 
     def _device(self, hosts: Sequence[str], index: int) -> torch.device:
         if self.settings.device == "cpu":

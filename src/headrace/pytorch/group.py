@@ -5,7 +5,8 @@ only then publishes the address through the master; the others look it up. Keys 
 attempt, so a worker of an older attempt finds nothing here. Rank 0 owns the store's server
 thread; it ends with the store object. The group is destroyed when the entry function returns.
 After an exception it is *not*: destroying closes the connections, and the peers' errors would
-race with the cause; the end of the process closes them after the cause has been reported.
+race with the cause; the end of the process closes them after the cause has been reported. A
+process that is killed reports nothing, so its peers let the cause go first.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from __future__ import annotations
 import fcntl
 import socket
 import struct
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -27,8 +29,17 @@ from torch._C._distributed_c10d import HashStore, PrefixStore, Store, TCPStore
 from headrace._environ import environment_value, set_environment_default
 from headrace.errors import CollectiveError, WaitTimeoutError
 
-__all__ = ["GroupAdder", "GroupSpec", "Rendezvous", "close_group", "open_group"]
+__all__ = [
+    "GroupAdder",
+    "GroupSpec",
+    "Rendezvous",
+    "close_group",
+    "is_peer_lost",
+    "let_the_cause_go_first",
+    "open_group",
+]
 
+_CAUSE_FIRST_S = 2.0  # in which the master hears of a peer's death before it hears of ours
 _SIOCGIFADDR = 0x8915  # Linux: IPv4 address of an interface
 
 
@@ -161,12 +172,31 @@ def _telling(operation: str, limit_s: float) -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        raise CollectiveError(
+        failure = CollectiveError(
             operation=operation,
             waited_s=monotonic() - begin,
             limit_s=limit_s,
             reason=str(error).partition("\n")[0],
-        ) from error
+        )
+        if failure.is_consequence:
+            let_the_cause_go_first()
+        raise failure from error
+
+
+def let_the_cause_go_first() -> None:
+    """Wait after the loss of a peer, so that the master hears of the peer's own end first.
+
+    Mostly the node stops this process meanwhile, and `StopRequestedExit` comes out of here.
+    """
+    threading.Event().wait(_CAUSE_FIRST_S)
+
+
+def is_peer_lost(error: RuntimeError) -> bool:
+    """Say whether a collective of the entry function failed because a peer has ended."""
+    text = str(error)
+    return isinstance(error, dist.DistBackendError) or (
+        "Connection closed by peer" in text or "Connection reset by peer" in text
+    )
 
 
 def _open_store(spec: GroupSpec, rendezvous: Rendezvous) -> Store:

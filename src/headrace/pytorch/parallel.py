@@ -15,16 +15,34 @@ from headrace.pytorch.shared import HostAdder
 
 __all__ = ["open_lockstep", "require_supported"]
 
+_INSTEAD = {
+    torch.nn.parallel.DistributedDataParallel: "Give the model that it wraps",
+    torch.nn.SyncBatchNorm: "Use BatchNorm, whose running statistics are averaged",
+}
+_COMMUNICATING = tuple(_INSTEAD)
+
 
 def require_supported(
-    optimizer: torch.optim.Optimizer, scheduler: object, reduction: str
+    model: torch.nn.Module,
+    optimizer: torch.optim.Optimizer,
+    scheduler: object,
+    reduction: str,
 ) -> None:
     """Refuse what cannot be reduced, with one worker as with many.
 
     Raises:
-        ConfigError: The optimizer evaluates the loss itself, the scheduler needs a metric, or
-            `reduction` is unknown.
+        ConfigError: A module communicates by itself, the optimizer evaluates the loss itself,
+            the scheduler needs a metric, or `reduction` is unknown.
     """
+    for name, module in model.named_modules():
+        if isinstance(module, _COMMUNICATING):
+            where = f"its part {name!r}" if name else "the model"
+            msg = (
+                f"ctx.data_parallel: {where} is a {type(module).__name__}, which communicates "
+                "in its own forward or backward pass; a worker without rows makes none, and "
+                f"the others would wait for it. {_INSTEAD[type(module)]}"
+            )
+            raise ConfigError(msg)
     if isinstance(optimizer, torch.optim.LBFGS):
         msg = (
             "ctx.data_parallel: LBFGS evaluates the loss several times in a step (closure), "
@@ -57,7 +75,7 @@ def open_lockstep(
     """Spread the model of rank 0 and hook the optimizer. Every worker calls it.
 
     Raises:
-        ConfigError: The workers' models differ.
+        ConfigError: The workers' models or the states of their optimizers differ.
         CollectiveError: A peer ended, or did not come within the limit.
     """
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
@@ -69,6 +87,18 @@ def open_lockstep(
         msg = (
             f"ctx.data_parallel: the workers' models differ; this one has {len(state)} tensors "
             f"with {elements} elements. Build the same model and optimizer on every worker."
+        )
+        raise ConfigError(msg)
+    held = sum(
+        isinstance(value, torch.Tensor)
+        for values in optimizer.state.values()
+        for value in values.values()
+    )
+    if not peers.is_same_everywhere(held):
+        msg = (
+            f"ctx.data_parallel: the workers' optimizers differ; this one holds {held} tensors "
+            "of state. Load its state on every worker, or on none: only the model of rank 0 is "
+            "copied to the others."
         )
         raise ConfigError(msg)
     with torch.no_grad():

@@ -1,15 +1,37 @@
-"""Writes a file so that a reader sees the whole of it or the one before it."""
+"""Where models go: files that a reader sees as a whole or not at all."""
 
 from __future__ import annotations
 
 import os
+import socket
 import tempfile
 from pathlib import Path
 from typing import Any
 
 import torch
 
-__all__ = ["save_atomically"]
+from headrace.errors import ConfigError
+
+__all__ = ["require_writable", "save_atomically"]
+
+
+def require_writable(directory: Path) -> None:
+    """Make the directory and try to write to it, before anything is trained for it.
+
+    Raises:
+        ConfigError: It cannot be made or written to.
+    """
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=directory) as file:
+            file.write(b"headrace")
+    except OSError as exc:
+        msg = (
+            f"output_dir={str(directory)!r}: the worker of rank 0, on host "
+            f"{socket.gethostname()}, cannot write there: {exc}. Nothing was trained. Give a "
+            "directory that this host can write to"
+        )
+        raise ConfigError(msg) from exc
 
 
 def save_atomically(thing: Any, path: Path) -> None:

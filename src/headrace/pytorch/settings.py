@@ -30,7 +30,8 @@ class TorchSettings:
     idle_after_s: float = 0.1
 
     def __post_init__(self) -> None:
-        if self.epochs < 1:
+        epochs: object = self.epochs
+        if not isinstance(epochs, int) or epochs < 1:
             msg = f"epochs={self.epochs!r} must be a whole number of at least 1"
             raise ConfigError(msg)
         if self.device not in ("auto", "cpu", "cuda"):

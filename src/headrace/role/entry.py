@@ -54,6 +54,10 @@ class RoleEntry:
                 feed.close()
             raise
 
+    def run(self, context: RoleContext) -> None:
+        """Call the entry function; subclasses may do something around it."""
+        self.entry(context)
+
     def __call__(self, spec: RoleSpec, link: RoleLink) -> None:
         """Run the entry function to its end. Blocks for as long as it runs.
 
@@ -64,7 +68,7 @@ class RoleEntry:
         """
         context = self.open_context(spec, link)
         try:
-            self.entry(context)
+            self.run(context)
         except StopRequestedExit:
             context.stop()
             raise

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import operator
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -365,7 +366,11 @@ def _stamps_or_none(stamps: pa.Array) -> pa.Array | None:
 
 
 def _require_count(name: str, value: int) -> int:
-    if value < 1:
-        msg = f"{name}={value} must be a whole number of at least 1"
+    try:
+        count = operator.index(value)
+    except TypeError:
+        count = 0
+    if count < 1:
+        msg = f"{name}={value!r} must be a whole number of at least 1"
         raise ConfigError(msg)
-    return value
+    return count

@@ -176,3 +176,17 @@ def test_closing_twice_is_harmless(ends: tuple[ProcessLink, FakeNode]) -> None:
 def test_a_process_that_no_node_started_has_no_link() -> None:
     with pytest.raises(UsageError, match="HEADRACE_LINK_FD is not set"):
         ProcessLink.from_environment()
+
+
+def test_a_value_that_is_not_finite_is_left_out_and_named_once(
+    ends: tuple[ProcessLink, FakeNode], caplog: pytest.LogCaptureFixture
+) -> None:
+    link, node = ends
+    for loss in (float("nan"), float("inf"), 0.5):
+        link.report({"loss": loss, "rate": 1.0}, 3, 0)
+    link.close()
+    values = [line.values for line in node.rest() if isinstance(line, ReportLine)]
+    assert values == [{"rate": 1.0}, {"loss": 0.5, "rate": 1.0}]
+    assert [record.getMessage() for record in caplog.records] == [
+        "ctx.report: loss=nan is not finite and not shown"
+    ]

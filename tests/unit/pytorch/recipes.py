@@ -85,6 +85,8 @@ class Recipe:
     reduction: str = "mean"
     clips: str | None = None  # "before_step", or "explicit": in the loop
     accumulate: int = 1
+    zeroes: bool = True  # False: zero_grad is forgotten
+    steps_per_batch: int = 1  # 2: optimizer.step() is called twice
     dtype: torch.dtype = torch.float64
 
     @property
@@ -97,6 +99,12 @@ class Recipe:
 
     def clipper(self, model: nn.Module) -> Callable[[], object]:
         return lambda: nn.utils.clip_grad_norm_(model.parameters(), 0.05)
+
+    def step(self, optimizer: torch.optim.Optimizer) -> None:
+        for _ in range(self.steps_per_batch):
+            optimizer.step()
+        if self.zeroes:
+            optimizer.zero_grad()
 
     def backward(self, model: nn.Module, batch: Any, *, share: float | None = None) -> None:
         """Add the gradients of a batch; `share`: its part of the step, None: an equal one."""
@@ -124,5 +132,7 @@ RECIPES: Mapping[str, Recipe] = {
     "frozen-parameters": Recipe(build=_half_frozen),
     "two-heads": Recipe(build=TwoHeads),
     "two-heads-adam": Recipe(build=TwoHeads, optimizer=_adam),
+    "zero-grad-forgotten": Recipe(zeroes=False, optimizer=_adam),
+    "stepped-twice": Recipe(steps_per_batch=2),
     "normalised": Recipe(build=_normalised),
 }

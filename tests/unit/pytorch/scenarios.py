@@ -80,8 +80,7 @@ class Scenario:
             if recipe.clips == "explicit":
                 ctx.all_reduce_gradients()
                 clip()
-            optimizer.step()
-            optimizer.zero_grad()
+            recipe.step(optimizer)
             if scheduler is not None:
                 scheduler.step()
             epochs, ids = zip(*held, strict=True)
@@ -185,8 +184,7 @@ def replay(recipe: Recipe, table: pa.Table, unions: Iterator[list[int]]) -> nn.M
         recipe.backward(model, batch, share=1.0)
         if recipe.clips is not None:
             clip()
-        optimizer.step()
-        optimizer.zero_grad()
+        recipe.step(optimizer)
         if scheduler is not None:
             scheduler.step()
     return model
@@ -240,8 +238,7 @@ def plain_loop(scenario: Scenario) -> nn.Module:
             continue
         if recipe.clips is not None:
             recipe.clipper(model)()
-        optimizer.step()
-        optimizer.zero_grad()
+        recipe.step(optimizer)
         if scheduler is not None:
             scheduler.step()
     return model

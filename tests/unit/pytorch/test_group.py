@@ -12,8 +12,12 @@ from torch import nn
 from headrace.config import TimeoutConfig
 from headrace.errors import CollectiveError, WaitTimeoutError
 from headrace.pytorch.device import choose_threads
-from headrace.pytorch.group import GroupSpec, _open_store, open_group
+from headrace.pytorch.group import GroupSpec, _open_store, _telling, open_group
 from headrace.testing import run
+
+CLOSED = (
+    "[gloo/transport/tcp/pair.cc:553] Connection closed by peer [127.0.0.1]:20696"  # gloo's
+)
 
 
 class NobodyPublishes:
@@ -94,3 +98,47 @@ def test_the_store_is_bound_before_its_address_is_told() -> None:
     spec = GroupSpec(role="worker", rank=0, world_size=2, attempt=3, host="127.0.0.1")
     _open_store(spec, Connecting())
     assert reached == ["pytorch/worker/3/store"]
+
+
+@pytest.mark.parametrize(
+    ("limit_s", "pauses"),
+    [
+        pytest.param(60.0, 1, id="a-peer-has-ended"),
+        pytest.param(0.0, 0, id="the-limit-is-over"),
+    ],
+)
+def test_a_lost_peer_may_tell_the_cause_before_this_worker_fails(
+    monkeypatch: pytest.MonkeyPatch, limit_s: float, pauses: int
+) -> None:
+    waits: list[str] = []
+    monkeypatch.setattr(
+        "headrace.pytorch.group.let_the_cause_go_first", lambda: waits.append("waited")
+    )
+    with (
+        pytest.raises(CollectiveError) as caught,
+        _telling("all-reduce 7", limit_s),
+    ):
+        raise RuntimeError(CLOSED)
+    assert caught.value.is_consequence == (pauses == 1)
+    assert len(waits) == pauses
+
+
+def test_a_collective_of_the_entry_function_that_lost_a_peer_waits_as_well(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    waits: list[str] = []
+    monkeypatch.setattr(
+        "headrace.pytorch.entry.let_the_cause_go_first", lambda: waits.append("waited")
+    )
+
+    def lose_a_peer(_: Any) -> None:
+        raise RuntimeError(CLOSED)
+
+    def fail(_: Any) -> None:
+        msg = "my own mistake"
+        raise RuntimeError(msg)
+
+    for train, text in ((lose_a_peer, "Connection closed"), (fail, "my own mistake")):
+        with pytest.raises(RuntimeError, match=text):
+            run(train)
+    assert waits == ["waited"]

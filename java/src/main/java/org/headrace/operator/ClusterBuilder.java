@@ -2,7 +2,6 @@ package org.headrace.operator;
 
 import org.apache.flink.annotation.PublicEvolving;
 import org.apache.flink.api.common.JobExecutionResult;
-import org.apache.flink.api.connector.source.Boundedness;
 import org.apache.flink.configuration.Configuration;
 import org.apache.flink.core.execution.JobClient;
 import org.apache.flink.python.util.PythonConfigUtil;
@@ -10,7 +9,6 @@ import org.apache.flink.runtime.operators.coordination.CoordinationRequestGatewa
 import org.apache.flink.streaming.api.datastream.DataStream;
 import org.apache.flink.streaming.api.datastream.SingleOutputStreamOperator;
 import org.apache.flink.streaming.api.environment.StreamExecutionEnvironment;
-import org.apache.flink.streaming.api.transformations.WithBoundedness;
 import org.apache.flink.table.api.Table;
 import org.apache.flink.table.api.bridge.java.StreamTableEnvironment;
 import org.apache.flink.table.data.RowData;
@@ -135,9 +133,7 @@ public final class ClusterBuilder {
 
     /** Whether every source behind the stream ends by itself. */
     public static boolean isBounded(DataStream<RowData> stream) {
-        return stream.getTransformation().getTransitivePredecessors().stream()
-                .filter(WithBoundedness.class::isInstance)
-                .allMatch(each -> ((WithBoundedness) each).getBoundedness() == Boundedness.BOUNDED);
+        return Sources.end(stream.getTransformation());
     }
 
     /** Whether rows of {@code stream} may have come out of {@code other}. */
