@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar, cast
@@ -13,12 +12,12 @@ import torch
 from headrace.errors import ConfigError, PlanError, UsageError, WaitTimeoutError
 from headrace.pytorch.alone import AloneSteps
 from headrace.pytorch.dataset import BatchDataset, split_rows
-from headrace.pytorch.first_step import FirstStep
 from headrace.pytorch.flat import Reduction
 from headrace.pytorch.group import close_group
 from headrace.pytorch.lockstep import Lockstep, Scheduler
+from headrace.pytorch.lone_step import RESTORED, LoneStep
 from headrace.pytorch.parallel import open_lockstep, require_supported
-from headrace.pytorch.saving import save_atomically
+from headrace.pytorch.saving import path_below, save_atomically
 from headrace.pytorch.settings import TorchSettings
 from headrace.pytorch.tensors import Column, TensorConverter
 from headrace.role import (
@@ -34,24 +33,9 @@ from headrace.role import (
 
 __all__ = ["TorchContext"]
 
-_LOG = logging.getLogger(__name__)
 _M = TypeVar("_M", bound=torch.nn.Module)
 _REPORT_EVERY_S = 0.2
 _DROPS_PER_ROUND = 64  # so that the others do not wait for a long input to be dropped
-_RESTORED = (
-    "This job was restored from a Flink checkpoint or savepoint. Its sources go on behind rows "
-    "that the model has not seen, and Flink's checkpoints do not hold the model yet: it would "
-    "be trained on a part of the rows only. Start the job without restoring it, and without a "
-    "restart strategy (restart-strategy.type: none) while checkpointing is on."
-)
-
-
-_LONE = (
-    "An optimizer steps, but ctx.data_parallel was not called: each of the %d workers trains "
-    "a model of its own on the rows that Flink gives it, and ctx.save writes that of rank 0. "
-    "Call ctx.data_parallel(model, optimizer) before the loop. If gradients are summed in "
-    "another way (DistributedDataParallel), every worker must make the same number of steps."
-)
 
 
 class TorchContext(RoleContext):
@@ -79,12 +63,12 @@ class TorchContext(RoleContext):
     def __init__(self, **facts: Any) -> None:
         super().__init__(**facts)
         self._steps: Lockstep | AloneSteps = AloneSteps()
-        self._watch = FirstStep(self._on_lone_step)
+        self._watch = LoneStep()
 
     def watch_steps(self) -> None:
         """Notice an optimizer that steps without `data_parallel`; `TorchEntry` calls this."""
         if self.input_schema is not None:
-            self._watch.open()
+            self._watch.open(workers=self.world_size, is_restored=self.is_restored)
 
     @property
     def rank(self) -> int:
@@ -194,8 +178,7 @@ class TorchContext(RoleContext):
             loss_reduction: "mean" if the loss is the mean over the rows of the batch, "sum" if
                 it is their sum.
             before_step: Called on every worker between the all-reduce and the step, also in
-                shadow
-                steps: the place to clip gradients.
+                shadow steps: the place to clip gradients.
 
         Returns:
             `model`.
@@ -215,7 +198,7 @@ class TorchContext(RoleContext):
             )
             raise UsageError(msg)
         if self.is_restored:
-            raise PlanError(_RESTORED)
+            raise PlanError(RESTORED)
         require_supported(model, optimizer, scheduler, loss_reduction)
         self._watch.close()
         self._is_data_parallel = True
@@ -291,10 +274,7 @@ class TorchContext(RoleContext):
         if directory is None:
             msg = "ctx.save needs a place: give headrace.pytorch.train an output_dir"
             raise UsageError(msg)
-        path = directory / name
-        if ".." in Path(name).parts or Path(name).is_absolute() or path == directory:
-            msg = f"ctx.save(name={name!r}) must be a path below the output directory"
-            raise ConfigError(msg)
+        path = path_below(directory, name)
         if self._is_input_ended:
             self._steps.finish(self._attend)
         if self.rank == 0:
@@ -351,12 +331,6 @@ class TorchContext(RoleContext):
         for _ in range(_DROPS_PER_ROUND):
             if not isinstance(self._reader.poll(0), ReadyBatch | EpochEnded):
                 return
-
-    def _on_lone_step(self) -> None:
-        if self.is_restored:
-            raise PlanError(_RESTORED)
-        if self.world_size > 1:
-            _LOG.warning(_LONE, self.world_size)
 
     def _require_data_parallel(self, method: str) -> None:
         if not self._is_data_parallel:

@@ -12,7 +12,7 @@ import torch
 
 from headrace.errors import ConfigError
 
-__all__ = ["require_writable", "save_atomically"]
+__all__ = ["path_below", "require_writable", "save_atomically"]
 
 
 def require_writable(directory: Path) -> None:
@@ -32,6 +32,19 @@ def require_writable(directory: Path) -> None:
             "directory that this host can write to"
         )
         raise ConfigError(msg) from exc
+
+
+def path_below(directory: Path, name: str) -> Path:
+    """Return the path of `name` in `directory`.
+
+    Raises:
+        ConfigError: It would lead out of it.
+    """
+    path = directory / name
+    if ".." in Path(name).parts or Path(name).is_absolute() or path == directory:
+        msg = f"ctx.save(name={name!r}) must be a path below the output directory"
+        raise ConfigError(msg)
+    return path
 
 
 def save_atomically(thing: Any, path: Path) -> None:

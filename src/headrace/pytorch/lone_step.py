@@ -1,0 +1,62 @@
+"""Notices a worker that steps an optimizer without `ctx.data_parallel`."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from torch.optim.optimizer import register_optimizer_step_pre_hook
+
+from headrace.errors import PlanError
+
+__all__ = ["RESTORED", "LoneStep"]
+
+_LOG = logging.getLogger(__name__)
+RESTORED = (
+    "This job was restored from a Flink checkpoint or savepoint. Its sources go on behind rows "
+    "that the model has not seen, and Flink's checkpoints do not hold the model yet: it would "
+    "be trained on a part of the rows only. Start the job without restoring it, and without a "
+    "restart strategy (restart-strategy.type: none) while checkpointing is on."
+)
+"""Why a job that was restored from a Flink checkpoint does not train."""
+
+_LONE = (
+    "An optimizer steps, but ctx.data_parallel was not called: each of the %d workers trains "
+    "a model of its own on the rows that Flink gives it, and ctx.save writes that of rank 0. "
+    "Call ctx.data_parallel(model, optimizer) before the loop. If gradients are summed in "
+    "another way (DistributedDataParallel), every worker must make the same number of steps."
+)
+
+
+class LoneStep:
+    """Looks at the first ``step()`` of any optimizer of this process, once.
+
+    With several workers it warns: it may be meant. In a restored job it raises `PlanError` out
+    of ``step()``.
+
+    Thread model: the thread that steps.
+    """
+
+    def __init__(self) -> None:
+        self._workers = 1
+        self._is_restored = False
+        self._handle: Any = None
+
+    def open(self, *, workers: int, is_restored: bool) -> None:
+        """Begin to look."""
+        self._workers = workers
+        self._is_restored = is_restored
+        self._handle = register_optimizer_step_pre_hook(self._on_step)
+
+    def close(self) -> None:
+        """Look no more. Idempotent."""
+        if self._handle is not None:
+            self._handle.remove()
+            self._handle = None
+
+    def _on_step(self, *_: Any) -> None:
+        self.close()
+        if self._is_restored:
+            raise PlanError(RESTORED)
+        if self._workers > 1:
+            _LOG.warning(_LONE, self._workers)
