@@ -13,7 +13,8 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from headrace.config import TimeoutConfig
-from headrace.errors import ConfigError, DataError, UserCodeError
+from headrace.errors import ConfigError, DataError, PlanError, UserCodeError
+from headrace.pytorch.lone_step import LoneStep
 from headrace.testing import run
 from tests.unit.pytorch.training import build_model, build_table, train_step
 
@@ -164,3 +165,13 @@ def test_text_and_null_columns_reach_a_loader_that_groups_rows() -> None:
 
     with pytest.raises(DataError, match="'count'"):
         run(lambda ctx: list(DataLoader(ctx.dataset(), batch_size=2)), table)
+
+
+def test_a_restored_job_does_not_train_without_data_parallel_either() -> None:
+    model = build_model()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    look = LoneStep()
+    look.open(workers=1, is_restored=True)
+    with pytest.raises(PlanError, match="restored from a Flink checkpoint"):
+        optimizer.step()
+    optimizer.step()  # it looks once
