@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import socket
+import subprocess
+import sys
 from typing import Any
 
 import pytest
@@ -12,7 +13,7 @@ from torch import nn
 from headrace.config import TimeoutConfig
 from headrace.errors import CollectiveError, WaitTimeoutError
 from headrace.pytorch.device import choose_threads
-from headrace.pytorch.group import GroupSpec, _open_store, _telling, open_group
+from headrace.pytorch.group import GroupSpec, _telling, open_group
 from headrace.testing import run
 
 CLOSED = (
@@ -26,6 +27,27 @@ class NobodyPublishes:
 
     def lookup(self, key: str, timeout_s: float) -> str:
         raise WaitTimeoutError(waited_for=key, waited_s=timeout_s, setting="timeout_s")
+
+
+_CONNECT_WHEN_TOLD = """
+import socket
+
+from headrace.pytorch.group import GroupSpec, _open_store
+
+
+class Connecting:
+    def publish(self, key, value):
+        host, _, port = value.rpartition(":")
+        with socket.create_connection((host, int(port)), timeout=5.0):
+            print(key)
+
+    def lookup(self, key, timeout_s):
+        raise AssertionError(key)
+
+
+spec = GroupSpec(role="worker", rank=0, world_size=2, attempt=3, host="127.0.0.1")
+store = _open_store(spec, Connecting())
+"""
 
 
 def test_a_first_worker_that_never_comes_is_an_error_that_names_the_setting() -> None:
@@ -84,20 +106,14 @@ def test_an_explicit_thread_count_wins(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_the_store_is_bound_before_its_address_is_told() -> None:
-    reached: list[str] = []
-
-    class Connecting:
-        def publish(self, key: str, value: str) -> None:
-            host, _, port = value.rpartition(":")
-            with socket.create_connection((host, int(port)), timeout=5.0):
-                reached.append(key)
-
-        def lookup(self, key: str, timeout_s: float) -> str:
-            raise AssertionError(key)
-
-    spec = GroupSpec(role="worker", rank=0, world_size=2, attempt=3, host="127.0.0.1")
-    _open_store(spec, Connecting())
-    assert reached == ["pytorch/worker/3/store"]
+    done = subprocess.run(  # TCPStore keeps a pipe open for as long as its process lives
+        [sys.executable, "-c", _CONNECT_WHEN_TOLD],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60.0,
+    )
+    assert (done.returncode, done.stdout) == (0, "pytorch/worker/3/store\n"), done.stderr
 
 
 @pytest.mark.parametrize(
