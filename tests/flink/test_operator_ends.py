@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import sys
 import time
 from pathlib import Path
@@ -101,6 +102,26 @@ def test_cancel_ends_a_node_that_ignores_term_and_its_process_within_5_s(
         job.wait(timeout_s=20, show_progress=False)
     assert time.monotonic() - started_at < 5
     until(lambda: not is_running(int(pid_file.read_text())), 3)
+
+
+def test_cancel_does_not_wait_for_a_node_that_is_frozen(
+    t_env: StreamTableEnvironment, tmp_path: Path
+) -> None:
+    grace = TimeoutConfig(stop_grace_s=60)
+    cluster = ScriptedCluster(t_env, tmp_path, am={"ends": 1}, timeouts=grace)
+    cluster.add(sleeps=True)
+    job = cluster.submit()
+    pid_file = tmp_path / "pid-worker-0"
+    until(lambda: pid_file.exists() and pid_file.read_text() != "")
+    process = int(pid_file.read_text())
+    node = int(Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[1])
+    os.kill(node, signal.SIGSTOP)
+    started_at = time.monotonic()
+    job.cancel()
+    with pytest.raises(JobFailedError):
+        job.wait(timeout_s=50, show_progress=False)
+    assert time.monotonic() - started_at < 5
+    until(lambda: not is_running(node) and not is_running(process), 3)
 
 
 def test_a_master_that_never_listens_fails_the_job_at_the_gather_limit(

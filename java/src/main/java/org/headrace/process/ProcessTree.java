@@ -4,6 +4,8 @@ import org.slf4j.Logger;
 import org.slf4j.LoggerFactory;
 
 import java.io.IOException;
+import java.nio.file.Files;
+import java.nio.file.Path;
 import java.time.Duration;
 import java.util.LinkedHashSet;
 import java.util.List;
@@ -20,7 +22,8 @@ final class ProcessTree {
     private ProcessTree() {}
 
     /**
-     * Waits for the process to end by itself, then TERM, then KILL of its descendants and groups.
+     * Waits for the process to end by itself, then TERM, then KILL of its descendants and groups. A process
+     * that is frozen (SIGSTOP) can do nothing by itself: it is killed at once.
      *
      * @param grace how long the process has to end by itself
      * @param groups process groups of its children that have not been reported as ended
@@ -30,7 +33,7 @@ final class ProcessTree {
         boolean interrupted = Thread.interrupted();
         try {
             process.descendants().forEach(below::add);
-            if (!process.waitFor(grace.toMillis(), TimeUnit.MILLISECONDS)) {
+            if (!isFrozen(process.pid()) && !process.waitFor(grace.toMillis(), TimeUnit.MILLISECONDS)) {
                 process.descendants().forEach(below::add);
                 process.destroy();
                 process.waitFor(TERM_WAIT_MS, TimeUnit.MILLISECONDS);
@@ -54,6 +57,16 @@ final class ProcessTree {
         }
         if (interrupted) {
             Thread.currentThread().interrupt();
+        }
+    }
+
+    /** Whether the process is stopped; see proc(5), the field behind the name in parentheses. */
+    private static boolean isFrozen(long pid) {
+        try {
+            String stat = Files.readString(Path.of("/proc", String.valueOf(pid), "stat"));
+            return stat.startsWith(" T", stat.lastIndexOf(')') + 1);
+        } catch (IOException e) {
+            return false; // it has ended
         }
     }
 
