@@ -110,6 +110,7 @@ def run_columns(shapes: list[Shape], repeats: int, marginal: Shape | None) -> di
     """Measure every variant with every shape; return rates in rows/s, ratios and bars."""
     with tempfile.TemporaryDirectory(prefix="headrace-columns-") as folder:
         stamps = Path(folder) / "stamps"
+        _ceiling(shapes[0], shapes[0].rows)  # the JVM loads and compiles Flink
         rates = {
             shape.name: _take_turns(shape.name, _by_own_clock(shape, stamps), repeats)
             for shape in shapes
