@@ -104,6 +104,11 @@ def _echo(ctx: Any) -> None:
         ctx.emit(batch)
 
 
+def _echo_row(ctx: Any) -> None:
+    for row in ctx.arrow_batches(rows=1):
+        ctx.emit(row)
+
+
 def _pandas_udf(rows: int) -> float:
     t_env = open_t_env()
     fields = [DataTypes.FIELD(name, type_) for name, type_ in _TYPES.items()]
@@ -124,7 +129,7 @@ def _ages_us(rows: int, jar: Path, path: Path) -> dict[str, float]:
     table = t_env.sql_query(f"SELECT id, {features} FROM ids")  # noqa: S608 - own text
     echoed = chained_role(
         "echo",
-        RoleConfig(entry=_echo, exchange=ExchangeConfig(linger_ms=0)),
+        RoleConfig(entry=_echo_row, exchange=ExchangeConfig(linger_ms=0)),
         input=table,
         output={"id": DataTypes.BIGINT(), **_TYPES},
     )
