@@ -119,7 +119,11 @@ def _plain_flink_s(jar: Path, scratch: Path) -> float:
     begin = time.monotonic()
     client = env.execute_async("plain")
     client.get_job_execution_result().result()
-    arrivals = [line.split()[0] for path in scratch.glob("first*") for line in path.open()]
+    arrivals = [
+        line.split()[0]
+        for path in scratch.glob("first*")
+        for line in path.read_text().splitlines()
+    ]
     return int(arrivals[0]) / 1e9 - begin
 
 

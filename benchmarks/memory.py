@@ -17,7 +17,6 @@ from __future__ import annotations
 import contextlib
 import re
 import subprocess
-import threading
 from pathlib import Path
 from statistics import linear_regression, median
 from typing import Any
@@ -28,7 +27,8 @@ from pyflink.table import DataTypes
 from benchmarks import report
 from benchmarks.pipelines import float_columns, open_t_env, rows_of, sql_columns
 from benchmarks.processes import descendants, mapped_files, resident_mb
-from headrace import AMConfig, Cluster, RoleConfig, TimeoutConfig
+from headrace import AMConfig, Cluster, JobHandle, JobResult, RoleConfig, TimeoutConfig
+from headrace.errors import WaitTimeoutError
 
 _COLUMNS = float_columns(16)
 _TYPES = {column.name: DataTypes.FLOAT() for column in _COLUMNS}
@@ -62,22 +62,23 @@ def run_memory(rows: int, every_s: float) -> dict[str, Any]:
     statements.add_insert("nowhere", echoed)
     job = cluster.submit(statements)
     samples: list[dict[str, float]] = []
-    pause = threading.Event()
-    while True:
-        status = job.status()
-        worker = status.nodes.get("worker-0")
-        sample = {"rows": 0.0 if worker is None else float(worker.rows_in)}
-        if status.state == "FINISHED" or sample["rows"] >= rows:
-            break
+    while (result := _result(job, every_s)) is None:
+        worker = job.status().nodes.get("worker-0")
         children = _children(jvm_pid)
-        if sample["rows"] and len(children) == len(_PROGRAMS):
+        if worker is not None and worker.rows_in and len(children) == len(_PROGRAMS):
             with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # at the end
+                sample = {"rows": float(worker.rows_in)}
                 samples.append(sample | _sample(jvm_pid, heap, children))
-        pause.wait(every_s)
-    result = job.wait(show_progress=False)
     assert result.status.nodes["worker-0"].rows_out == rows, result.status
     assert samples, "the job was over before a sample was taken"
     return _figures(rows, samples)
+
+
+def _result(job: JobHandle, timeout_s: float) -> JobResult | None:
+    try:
+        return job.wait(timeout_s=timeout_s, show_progress=False)
+    except WaitTimeoutError:
+        return None
 
 
 def _figures(rows: int, samples: list[dict[str, float]]) -> dict[str, Any]:
