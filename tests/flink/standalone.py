@@ -1,42 +1,81 @@
-"""A real standalone cluster from the pip package's `bin/`: one JobManager, two TaskManagers."""
+"""A real standalone cluster from the pip package's `bin/`: a JobManager and TaskManagers."""
 
 from __future__ import annotations
 
 import json
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 import urllib.request
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pyflink
 from ruamel.yaml import YAML
 
 from headrace._environ import copy_environment
 
+from .system import until
+
 _START_LIMIT_S = 60.0
+_END_LIMIT_S = 30.0
 _HOME = Path(pyflink.__file__).parent
+_ROOT = Path(__file__).resolve().parents[2]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Standalone:
-    """A running cluster.
+class Host:
+    """Where a Flink process runs, and by what name the others reach it.
 
     Attributes:
-        conf_dir: Configuration folder; clients set FLINK_CONF_DIR to it.
-        rest_port: Port of the web UI and REST API.
-        log_dir: Logs of JobManager and TaskManagers.
+        name: Host name.
+        address: What clients that do not know the name use.
+        inside: Start of every command that is to run there.
     """
 
-    conf_dir: Path
-    rest_port: int
-    log_dir: Path
+    name: str = "localhost"
+    address: str = "localhost"
+    inside: tuple[str, ...] = ()
+
+
+LOCALHOST = Host()
+
+
+@dataclass(slots=True, kw_only=True)
+class Standalone:
+    """A cluster; each of its Flink processes is a child of this one.
+
+    Attributes:
+        folder: Configuration, logs and temporary files.
+        rest: "host:port" of the web UI and REST API.
+        slots: Of each TaskManager.
+        job_manager: Runs as long as the cluster.
+        task_managers: Those that run.
+    """
+
+    folder: Path
+    rest: str
+    slots: int
+    job_manager: subprocess.Popen[bytes] = field(init=False)
+    task_managers: list[subprocess.Popen[bytes]] = field(default_factory=list)
+
+    @property
+    def conf_dir(self) -> Path:
+        """Configuration folder; clients set FLINK_CONF_DIR to it."""
+        return self.folder / "conf"
+
+    @property
+    def tmp_dir(self) -> Path:
+        """Where Flink puts temporary files."""
+        return self.folder / "tmp"
 
     def environment(self) -> dict[str, str]:
         """Environment of a client program; plain `python` submits to this cluster by it."""
@@ -44,81 +83,197 @@ class Standalone:
             **copy_environment(),
             "FLINK_CONF_DIR": str(self.conf_dir),
             "FLINK_BIN_DIR": str(_HOME / "bin"),
+            "FLINK_LOG_DIR": str(self.folder / "log"),
             "SUBMIT_ARGS": "remote",
         }
 
-    def run_command(self) -> list[str]:
-        """The start of a command that submits a program."""
-        flink = str(_HOME / "bin" / "flink")
-        return [flink, "run", "-pyclientexec", sys.executable, "-pyexec", sys.executable]
+    def run(self, *command: str | Path, timeout_s: float = 200) -> str:
+        """Run a client program to its good end; return what it printed."""
+        done = subprocess.run(
+            [str(each) for each in command],
+            cwd=_ROOT,
+            env=self.environment(),
+            capture_output=True,
+            text=True,
+            timeout=timeout_s,
+        )
+        assert done.returncode == 0, f"{done.stdout}\n{done.stderr[-5000:]}\n{self.logs()}"
+        return done.stdout
 
-    def finished_jobs(self) -> int:
-        """How many jobs have ended well here."""
-        url = f"http://localhost:{self.rest_port}/overview"
-        with urllib.request.urlopen(url, timeout=5) as reply:
-            return int(json.load(reply)["jobs-finished"])
+    def python(self, *arguments: str | Path, timeout_s: float = 200) -> str:
+        """Run a Python program that submits a job."""
+        return self.run(sys.executable, *arguments, timeout_s=timeout_s)
 
-    def logs(self) -> str:
-        """All logs, for assertions and for a failing test."""
-        return "\n".join(p.read_text() for p in sorted(self.log_dir.glob("*.log")))
+    def flink(self, *arguments: str | Path, timeout_s: float = 200) -> str:
+        """Run `bin/flink`."""
+        return self.run(_HOME / "bin" / "flink", *arguments, timeout_s=timeout_s)
+
+    def flink_run(self, *arguments: str | Path) -> str:
+        """Run `bin/flink run` with this interpreter on both sides."""
+        clients = ("-pyclientexec", sys.executable, "-pyexec", sys.executable)
+        return self.flink("run", *clients, *arguments)
+
+    @contextmanager
+    def started(self, *arguments: str | Path) -> Iterator[subprocess.Popen[str]]:
+        """Start a Python program that submits a job; `finish` waits for its end."""
+        program = subprocess.Popen(
+            [sys.executable, *(str(each) for each in arguments)],
+            cwd=_ROOT,
+            env=self.environment(),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,  # a JVM is below it
+        )
+        with program:
+            try:
+                yield program
+            finally:
+                with suppress(ProcessLookupError):
+                    os.killpg(program.pid, signal.SIGKILL)
+
+    def finish(self, program: subprocess.Popen[str], timeout_s: float = 200) -> dict[str, Any]:
+        """Wait for the good end of a program; return the JSON in its last line."""
+        stdout, stderr = program.communicate(timeout=timeout_s)
+        assert program.returncode == 0, f"{stdout}\n{stderr[-5000:]}\n{self.logs()}"
+        summary: dict[str, Any] = json.loads(stdout.splitlines()[-1])
+        return summary
+
+    def ask(self, path: str) -> Any:
+        """Ask the REST API."""
+        with urllib.request.urlopen(f"http://{self.rest}/{path}", timeout=5) as reply:
+            return json.load(reply)
+
+    def jobs(self, name: str) -> dict[str, str]:
+        """Return id and state of the jobs of that name."""
+        found = self.ask("jobs/overview")["jobs"]
+        return {each["jid"]: each["state"] for each in found if each["name"] == name}
+
+    def wait_for_job(self, name: str, state: str, timeout_s: float = 60.0) -> str:
+        """Wait until a job of that name is in that state; return its id."""
+
+        def found() -> str:
+            return next((job for job, at in self.jobs(name).items() if at == state), "")
+
+        until(lambda: found() != "", f"a job {name} in {state}", timeout_s, self.logs)
+        return found()
+
+    def add_task_manager(self, host: Host = LOCALHOST) -> subprocess.Popen[bytes]:
+        """Start one more TaskManager; `wait_for_slots` waits for it."""
+        started = self._start("taskmanager.sh", host, f"-Dtaskmanager.host={host.name}")
+        self.task_managers.append(started)
+        return started
+
+    def kill(self, task_manager: subprocess.Popen[bytes]) -> None:
+        """Kill a TaskManager as the kernel does when memory runs out."""
+        self.task_managers.remove(task_manager)
+        task_manager.kill()
+        task_manager.wait()
+
+    def wait_for_slots(self) -> None:
+        """Wait until every TaskManager has offered its slots, and no other is known."""
+        slots = self.slots * len(self.task_managers)
+
+        def are_there() -> bool:
+            try:
+                return bool(self.ask("overview")["slots-total"] == slots)
+            except OSError:
+                return False
+
+        until(are_there, f"{slots} slots", _START_LIMIT_S, self.logs)
+
+    def logs(self, kind: str = "*") -> str:
+        """The last part of each log, for assertions and for a failing test."""
+        files = sorted((self.folder / "log").glob(f"{kind}.log"))
+        return "\n".join(f"{file.name}:\n{file.read_text()[-20_000:]}" for file in files)
+
+    def _start(self, script: str, host: Host, *arguments: str) -> subprocess.Popen[bytes]:
+        command = ["bash", str(_HOME / "bin" / script), "start-foreground", *arguments]
+        environment = {**self.environment(), "FLINK_PID_DIR": str(self.folder / "pid")}
+        return subprocess.Popen(
+            [*host.inside, *command],
+            env=environment,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
 
 
 @contextmanager
 def standalone_cluster(
-    folder: Path, *, task_managers: int = 2, slots: int = 2
+    folder: Path,
+    *,
+    master: Host = LOCALHOST,
+    workers: Sequence[Host] = (LOCALHOST, LOCALHOST),
+    slots: int = 2,
+    options: dict[str, str] | None = None,
 ) -> Iterator[Standalone]:
-    """Start a cluster, wait for its slots, and end every process of it afterwards."""
+    """Start a cluster, wait for its slots, and end every process of it afterwards.
+
+    Args:
+        folder: An empty one.
+        master: Where the JobManager runs.
+        workers: Where the TaskManagers run.
+        slots: Of each TaskManager.
+        options: Further Flink options.
+    """
     rest_port, rpc_port = _free_ports(2)
-    cluster = Standalone(conf_dir=folder / "conf", rest_port=rest_port, log_dir=folder / "log")
+    cluster = Standalone(folder=folder, rest=f"{master.address}:{rest_port}", slots=slots)
     shutil.copytree(_HOME / "conf", cluster.conf_dir)
-    cluster.log_dir.mkdir()
-    config_file = cluster.conf_dir / "config.yaml"
-    yaml = YAML()
-    config = yaml.load(config_file)
-    config["rest"] = {"address": "localhost", "port": rest_port, "bind-port": str(rest_port)}
-    config["jobmanager"]["rpc"]["port"] = rpc_port
-    config["taskmanager"]["numberOfTaskSlots"] = slots
-    config["python"] = {"executable": sys.executable}
-    config["execution"] = {"target": "remote"}
-    yaml.dump(config, config_file)
-    (cluster.conf_dir / "masters").write_text(f"localhost:{rest_port}\n")
-    (cluster.conf_dir / "workers").write_text("localhost\n" * task_managers)
-    environment = {
-        **cluster.environment(),
-        "FLINK_LOG_DIR": str(cluster.log_dir),
-        "FLINK_PID_DIR": str(folder),
-        "PYTHONPATH": os.pathsep.join(sys.path),
+    for name in ("log", "tmp", "pid"):
+        (folder / name).mkdir(exist_ok=True)
+    config = {
+        "rest.address": master.address,
+        "rest.bind-address": master.address,
+        "rest.port": rest_port,
+        "rest.bind-port": str(rest_port),
+        "jobmanager.rpc.address": master.name,
+        "jobmanager.rpc.port": rpc_port,
+        "jobmanager.bind-host": master.name,
+        "jobmanager.memory.process.size": "1024m",
+        "taskmanager.bind-host": "0.0.0.0",
+        "taskmanager.numberOfTaskSlots": slots,
+        "taskmanager.memory.process.size": "1280m",
+        "taskmanager.memory.managed.fraction": 0.1,
+        "io.tmp.dirs": str(cluster.tmp_dir),
+        "taskmanager.load-balance.mode": "SLOTS",  # every TaskManager gets a part of each job
+        "python.executable": sys.executable,
+        "execution.target": "remote",
+        **(options or {}),
     }
+    _write_config(cluster.conf_dir / "config.yaml", config)
+    cluster.job_manager = cluster._start("jobmanager.sh", master)
     try:
-        _bin("start-cluster.sh", environment)
-        _wait_for_slots(cluster, task_managers * slots)
+        for each in workers:
+            cluster.add_task_manager(each)
+        cluster.wait_for_slots()
         yield cluster
     finally:
-        _bin("stop-cluster.sh", environment)
+        # What has a host of its own ends with it, and does not hear what its host is sent.
+        limit_s = 0.0 if master.inside else _END_LIMIT_S
+        _end([*cluster.task_managers, cluster.job_manager], limit_s)
 
 
-def _bin(script: str, environment: dict[str, str]) -> None:
-    subprocess.run(
-        ["bash", str(_HOME / "bin" / script)],
-        env=environment,
-        check=True,
-        capture_output=True,
-        timeout=60,
-    )
+def _end(processes: Sequence[subprocess.Popen[bytes]], limit_s: float) -> None:
+    for each in processes:
+        each.send_signal(signal.SIGTERM)
+    deadline = time.monotonic() + limit_s
+    while any(each.poll() is None for each in processes) and time.monotonic() < deadline:
+        threading.Event().wait(0.05)
+    for each in processes:
+        each.kill()
+        each.wait()
 
 
-def _wait_for_slots(cluster: Standalone, slots: int) -> None:
-    deadline = time.monotonic() + _START_LIMIT_S
-    while True:
-        try:
-            url = f"http://localhost:{cluster.rest_port}/overview"
-            with urllib.request.urlopen(url, timeout=5) as reply:
-                if json.load(reply)["slots-total"] == slots:
-                    return
-        except OSError:
-            pass
-        assert time.monotonic() < deadline, f"no {slots} slots:\n{cluster.logs()[-5000:]}"
-        time.sleep(0.1)  # noqa: TID251 - polling another process
+def _write_config(path: Path, options: dict[str, object]) -> None:
+    yaml = YAML()
+    config = yaml.load(path)
+    for key, value in options.items():
+        *folders, name = key.split(".")
+        at = config
+        for each in folders:
+            at = at.setdefault(each, {})
+        at[name] = value
+    yaml.dump(config, path)
 
 
 def _free_ports(count: int) -> list[int]:

@@ -1,0 +1,1 @@
+"""Users' programs that the tests submit to a standalone cluster."""
