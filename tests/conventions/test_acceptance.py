@@ -33,4 +33,4 @@ def _functions(path: str) -> set[str]:
     if not file.exists():
         return set()
     tree = ast.parse(file.read_text())
-    return {node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)}
+    return {node.name for node in tree.body if isinstance(node, ast.FunctionDef)}

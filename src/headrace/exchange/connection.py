@@ -32,7 +32,9 @@ class FrameConnection:
         """
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
-            # Python's own time-out would not wait for room in the listener's queue.
+            # Python's own time-out, a default one too, would not wait for room in the
+            # listener's queue.
+            self._socket.setblocking(True)
             self._socket.setsockopt(
                 socket.SOL_SOCKET, socket.SO_SNDTIMEO, _timeval(connect_timeout_s)
             )

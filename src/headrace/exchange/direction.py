@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import logging
 import os
 import secrets
@@ -153,22 +152,29 @@ class OutputDirection:
         Raises:
             ExchangeError: Neither shared memory nor the temporary directory has room.
         """
+        failures: list[OSError] = []
         for directory in self._oversize_dirs:
             try:
                 self._oversize_fd = _write_nameless(directory, message)
             except OSError as exc:
-                if exc.errno not in (errno.ENOSPC, errno.EDQUOT, errno.ENOMEM):
-                    what = f"A row of {message.size} bytes cannot be written in {directory}"
-                    msg = f"{what}: {exc.strerror}"
-                    raise ExchangeError(msg) from exc
-                _LOG.warning("no room for a row of %d bytes in %s", message.size, directory)
+                failures.append(exc)
+                _LOG.warning(
+                    "no room for a row of %d bytes in %s: %s",
+                    message.size,
+                    directory,
+                    exc.strerror,
+                )
                 continue
             return OversizeFrame(message.size, f"/proc/{os.getpid()}/fd/{self._oversize_fd}")
-        msg = (
-            f"There is no room for a row of {message.size} bytes in "
-            f"{' or '.join(self._oversize_dirs)}. Make one of them larger, or the row smaller."
+        reasons = ", ".join(
+            f"{directory} ({exc.strerror})"
+            for directory, exc in zip(self._oversize_dirs, failures, strict=True)
         )
-        raise ExchangeError(msg)
+        msg = (
+            f"There is no room for a row of {message.size} bytes in {reasons}. Make one of "
+            "them larger, or the row smaller."
+        )
+        raise ExchangeError(msg) from failures[-1]
 
     def close_oversize(self) -> None:
         """Close the file of the last oversized row: the JVM has read it, or never will."""

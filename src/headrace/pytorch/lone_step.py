@@ -41,6 +41,7 @@ class LoneStep:
         self._workers = 1
         self._is_restored = False
         self._handle: Any = None
+        self._has_looked = False
 
     def open(self, *, workers: int, is_restored: bool) -> None:
         """Begin to look."""
@@ -55,7 +56,9 @@ class LoneStep:
             self._handle = None
 
     def _on_step(self, *_: Any) -> None:
-        self.close()
+        if self._has_looked:
+            return
+        self._has_looked = True  # the hook stays: torch walks the hooks while this one runs
         if self._is_restored:
             raise PlanError(RESTORED)
         if self._workers > 1:

@@ -10,6 +10,7 @@ import pyarrow as pa
 import pytest
 import torch
 from torch import nn
+from torch.optim.optimizer import register_optimizer_step_pre_hook
 from torch.utils.data import DataLoader
 
 from headrace.config import TimeoutConfig
@@ -73,11 +74,16 @@ def plain_training(ctx: Any) -> None:
         train_step(model, optimizer, batch)
 
 
+def plain_training_with_another_hook(ctx: Any) -> None:
+    register_optimizer_step_pre_hook(lambda *_: None)  # as profilers do
+    plain_training(ctx)
+
+
 def test_forgetting_data_parallel_is_told_at_the_first_step(
     capfd: pytest.CaptureFixture[str],
 ) -> None:
     run(
-        plain_training,
+        plain_training_with_another_hook,
         build_table(16),
         workers=2,
         batch_rows=4,

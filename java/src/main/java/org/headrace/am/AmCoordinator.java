@@ -90,7 +90,8 @@ final class AmCoordinator implements OperatorCoordinator, CoordinationRequestHan
     @Override
     public synchronized void handleEventFromOperator(int subtask, int attemptNumber, OperatorEvent event) {
         if (attemptNumber < deployment) {
-            LOG.info("Ignoring {} of the earlier deployment {}", event, attemptNumber);
+            // Not the event itself: it may hold the job's token.
+            LOG.info("Ignoring {} of the earlier deployment {}", event.getClass().getSimpleName(), attemptNumber);
         } else if (event instanceof AmEvents.StatusChanged) {
             onStatus(Lines.parse(((AmEvents.StatusChanged) event).status()));
         } else if (event instanceof AmEvents.MasterListens) {

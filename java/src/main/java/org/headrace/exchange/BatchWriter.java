@@ -23,7 +23,8 @@ import java.util.stream.IntStream;
  *
  * <p>A batch that ended early (linger, large rows) makes the next one as much shorter as brings the
  * total to a multiple of {@code batchRows} again: a reader that asks for that many rows, or a divisor, gets
- * its batches in place and not copied together.
+ * its batches in place and not copied together. Where the slot limits a batch and not {@code batchRows},
+ * nothing is done.
  *
  * <p>Usage: {@link #begin}, {@link #write} until false or {@link #isFull}, {@link #finish}. After an
  * exception from {@link #write} the open batch is unusable.

@@ -1,5 +1,7 @@
 package org.headrace.exchange;
 
+import org.apache.flink.table.data.RowData;
+
 import org.headrace.exchange.FixedColumnWriter.Numbers;
 
 import org.codehaus.commons.compiler.CompileException;
@@ -35,7 +37,7 @@ final class NumberColumnsCompiler {
                 numbers.add(column);
             }
         }
-        NumberColumns compiled = instantiate(source(statements));
+        NumberColumns compiled = numbers.isEmpty() ? new None() : instantiate(source(statements));
         compiled.bind(numbers);
         return compiled;
     }
@@ -61,6 +63,13 @@ final class NumberColumnsCompiler {
         return String.format(
                 "public final class %s extends %s {%npublic void write(%s, int index) {%n%s}%n%s}%n",
                 NAME, NumberColumns.class.getName(), ROW, calls, methods);
+    }
+
+    /** Of a table without numbers. */
+    private static final class None extends NumberColumns {
+
+        @Override
+        public void write(RowData row, int index) {}
     }
 
     private static NumberColumns instantiate(String source) {

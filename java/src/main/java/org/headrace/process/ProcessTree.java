@@ -16,7 +16,8 @@ import java.util.concurrent.TimeUnit;
 final class ProcessTree {
 
     private static final Logger LOG = LoggerFactory.getLogger(ProcessTree.class);
-    private static final long TERM_WAIT_MS = 500;
+    private static final Duration TERM_WAIT = Duration.ofMillis(500);
+    private static final long LOOK_EVERY_MS = 200;
     private static final long KILL_WAIT_MS = 2_000;
 
     private ProcessTree() {}
@@ -33,10 +34,10 @@ final class ProcessTree {
         boolean interrupted = Thread.interrupted();
         try {
             process.descendants().forEach(below::add);
-            if (!isFrozen(process.pid()) && !process.waitFor(grace.toMillis(), TimeUnit.MILLISECONDS)) {
+            if (!endsByItself(process, grace)) {
                 process.descendants().forEach(below::add);
                 process.destroy();
-                process.waitFor(TERM_WAIT_MS, TimeUnit.MILLISECONDS);
+                endsByItself(process, TERM_WAIT);
             }
         } catch (InterruptedException e) {
             interrupted = true;
@@ -58,6 +59,21 @@ final class ProcessTree {
         if (interrupted) {
             Thread.currentThread().interrupt();
         }
+    }
+
+    /** Waits for the end of a process; gives up at the limit, or once it is frozen. */
+    private static boolean endsByItself(Process process, Duration limit) throws InterruptedException {
+        long deadline = System.nanoTime() + limit.toNanos();
+        while (!isFrozen(process.pid())) {
+            long leftMs = TimeUnit.NANOSECONDS.toMillis(deadline - System.nanoTime());
+            if (process.waitFor(Math.min(LOOK_EVERY_MS, leftMs), TimeUnit.MILLISECONDS)) {
+                return true;
+            }
+            if (leftMs <= 0) {
+                return false;
+            }
+        }
+        return false;
     }
 
     /** Whether the process is stopped; see proc(5), the field behind the name in parentheses. */
