@@ -32,6 +32,7 @@ from pyflink.table import DataTypes, StreamTableEnvironment
 from pyflink.table.udf import udf
 
 from benchmarks import report
+from benchmarks.java_probe import build_probe_jar
 from benchmarks.pipelines import (
     Column,
     float_columns,
@@ -43,7 +44,7 @@ from benchmarks.pipelines import (
     sql_columns,
     use_worker_processes,
 )
-from headrace import RoleConfig
+from headrace import ExchangeConfig, RoleConfig
 from headrace.operator import chained_role
 
 _WARM_UP = 0.4  # part of the rows before the clock starts
@@ -65,6 +66,7 @@ class Shape:
         rows: For the ceiling and Headrace.
         pandas_rows: For the pandas UDF.
         udf_rows: For the row UDFs.
+        batch_rows: Rows of a batch in Headrace.
     """
 
     name: str
@@ -72,12 +74,31 @@ class Shape:
     rows: int
     pandas_rows: int
     udf_rows: int
+    batch_rows: int = 4096
 
 
-def _text(length: int, type_: str = "STRING") -> list[Column]:
-    repeated = f"REPEAT(CAST(1000000000 + id AS STRING), {length // 10})"
-    expression = repeated if type_ == "STRING" else f"ENCODE({repeated}, 'UTF-8')"
-    return [Column(name="x", type=type_, expression=expression)]
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Scratch:
+    """Where a UDF leaves its stamps, and the jar with the function `payload`."""
+
+    stamps: Path
+    jar: Path
+
+
+def _text(length: int) -> list[Column]:
+    expression = f"REPEAT(CAST(1000000000 + id AS STRING), {length // 10})"
+    return [Column(name="x", type="STRING", expression=expression)]
+
+
+def _bytes(name: str, length: int, rows: int, udf_rows: int) -> Shape:
+    return Shape(
+        name=f"BYTES of {name}",
+        columns=[Column(name="x", type="BYTES", expression=f"payload(id, {length})")],
+        rows=rows,
+        pandas_rows=udf_rows,
+        udf_rows=udf_rows,
+        batch_rows=min(4096, 1_000_000 // length),
+    )
 
 
 def _shape(
@@ -99,25 +120,25 @@ _SHAPES = [
     _shape("STRING of 100 B", _text(100), 3_000_000, 500_000, 200_000),
     _shape("ARRAY<FLOAT> of 64", [float_list(64)], 1_500_000, 100_000, 40_000),
     _shape("ARRAY<FLOAT> of 784", [float_list(784)], 200_000, 10_000, 4_000),
-    _shape("BYTES of 100 B", _text(100, "BYTES"), 3_000_000, 500_000, 200_000),
-    _shape("BYTES of 1 kB", _text(1_000, "BYTES"), 1_000_000, 300_000, 150_000),
-    _shape("BYTES of 10 kB", _text(10_000, "BYTES"), 150_000, 60_000, 60_000),
-    _shape("BYTES of 100 kB", _text(100_000, "BYTES"), 15_000, 6_000, 6_000),
+    _bytes("100 B", 100, 5_000_000, 300_000),
+    _bytes("1 kB", 1_000, 2_000_000, 200_000),
+    _bytes("10 kB", 10_000, 400_000, 60_000),
+    _bytes("100 kB", 100_000, 40_000, 8_000),
 ]
 
 
 def run_columns(shapes: list[Shape], repeats: int, marginal: Shape | None) -> dict[str, Any]:
     """Measure every variant with every shape; return rates in rows/s, ratios and bars."""
     with tempfile.TemporaryDirectory(prefix="headrace-columns-") as folder:
-        stamps = Path(folder) / "stamps"
-        _ceiling(shapes[0], shapes[0].rows)  # the JVM loads and compiles Flink
+        scratch = _Scratch(stamps=Path(folder) / "stamps", jar=build_probe_jar(Path(folder)))
+        _ceiling(shapes[0], scratch, shapes[0].rows)  # the JVM loads and compiles Flink
         rates = {
-            shape.name: _take_turns(shape.name, _by_own_clock(shape, stamps), repeats)
+            shape.name: _take_turns(shape.name, _by_own_clock(shape, scratch), repeats)
             for shape in shapes
         }
         marginal_rates = {}
         if marginal is not None:
-            turns = _marginal(marginal, stamps)
+            turns = _marginal(marginal, scratch)
             marginal_rates = _take_turns(f"{marginal.name}, marginal", turns, repeats)
     medians = {
         name: {variant: median(values) for variant, values in of_shape.items()}
@@ -171,49 +192,64 @@ def _take_turns(
     return rates
 
 
-def _by_own_clock(shape: Shape, stamps: Path) -> dict[str, Callable[[], float]]:
+def _by_own_clock(shape: Shape, scratch: _Scratch) -> dict[str, Callable[[], float]]:
     def udf_rate(mode: str, rows: int) -> float:
-        _udf(shape, stamps, mode, rows)
-        counted, seconds = map(float, stamps.read_text().split())
+        _udf(shape, scratch, mode, rows)
+        counted, seconds = map(float, scratch.stamps.read_text().split())
         return counted / seconds
 
     return {
-        "ceiling": lambda: marginal_rate(partial(_ceiling, shape), shape.rows // 4, shape.rows),
-        "headrace": partial(_headrace, shape),
+        "ceiling": lambda: marginal_rate(
+            partial(_ceiling, shape, scratch), shape.rows // 4, shape.rows
+        ),
+        "headrace": partial(_headrace, shape, scratch),
         "pandas UDF": lambda: udf_rate("pandas", shape.pandas_rows),
         "row UDF, process": lambda: udf_rate("process", shape.udf_rows),
         "row UDF, thread": lambda: udf_rate("thread", shape.udf_rows),
     }
 
 
-def _marginal(shape: Shape, stamps: Path) -> dict[str, Callable[[], float]]:
+def _marginal(shape: Shape, scratch: _Scratch) -> dict[str, Callable[[], float]]:
     def measure(run: Callable[[int], float], rows: int) -> Callable[[], float]:
         return lambda: marginal_rate(run, rows // 4, 2 * rows)
 
     return {
-        "headrace": measure(lambda rows: _run_role(shape, rows)[0], shape.rows),
-        "pandas UDF": measure(partial(_udf, shape, stamps, "pandas"), shape.pandas_rows),
-        "row UDF, process": measure(partial(_udf, shape, stamps, "process"), shape.udf_rows),
-        "row UDF, thread": measure(partial(_udf, shape, stamps, "thread"), shape.udf_rows),
+        "headrace": measure(lambda rows: _run_role(shape, scratch, rows)[0], shape.rows),
+        "pandas UDF": measure(partial(_udf, shape, scratch, "pandas"), shape.pandas_rows),
+        "row UDF, process": measure(partial(_udf, shape, scratch, "process"), shape.udf_rows),
+        "row UDF, thread": measure(partial(_udf, shape, scratch, "thread"), shape.udf_rows),
     }
 
 
-def _ceiling(shape: Shape, rows: int) -> float:
+def _open_t_env(scratch: _Scratch) -> StreamTableEnvironment:
     t_env = open_t_env()
+    t_env.execute_sql(
+        "CREATE TEMPORARY FUNCTION payload AS 'org.headrace.benchmarks.Payload' "
+        f"USING JAR '{scratch.jar}'"
+    )
+    return t_env
+
+
+def _ceiling(shape: Shape, scratch: _Scratch, rows: int) -> float:
+    t_env = _open_t_env(scratch)
     table = rows_of(t_env, shape.columns, rows)
     return run_to_nowhere(t_env, table, sql_columns(shape.columns))
 
 
-def _headrace(shape: Shape) -> float:
-    _, counted, seconds = _run_role(shape, shape.rows)
+def _headrace(shape: Shape, scratch: _Scratch) -> float:
+    _, counted, seconds = _run_role(shape, scratch, shape.rows)
     return counted / seconds
 
 
-def _run_role(shape: Shape, rows: int) -> tuple[float, int, float]:
+def _run_role(shape: Shape, scratch: _Scratch, rows: int) -> tuple[float, int, float]:
     """Return Flink's run time, and the rows behind the warm-up with their seconds."""
-    t_env = open_t_env()
+    t_env = _open_t_env(scratch)
     table = rows_of(t_env, shape.columns, rows)
-    config = RoleConfig(entry=_sum_up, options={"warm_up_rows": int(_WARM_UP * rows)})
+    config = RoleConfig(
+        entry=_sum_up,
+        options={"warm_up_rows": int(_WARM_UP * rows), "batch_rows": shape.batch_rows},
+        exchange=ExchangeConfig(batch_rows=shape.batch_rows),
+    )
     running = chained_role("sum", config, input=table, output=_SUM).execute()
     with running.collect() as results:
         [(arrived, counted, _, seconds)] = list(results)  # to the end, or the job is cancelled
@@ -227,7 +263,7 @@ def _sum_up(ctx: Any) -> None:
     warm_up_rows = ctx.options["warm_up_rows"]
     total, rows, rows_at_begin = 0.0, 0, 0
     begin = None
-    for batch in ctx.arrow_batches(rows=4096):
+    for batch in ctx.arrow_batches(rows=ctx.options["batch_rows"]):
         total += _sum_of(batch.column(0))
         rows += batch.num_rows
         if begin is None and rows >= warm_up_rows:
@@ -269,13 +305,13 @@ def _timed(rows: int, stamps: Path, *, is_number: bool, is_pandas: bool) -> Call
     return evaluate
 
 
-def _udf(shape: Shape, stamps: Path, mode: str, rows: int) -> float:
-    t_env = open_t_env()
+def _udf(shape: Shape, scratch: _Scratch, mode: str, rows: int) -> float:
+    t_env = _open_t_env(scratch)
     _set_python(t_env, "thread" if mode == "thread" else "process")
     is_number = shape.columns[0].type == "FLOAT"
     is_pandas = mode == "pandas"
     function = udf(
-        _timed(rows, stamps, is_number=is_number, is_pandas=is_pandas),
+        _timed(rows, scratch.stamps, is_number=is_number, is_pandas=is_pandas),
         result_type=DataTypes.DOUBLE(),
         func_type="pandas" if is_pandas else "general",
     )
@@ -283,7 +319,7 @@ def _udf(shape: Shape, stamps: Path, mode: str, rows: int) -> float:
     t_env.create_temporary_view("features", rows_of(t_env, shape.columns, rows))
     arguments = ", ".join(column.name for column in shape.columns)
     table = t_env.sql_query(f"SELECT timed({arguments}) AS n FROM features")  # noqa: S608
-    stamps.unlink(missing_ok=True)
+    scratch.stamps.unlink(missing_ok=True)
     return run_to_nowhere(t_env, table, "n DOUBLE")
 
 

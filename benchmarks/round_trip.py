@@ -154,7 +154,7 @@ def main(arguments: list[str] | None = None) -> None:
         )
     else:
         figures = run_round_trip(
-            (1_000_000, 5_000_000),
+            (1_000_000, 8_000_000),
             (100_000, 500_000),
             latency_rows=8_000,
             repeats=3,
