@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import json
+import os
+import re
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from .conftest import MakeEnvironment
+from .programs.count import Count
 from .standalone import Standalone, standalone_cluster
-from .system import descendants, mapped_files, open_files, threads_named
+from .system import Process, descendants, mapped_files, open_files, threads_named, until
 
 COUNT = Path(__file__).with_name("programs") / "count.py"
 
@@ -86,6 +91,75 @@ def test_ten_jobs_one_after_the_other_leave_nothing_in_the_task_managers(
     assert summaries == [{"state": "FINISHED", "rows_in": 1000, "attempt": 1}] * 10
     assert ids(tmp_path / "ten") == sorted(list(range(1, 1001)) * 10)
     assert_nothing_left(cluster)
+
+
+@pytest.mark.timeout(240)
+def test_a_detached_job_is_seen_saved_stopped_and_goes_on_from_its_savepoint(
+    cluster: Standalone, tmp_path: Path
+) -> None:
+    results, saved = tmp_path / "results", tmp_path / "saved"
+    endless = (results.as_uri(), "--name", "detached", "--rows", "200000", "--rate", "500")
+    run = ("-py", COUNT, *endless, "--checkpoints", "--detach")
+    cluster.flink_run("-d", *run)
+    first = cluster.wait_for_job("detached", "RUNNING")
+    assert f"{first} : detached (RUNNING)" in cluster.flink("list", "--running")
+    names = " -> ".join(each["name"] for each in cluster.ask(f"jobs/{first}")["vertices"])
+    for name in ("Source: numbers", "detached am", "detached worker", "Writer"):
+        assert name in names
+    until(lambda: len(ids(results)) > 100, "committed rows", 60, cluster.logs)
+    assert "Savepoint completed" in cluster.flink("savepoint", first, saved.as_uri())
+    stopped = cluster.flink("stop", "--savepointPath", saved.as_uri(), first)
+    path = re.search(r"Savepoint completed. Path: (\S+)", stopped)
+    assert path is not None
+    assert cluster.jobs("detached") == {first: "FINISHED"}
+    rows_of_first = len(ids(results))
+    cluster.flink_run("-d", "-s", path[1], *run)
+    second = cluster.wait_for_job("detached", "RUNNING")
+    until(lambda: len(ids(results)) > rows_of_first + 100, "more rows", 60, cluster.logs)
+    cluster.flink("stop", "--drain", "--savepointPath", saved.as_uri(), second)
+    assert ids(results) == list(range(1, len(ids(results)) + 1)), "each number once, no gap"
+    cluster.flink_run("-d", *run)
+    third = cluster.wait_for_job("detached", "RUNNING")
+    before = [each for manager in cluster.task_managers for each in descendants(manager.pid)]
+    cluster.flink("cancel", third)
+    assert cluster.wait_for_job("detached", "CANCELED", 5) == third
+    until(lambda: not any(each.is_alive for each in before), "end of the processes", 5)
+
+
+@pytest.mark.timeout(240)
+def test_jobs_of_one_name_at_once_do_not_see_each_other(
+    cluster: Standalone, tmp_path: Path, make_t_env: MakeEnvironment
+) -> None:
+    """Two on one cluster and one on another of the same machine; one of the three is killed."""
+
+    def arguments(rows: int) -> tuple[str | Path, ...]:
+        results = (tmp_path / str(rows)).as_uri()
+        return (COUNT, results, "--name", "twin", "--rows", str(rows), "--rate", "1000")
+
+    with cluster.started(*arguments(10**6)) as hurt:
+        until(lambda: len(workers(cluster)) == 2, "two workers", 90, cluster.logs)
+        victim = workers(cluster)[0]
+        with cluster.started(*arguments(7000)) as other:
+            until(lambda: len(workers(cluster)) == 4, "two workers more", 90, cluster.logs)
+            make_t_env(2)  # the third job runs in a cluster inside this program's JVM
+            results = (tmp_path / "6000").as_uri()
+            third = Count(results=results, rows=6000, name="twin", rate=1000).submit()
+            until(lambda: third.status().rows_in > 0, "rows", 60)
+            os.kill(victim.pid, signal.SIGKILL)
+            assert third.wait(timeout_s=60).status.rows_in == 6000
+            assert cluster.finish(other)["rows_in"] == 7000
+        _, told = hurt.communicate(timeout=60)
+    assert hurt.returncode != 0
+    assert re.search(r"worker-\d[\s\S]*ended by SIGKILL", told), told[-5000:]
+    for rows in (6000, 7000):
+        assert ids(tmp_path / str(rows)) == list(range(1, rows + 1))
+    assert_nothing_left(cluster)
+
+
+def workers(cluster: Standalone) -> list[Process]:
+    """The algorithm processes that run on the cluster."""
+    below = [each for manager in cluster.task_managers for each in descendants(manager.pid)]
+    return [each for each in below if "framework.runner" in each.command]
 
 
 def assert_nothing_left(cluster: Standalone) -> None:
