@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -87,7 +88,7 @@ def network(folder: Path, names: Sequence[str]) -> Iterator[Network]:
                 "--kill-child",
                 "--mount-proc",
             )
-            become = ("bash", str(_SCRIPT), name, str(folder))
+            become = ("bash", str(_SCRIPT), name, str(folder), _programs())
             inside = ("ip", "netns", "exec", space, *own, *become)
             hosts[name] = Host(name=name, address=address, inside=inside)
             links[name] = link
@@ -97,6 +98,12 @@ def network(folder: Path, names: Sequence[str]) -> Iterator[Network]:
         ]
         (folder / "hosts").write_text("\n".join(lines) + "\n")
         yield Network(hosts=hosts, links=links)
+
+
+def _programs() -> str:
+    """Return where checkout, environment and interpreter lie, none inside another."""
+    places = {Path(__file__).resolve().parents[2], Path(sys.prefix), Path(sys.base_prefix)}
+    return ":".join(str(place) for place in sorted(places) if not places & set(place.parents))
 
 
 def _obstacle() -> str:
