@@ -21,7 +21,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from statistics import median, quantiles
@@ -40,7 +40,6 @@ from headrace import JobHandle
 from headrace.errors import JobFailedError
 from headrace.operator.jars import headrace_jar
 
-_WORKERS = 2
 _COLUMNS: list[Column] = [float_list(16)]
 _ENOUGH_ROWS = 500_000_000  # a job with so many goes on until it is cancelled
 _FEW_ROWS = 20_000
@@ -58,23 +57,43 @@ print(imported, time.monotonic())
 """
 
 
-def run_lifecycle(*, repeats: int, cancels: int, kills: int) -> dict[str, Any]:
-    """Measure everything; return figures and bars."""
+def run_lifecycle(
+    *,
+    repeats: int,
+    cancels: int,
+    kills: int,
+    workers: int = 2,
+    moments: Sequence[str] = _MOMENTS,
+) -> dict[str, Any]:
+    """Measure everything; return figures and bars.
+
+    Args:
+        repeats: Starts of the job, each beside Flink and torch alone.
+        cancels: Jobs that are cancelled at each moment.
+        kills: How often a worker is killed, in one job.
+        workers: Workers of each job.
+        moments: When to cancel.
+    """
     starts: list[dict[str, float]] = []
-    cancel_s: dict[str, list[float]] = {moment: [] for moment in _MOMENTS}
+    cancel_s: dict[str, list[float]] = {moment: [] for moment in moments}
     with tempfile.TemporaryDirectory(prefix="headrace-lifecycle-") as scratch:
         jar = build_probe_jar(Path(scratch))
-        _plain_flink_s(jar, Path(scratch))  # the JVM loads its classes once
+        _plain_flink_s(jar, Path(scratch), workers)  # the JVM loads its classes once
         for repeat in range(repeats):
-            starts.append({"plain Flink": _plain_flink_s(jar, Path(scratch)), **_torch_s()})
-            starts[-1]["job"] = _first_step_s()
+            starts.append(
+                {
+                    "plain Flink": _plain_flink_s(jar, Path(scratch), workers),
+                    **_torch_s(workers),
+                }
+            )
+            starts[-1]["job"] = _first_step_s(workers)
             print(f"start, repeat {repeat}: {starts[-1]}", flush=True)
         for repeat in range(cancels):
-            for moment in _MOMENTS:
-                cancel_s[moment].append(_cancel_s(moment))
+            for moment in moments:
+                cancel_s[moment].append(_cancel_s(moment, workers))
                 print(f"cancel, repeat {repeat}: {moment}: {cancel_s[moment][-1]:.2f} s")
     torch_s = median(each["import torch"] for each in starts)
-    recoveries = [s - torch_s for s in _recoveries_s(kills)]
+    recoveries = [s - torch_s for s in _recoveries_s(kills, workers)]
     net = [each["job"] - each["plain Flink"] - each["step of torch"] for each in starts]
     every_cancel = [s for values in cancel_s.values() for s in values]
     return {
@@ -103,9 +122,9 @@ def _features(t_env: StreamTableEnvironment, rows: int) -> Table:
     return rows_of(t_env, _COLUMNS, rows)
 
 
-def _plain_flink_s(jar: Path, scratch: Path) -> float:
+def _plain_flink_s(jar: Path, scratch: Path, workers: int) -> float:
     """Return the seconds from submission until the first row is at the end of the query."""
-    t_env = open_t_env(_WORKERS)
+    t_env = open_t_env(workers)
     env = StreamExecutionEnvironment(t_env._j_tenv.execEnv())  # noqa: SLF001 - no public way
     env.add_jars(jar.as_uri(), headrace_jar().as_uri())
     jvm = get_gateway().jvm
@@ -127,12 +146,12 @@ def _plain_flink_s(jar: Path, scratch: Path) -> float:
     return int(arrivals[0]) / 1e9 - begin
 
 
-def _torch_s() -> dict[str, float]:
+def _torch_s(workers: int) -> dict[str, float]:
     """Return the seconds until as many interpreters as workers have imported and used torch."""
     begin = time.monotonic()
     programs = [
         subprocess.Popen([sys.executable, "-c", _ALONE], stdout=subprocess.PIPE, text=True)
-        for _ in range(_WORKERS)
+        for _ in range(workers)
     ]
     said = [program.communicate(timeout=_LIMIT_S)[0].split() for program in programs]
     return {
@@ -141,19 +160,19 @@ def _torch_s() -> dict[str, float]:
     }
 
 
-def _first_step_s() -> float:
+def _first_step_s(workers: int) -> float:
     with tempfile.TemporaryDirectory(prefix="headrace-marks-") as folder:
         marks = Path(folder)
         entry = partial(lifecycle_workers.train_on_rows, marks=marks)
         job = headrace.pytorch.train(
-            _features(open_t_env(_WORKERS), _FEW_ROWS), entry, workers=_WORKERS, name="start"
+            _features(open_t_env(workers), _FEW_ROWS), entry, workers=workers, name="start"
         )
         begin = time.monotonic()
         job.submit().wait(show_progress=False, timeout_s=_LIMIT_S)
-        return max(_mark(marks, 1, rank)[0] for rank in range(_WORKERS)) - begin
+        return max(_mark(marks, 1, rank)[0] for rank in range(workers)) - begin
 
 
-def _cancel_s(moment: str) -> float:
+def _cancel_s(moment: str, workers: int) -> float:
     """Return the seconds from cancelling until the job has ended and its processes are gone."""
     with tempfile.TemporaryDirectory(prefix="headrace-marks-") as folder:
         marks = Path(folder)
@@ -162,9 +181,9 @@ def _cancel_s(moment: str) -> float:
         if is_blocked:
             function = lifecycle_workers.block_for_ever
         plan = headrace.pytorch.train(
-            _features(open_t_env(_WORKERS), _ENOUGH_ROWS),
+            _features(open_t_env(workers), _ENOUGH_ROWS),
             partial(function, marks=marks),
-            workers=_WORKERS,
+            workers=workers,
             name="cancel",
         )
         job = plan.submit()
@@ -172,7 +191,9 @@ def _cancel_s(moment: str) -> float:
             what = "a worker process"
             wait_until(lambda: _processes("runner") > 0, limit_s=_LIMIT_S, what=what)
         elif moment != "after the submission":
-            wait_until(lambda: _has_marks(marks, 1), limit_s=_LIMIT_S, what="the first step")
+            wait_until(
+                lambda: _has_marks(marks, 1, workers), limit_s=_LIMIT_S, what="the first step"
+            )
             threading.Event().wait(1.0)  # steps go on, or the queue has filled up
         begin = time.monotonic()
         job.cancel()
@@ -190,21 +211,21 @@ def _await_end(job: JobHandle) -> None:
     raise AssertionError(msg)
 
 
-def _recoveries_s(kills: int) -> list[float]:
+def _recoveries_s(kills: int, workers: int) -> list[float]:
     """Return the seconds from each kill of worker 0 to the first step of the next attempt."""
     seconds = []
     with tempfile.TemporaryDirectory(prefix="headrace-marks-") as folder:
         marks = Path(folder)
         entry = partial(lifecycle_workers.train_on_files, marks=marks)
         job = headrace.pytorch.train(
-            None, entry, workers=_WORKERS, name="recover", max_restarts=kills
+            None, entry, workers=workers, name="recover", max_restarts=kills
         ).submit()
         for attempt in range(1, kills + 1):
-            _await_marks(marks, attempt)
+            _await_marks(marks, attempt, workers)
             begin = time.monotonic()
             os.kill(_mark(marks, attempt, 0)[1], signal.SIGKILL)
-            _await_marks(marks, attempt + 1)
-            first = max(_mark(marks, attempt + 1, rank)[0] for rank in range(_WORKERS))
+            _await_marks(marks, attempt + 1, workers)
+            first = max(_mark(marks, attempt + 1, rank)[0] for rank in range(workers))
             seconds.append(first - begin)
             print(f"kill {attempt}: {seconds[-1]:.2f} s to the next step", flush=True)
         (marks / "stop").touch()
@@ -212,13 +233,13 @@ def _recoveries_s(kills: int) -> list[float]:
     return seconds
 
 
-def _await_marks(marks: Path, attempt: int) -> None:
+def _await_marks(marks: Path, attempt: int, workers: int) -> None:
     what = f"the first step of attempt {attempt}"
-    wait_until(lambda: _has_marks(marks, attempt), limit_s=_LIMIT_S, what=what)
+    wait_until(lambda: _has_marks(marks, attempt, workers), limit_s=_LIMIT_S, what=what)
 
 
-def _has_marks(marks: Path, attempt: int) -> bool:
-    return all((marks / f"{attempt}-{rank}").exists() for rank in range(_WORKERS))
+def _has_marks(marks: Path, attempt: int, workers: int) -> bool:
+    return all((marks / f"{attempt}-{rank}").exists() for rank in range(workers))
 
 
 def _mark(marks: Path, attempt: int, rank: int) -> tuple[float, int]:
@@ -236,7 +257,9 @@ def main(arguments: list[str] | None = None) -> None:
     """Measure and write the figures."""
     options = report.parse_options("lifecycle", arguments)
     if options.smoke:
-        figures = run_lifecycle(repeats=1, cancels=1, kills=1)
+        figures = run_lifecycle(
+            repeats=1, cancels=1, kills=1, workers=1, moments=["importing torch"]
+        )
     else:
         figures = run_lifecycle(repeats=5, cancels=4, kills=5)
     print(report.write_result("lifecycle", figures, options.results).read_text())

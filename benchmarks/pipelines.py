@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -23,8 +22,6 @@ __all__ = [
     "sql_columns",
     "use_worker_processes",
 ]
-
-_TRIES = 3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,21 +101,18 @@ def run_to_nowhere(t_env: StreamTableEnvironment, table: Table, columns: str) ->
 def marginal_rate(run: Callable[[int], float], few: int, many: int) -> float:
     """Return rows/s between two sizes of a run, so that what a start costs drops out.
 
-    A larger run that was no slower than the smaller one says that something else hit the
-    smaller one: both are then run again, three times at most. After that the rate of the larger
-    run as a whole is returned, which is too low.
+    If the larger run was no slower than the smaller one, something else has hit the smaller
+    one; the rate of the larger run as a whole is returned then, which is too low.
 
     Args:
         run: Runs with a number of rows; returns seconds.
         few: Rows of the smaller run.
         many: Rows of the larger one.
     """
-    many_s = math.inf
-    for _ in range(_TRIES):
-        few_s, many_s = run(few), run(many)
-        if many_s > few_s:
-            return (many - few) / (many_s - few_s)
-    return many / many_s
+    few_s, many_s = run(few), run(many)
+    if many_s <= few_s:
+        return many / many_s
+    return (many - few) / (many_s - few_s)
 
 
 def sql_columns(columns: Sequence[Column]) -> str:
