@@ -46,7 +46,7 @@ __all__ = [
 ]
 
 
-_NEARLY = 0.98  # the communication library's clock is not ours
+_NEARLY = 0.98  # the communication library measures its limit with a clock of its own
 
 
 class HeadraceError(Exception):
@@ -221,7 +221,7 @@ class CollectiveError(HeadraceError):
 
     @property
     def is_consequence(self) -> bool:
-        """True if a peer has ended; False if the limit has passed."""
+        """True if a peer has ended; False if the limit has passed, or as good as passed."""
         return self.waited_s < self.limit_s * _NEARLY
 
 

@@ -27,9 +27,9 @@ from headrace.exchange import (
     Watermark,
 )
 
-_ATTEND_EVERY_S = 0.005  # in later passes, where a barrier stands between no rows
-
 __all__ = ["BatchReader", "EpochEnded", "Idle", "InputEnded", "PollResult", "ReadyBatch"]
+
+_ATTEND_EVERY_S = 0.005  # in later passes, where a barrier stands between no rows
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from io import FileIO
+from pathlib import Path
 
 import msgspec
 import pytest
@@ -21,6 +23,7 @@ from headrace.framework.machine import (
     RoleFacts,
     Step,
 )
+from headrace.framework.master.__main__ import _EventLog
 from headrace.framework.master.directives import Directives
 from headrace.framework.master.heartbeats import Heartbeats
 from headrace.framework.master.master import Master
@@ -113,7 +116,7 @@ def test_a_silent_node_becomes_an_event() -> None:
         master = _master(ALL_FINISH, lines, clock, has_input=True)
         master.post(MasterStarted(attempt=1))
         master.post(_registration())
-        assert master.knows("w-0", "one")
+        assert master.note_sign_of_life("w-0", "one")
         clock.now += 9.0
         master._take_lost()
         assert master.job.state is JobState.RUNNING
@@ -205,3 +208,22 @@ async def _drain(directives: Directives, node: str) -> int:
     async for _ in directives.follow(node):
         count += 1
     return count
+
+
+class NearlyFull(FileIO):
+    """A file whose disk takes 10 bytes in all, as write(2) tells it: first a part, no error."""
+
+    def write(self, data: bytes) -> int:  # type: ignore[override]
+        return super().write(data[: max(0, 10 - self.tell())])
+
+
+def test_the_event_log_ends_with_a_whole_line_where_the_disk_is_full(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "events"
+    with NearlyFull(path, "w") as file:
+        log = _EventLog(file)
+        for line in (b"first\n", b"second\n", b"3\n"):
+            log.write(line)
+    assert path.read_bytes() == b"first\n"
+    assert "4 of 7 bytes could be written" in caplog.text

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import os
 import socket
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -20,6 +21,7 @@ from headrace.framework.link_lines import (
 )
 from headrace.framework.machine import ProcessState
 from headrace.framework.node.exits import outcome_of_exit
+from headrace.framework.node.life import _link_entries
 from headrace.framework.node.link_server import LinkServer
 from headrace.framework.node.output import LineTail, OutputPump
 
@@ -148,3 +150,19 @@ def test_an_endless_line_on_the_link_closes_it() -> None:
         theirs.close()
 
     asyncio.run(scenario())
+
+
+def test_archives_are_linked_and_hide_no_file_of_the_process(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    archives, work_dir = tmp_path / "archives", tmp_path / "work"
+    for name in ("data", "spec", "gone"):
+        (archives / name).mkdir(parents=True)
+    work_dir.mkdir()
+    (work_dir / "spec").write_text("ours")
+    (work_dir / "gone").symlink_to(tmp_path / "nowhere")
+    _link_entries(archives, work_dir)
+    assert (work_dir / "data").readlink() == archives / "data"
+    assert (work_dir / "spec").read_text() == "ours"
+    assert (work_dir / "gone").readlink() == tmp_path / "nowhere"
+    assert {record.args for record in caplog.records} == {("spec",), ("gone",)}

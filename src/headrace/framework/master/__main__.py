@@ -68,7 +68,7 @@ async def _run(jvm: JvmLink) -> None:
 
 
 class _EventLog:
-    """What a replay needs. It ends where the disk is full; the job goes on without it."""
+    """What a replay needs, in whole lines. Ends where the disk is full; the job goes on."""
 
     def __init__(self, file: FileIO) -> None:
         self._file: FileIO | None = file
@@ -76,11 +76,18 @@ class _EventLog:
     def write(self, line: bytes) -> None:
         if self._file is None:
             return
+        begin = self._file.tell()
         try:
-            self._file.write(line)
+            written = self._file.write(line)
+            if written != len(line):  # what a disk that is nearly full does first
+                self._file.truncate(begin)
+                self._end(f"{written} of {len(line)} bytes could be written")
         except OSError as exc:
-            _LOG.warning("the event log of the master ends here: %s", exc)
-            self._file = None
+            self._end(str(exc))
+
+    def _end(self, why: str) -> None:
+        _LOG.warning("the event log of the master ends here: %s", why)
+        self._file = None
 
 
 def _log_path(start: StartLine) -> Path:

@@ -113,8 +113,8 @@ class Master:
         finally:
             self._is_handling = False
 
-    def knows(self, node: str, instance: str) -> bool:
-        """Whether this node process is registered; a sign of life if it is."""
+    def note_sign_of_life(self, node: str, instance: str) -> bool:
+        """Note that this node process lives; return False if it is not registered."""
         facts = self.job.nodes.get(node)
         if facts is None or facts.instance != instance:
             return False

@@ -76,7 +76,7 @@ class NodeService:
                 ending_reason=request.ending_reason,
             )
         )
-        self._master.knows(request.node, request.instance)
+        self._master.note_sign_of_life(request.node, request.instance)
         return RegisterReply(
             attempt=self._master.job.attempt, heartbeat_every_s=self._master.heartbeat_every_s
         )
@@ -153,7 +153,7 @@ class NodeService:
         self._master.observe(request.node, seen)
 
     def _require_known(self, request: NodeRequest) -> None:
-        if not self._master.knows(request.node, request.instance):
+        if not self._master.note_sign_of_life(request.node, request.instance):
             msg = f"Node process {request.node} ({request.instance}) is not registered"
             raise UnknownNodeError(msg)
 

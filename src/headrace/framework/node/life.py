@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import shutil
 import traceback
 from collections.abc import Callable, Mapping
@@ -261,7 +262,9 @@ def _link_entries(archives: Path, work_dir: Path) -> None:
     """Show each archive in the working directory, where PyFlink's own workers have it."""
     for entry in archives.iterdir():
         link = work_dir / entry.name
-        if not link.exists():
+        if os.path.lexists(link):
+            _LOG.warning("archive %s is hidden by a file of the process", entry.name)
+        else:
             link.symlink_to(entry)
 
 

@@ -221,6 +221,11 @@ final class RoleCore implements RoleNode.ProcessListener, AutoCloseable {
                             if (!record.isEmpty()) {
                                 wait.post(() -> onControl(record), "headrace master");
                             }
+                        })
+                .exceptionally(
+                        failure -> { // the node asks again for as long as it has no contact
+                            LOG.debug("The am's coordinator did not say where its master is", failure);
+                            return null;
                         });
     }
 

@@ -15,7 +15,10 @@ final class Sources {
      * {@code from_elements}, {@code from_collection}, {@code from_pandas}.
      */
     private static final Set<String> GIVEN_ROWS =
-            Set.of("InputFormatSourceFunction", "FromElementsFunction", "ArrowSourceFunction");
+            Set.of(
+                    "org.apache.flink.streaming.api.functions.source.legacy.InputFormatSourceFunction",
+                    "org.apache.flink.streaming.api.functions.source.legacy.FromElementsFunction",
+                    "org.apache.flink.table.runtime.arrow.sources.ArrowSourceFunction");
 
     private Sources() {}
 
@@ -30,6 +33,6 @@ final class Sources {
         }
         return transformation instanceof LegacySourceTransformation<?> legacy
                 && GIVEN_ROWS.contains(
-                        legacy.getOperator().getUserFunction().getClass().getSimpleName());
+                        legacy.getOperator().getUserFunction().getClass().getName());
     }
 }

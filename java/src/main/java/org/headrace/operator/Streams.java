@@ -70,7 +70,8 @@ final class Streams {
             if (row.getRowKind() != RowKind.INSERT) {
                 throw new IllegalArgumentException(
                         String.format(
-                                "A record of the stream is a change (%s), and roles take rows that are only added: %s",
+                                "A record of the stream is a change (%s), and roles take rows that are only added: %s."
+                                        + " Filter such records out, or send what they lead to as rows of its own.",
                                 row.getRowKind().shortString(), record));
             }
             return row;
