@@ -22,18 +22,21 @@ def read_in_turns(ctx: Any, *, batch_rows: int, epochs: int, path: str) -> None:
     """
     writer = _FileWriter(path)
     passes = [_Pass()]
+    present = passes[0]
     for batch in ctx.arrow_batches(rows=batch_rows, epochs=epochs):
-        if ctx.epoch == len(passes):
-            passes[-1].end()
+        epoch = ctx.epoch
+        if epoch == 0:
+            writer.write(batch)
+        elif epoch == len(passes):
+            present.end()
             writer.close()
             from_file = _read_file(path, batch_rows)
             from_file.require_same(passes[0])
-            ctx.report(**{f"file_{ctx.epoch}": from_file.rows_per_s})
-            passes.append(_Pass())
-        if ctx.epoch == 0:
-            writer.write(batch)
-        passes[-1].take(batch)
-    passes[-1].end()
+            ctx.report(**{f"file_{epoch}": from_file.rows_per_s})
+            present = _Pass()
+            passes.append(present)
+        present.take(batch)
+    present.end()
     for epoch, each in enumerate(passes[1:], start=1):
         each.require_same(passes[0])
         ctx.report(**{f"epoch_{epoch}": each.rows_per_s})

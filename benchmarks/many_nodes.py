@@ -27,7 +27,7 @@ from benchmarks import report
 from benchmarks.processes import cpu_s, resident_mb
 from benchmarks.simulated_nodes import ROLE, SimulatedNode
 from headrace.config import TimeoutConfig
-from headrace.framework import MasterSpec, RolePlan, encode_spec
+from headrace.framework import MasterSpec, PlannedRole, encode_spec
 from headrace.framework.messages import Attend, RegisterReply, StartProcess
 
 _TOKEN = "simulated"  # noqa: S105 - of this run only
@@ -127,7 +127,7 @@ def _master(folder: Path, nodes: int) -> Iterator[tuple[Any, Queue[dict[str, Any
     """A master process that expects `nodes` workers, and its lines."""
     spec = MasterSpec(
         job_name="many",
-        roles={ROLE: RolePlan(planned_parallelism=nodes)},
+        roles={ROLE: PlannedRole(planned_parallelism=nodes)},
         timeouts=TimeoutConfig(),
     )
     spec_path = folder / "spec.json"

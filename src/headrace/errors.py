@@ -1,4 +1,6 @@
-"""Every error that Headrace raises.
+"""Every error that users of Headrace meet, raised or as the text of a failed job.
+
+The four of `headrace.framework.rpc` stay between node and master.
 
 Families by who must act::
 

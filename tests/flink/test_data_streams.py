@@ -13,7 +13,7 @@ from pyflink.table import DataTypes, StreamTableEnvironment
 
 from headrace.config import RoleConfig
 from headrace.errors import JobFailedError
-from headrace.operator import Cluster
+from headrace.operator import Cluster, chained_role
 
 ROWS = [(i, f"row {i}") for i in range(1, 26)]
 
@@ -49,6 +49,28 @@ def test_rows_of_a_data_stream_go_through_a_worker_and_come_back(tmp_path: Path)
     lines = [line for p in tmp_path.rglob("part-*") for line in p.read_text().splitlines()]
     got = sorted((json.loads(line) for line in lines), key=lambda row: row["id"])
     assert got == [{"id": 2 * i, "s": s} for i, s in ROWS]
+
+
+def test_a_role_without_master_takes_and_gives_a_data_stream() -> None:
+    env = StreamExecutionEnvironment.get_execution_environment()
+    env.set_parallelism(1)
+    types = Types.ROW_NAMED(["id", "s"], [Types.LONG(), Types.STRING()])
+
+    def entry(ctx: Any) -> None:
+        assert ctx.job_name == "the job"
+        for batch in ctx.batches(rows=10):
+            ctx.emit({"id": batch["id"] * 2, "s": batch["s"]})
+
+    out = chained_role(
+        "doubled",
+        RoleConfig(entry=entry),
+        input=env.from_collection(ROWS, type_info=types),
+        output={"id": DataTypes.BIGINT(), "s": DataTypes.STRING()},
+    )
+    assert isinstance(out, DataStream)
+    with out.execute_and_collect("the job") as collected:
+        got = sorted((row[0], row[1]) for row in collected)
+    assert got == [(2 * i, s) for i, s in ROWS]
 
 
 def test_a_record_that_is_a_change_fails_the_job() -> None:

@@ -1,4 +1,4 @@
-"""The example in the README, run as it stands."""
+"""The examples in README and guides, run as they stand."""
 
 from __future__ import annotations
 
@@ -15,10 +15,25 @@ from headrace._environ import copy_environment
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def example() -> str:
-    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+def example(document: str = "README.md") -> str:
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / document).read_text(), re.DOTALL)
     assert len(blocks) == 1
     return str(blocks[0])
+
+
+def run_example(text: str, folder: Path) -> str:
+    program = folder / "example.py"
+    program.write_text(text)
+    done = subprocess.run(
+        [sys.executable, str(program)],
+        cwd=folder,
+        env={**copy_environment(), "PYTHONPATH": str(ROOT / "src")},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
 
 
 def test_the_example_has_about_thirty_lines() -> None:
@@ -27,18 +42,15 @@ def test_the_example_has_about_thirty_lines() -> None:
 
 @pytest.mark.timeout(240)
 def test_the_example_trains_on_every_row_and_finds_the_weights(tmp_path: Path) -> None:
-    program = tmp_path / "example.py"
-    program.write_text(example())
-    environment = {**copy_environment(), "PYTHONPATH": str(ROOT / "src")}
-    done = subprocess.run(
-        [sys.executable, str(program)],
-        cwd=tmp_path,
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "20000 rows" in done.stdout
+    assert "20000 rows" in run_example(example(), tmp_path)
     weights = torch.load(tmp_path / "trained" / "model.pt")["weight"]
     assert torch.allclose(weights, torch.tensor([[3.0, -1.0]]), atol=0.05), weights
+
+
+@pytest.mark.timeout(240)
+def test_the_example_of_roles_keeps_the_rows_that_one_role_wants_of_the_other(
+    tmp_path: Path,
+) -> None:
+    printed = run_example(example("docs/guide/roles.md"), tmp_path)
+    assert "4 rows" in printed
+    assert sorted(re.findall(r"\+I\[.*?\]", printed)) == ["+I[5, 0.5]", "+I[9, 0.9]"]

@@ -19,6 +19,8 @@ from headrace.exchange.items import (
     End,
     Item,
     Watermark,
+    stamped,
+    unstamped,
 )
 from headrace.exchange.memory_feed import MemoryFeed
 from headrace.exchange.rebatch import Rebatcher
@@ -41,4 +43,6 @@ __all__ = [
     "conform",
     "conform_column",
     "require_names",
+    "stamped",
+    "unstamped",
 ]

@@ -67,7 +67,6 @@ class Channel:
         self._output = sent
         self._input_schema = None if received is None else received.schema
         self._output_schema = None if sent is None else sent.schema
-        self._batch_rows = 1 if received is None else received.batch_rows
         self._inbox: deque[BatchFrame | OversizeFrame | Watermark | Barrier | End] = deque()
         self._is_input_ended = False
         self._taken_batches = 0
@@ -120,11 +119,6 @@ class Channel:
     def output_schema(self) -> pa.Schema | None:
         """Columns that go out, without the hidden timestamp; None if nothing goes out."""
         return self._output_schema
-
-    @property
-    def batch_rows(self) -> int:
-        """Most rows in one received batch."""
-        return self._batch_rows
 
     def receive(self, *, timeout_s: float | None) -> Item | None:
         """Take the next item; see `Feed.receive`. Batches lie in shared memory, uncopied."""

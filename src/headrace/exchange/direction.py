@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from headrace.errors import DataError, ExchangeError, ProtocolError, RowTooLargeError
 from headrace.exchange.frames import BatchFrame, DirectionOffer, OversizeFrame
-from headrace.exchange.items import TIMESTAMP_FIELD, Batch
+from headrace.exchange.items import TIMESTAMP_FIELD, Batch, stamped, unstamped
 from headrace.exchange.segment import InputSegment, OutputSegment, map_oversize
 
 __all__ = ["InputDirection", "OutputDirection"]
@@ -28,9 +28,7 @@ class InputDirection:
 
     def __init__(self, offer: DirectionOffer) -> None:
         self._wire_schema = _wire_schema(offer)
-        self._last = len(self._wire_schema) - 1
-        self.schema = self._wire_schema.remove(self._last)
-        self.batch_rows = offer.batch_rows
+        self.schema = self._wire_schema.remove(len(self._wire_schema) - 1)
         self.segment = InputSegment(offer)
 
     def open_batch(self, frame: BatchFrame) -> Batch:
@@ -53,11 +51,7 @@ class InputDirection:
         if batch.num_rows != rows or not rows:
             msg = f"A message holds {batch.num_rows} rows, its frame says {rows}"
             raise ProtocolError(msg)
-        timestamps_ms = batch.column(self._last)
-        return Batch(
-            batch.remove_column(self._last),
-            None if timestamps_ms.null_count == rows else timestamps_ms,
-        )
+        return unstamped(batch)
 
 
 class OutputDirection:
@@ -86,15 +80,15 @@ class OutputDirection:
         Raises:
             DataError: The timestamps are not one int64 per row.
         """
-        if timestamps_ms is None:
-            timestamps_ms = pa.nulls(batch.num_rows, pa.int64())
-        elif not pa.types.is_int64(timestamps_ms.type) or len(timestamps_ms) != batch.num_rows:
+        if timestamps_ms is not None and (
+            not pa.types.is_int64(timestamps_ms.type) or len(timestamps_ms) != batch.num_rows
+        ):
             msg = (
                 f"timestamps_ms holds {len(timestamps_ms)} values of {timestamps_ms.type}; "
                 f"{batch.num_rows} rows need as many int64"
             )
             raise DataError(msg)
-        return batch.append_column(TIMESTAMP_FIELD, timestamps_ms)
+        return stamped(Batch(batch, timestamps_ms))
 
     def messages(self, batch: pa.RecordBatch) -> Iterator[tuple[pa.Buffer, int]]:
         """Cut `batch` into messages that fit a slot each, in order, with their numbers of rows.

@@ -28,10 +28,6 @@ class Feed(Protocol):
     def output_schema(self) -> pa.Schema | None:
         """Columns that go out, without the hidden timestamp; None if nothing goes out."""
 
-    @property
-    def batch_rows(self) -> int:
-        """Most rows in one received batch; a hint for whoever groups rows."""
-
     def receive(self, *, timeout_s: float | None) -> Item | None:
         """Take the next item in stream order.
 

@@ -15,6 +15,8 @@ __all__ = [
     "End",
     "Item",
     "Watermark",
+    "stamped",
+    "unstamped",
 ]
 
 TIMESTAMP_COLUMN = "__timestamp__"
@@ -59,3 +61,19 @@ class End:
 
 
 Item: TypeAlias = Batch | Watermark | Barrier | End
+
+
+def stamped(batch: Batch) -> pa.RecordBatch:
+    """Return the rows with the hidden last column, as they go over the wire. Copies nothing."""
+    timestamps_ms = batch.timestamps_ms
+    if timestamps_ms is None:
+        timestamps_ms = pa.nulls(batch.columns.num_rows, pa.int64())
+    return batch.columns.append_column(TIMESTAMP_FIELD, timestamps_ms)
+
+
+def unstamped(rows: pa.RecordBatch) -> Batch:
+    """Undo `stamped`. Copies nothing."""
+    last = rows.num_columns - 1
+    timestamps_ms = rows.column(last)
+    has_timestamps = timestamps_ms.null_count < rows.num_rows
+    return Batch(rows.remove_column(last), timestamps_ms if has_timestamps else None)

@@ -37,14 +37,12 @@ class MemoryFeed:
         *,
         input_schema: pa.Schema | None = None,
         output_schema: pa.Schema | None = None,
-        batch_rows: int = 4096,
     ) -> None:
         """Feed `items`, taken from the iterable when they are asked for."""
         self._items: Iterator[Item] = iter(items)
         self._inbox: deque[Item] = deque()
         self._input_schema = input_schema
         self._output_schema = output_schema
-        self._batch_rows = batch_rows
         self._is_ended = False
         self.sent: list[pa.RecordBatch] = []
         self.sent_timestamps_ms: list[pa.Array | None] = []
@@ -64,7 +62,6 @@ class MemoryFeed:
             _items_of(table, batch_rows),
             input_schema=table.schema,
             output_schema=output_schema,
-            batch_rows=batch_rows,
         )
 
     @property
@@ -76,11 +73,6 @@ class MemoryFeed:
     def output_schema(self) -> pa.Schema | None:
         """Columns that go out."""
         return self._output_schema
-
-    @property
-    def batch_rows(self) -> int:
-        """Most rows in one received batch."""
-        return self._batch_rows
 
     @property
     def output(self) -> pa.Table:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from headrace.errors import ExchangeError
-from headrace.exchange.items import TIMESTAMP_FIELD, Batch
+from headrace.exchange.items import TIMESTAMP_FIELD, Batch, stamped, unstamped
 from headrace.exchange.rebatch import Rebatcher
 
 __all__ = ["Spool", "SpoolWriter"]
@@ -50,10 +50,7 @@ class SpoolWriter:
         Raises:
             ExchangeError: The disk is full, or fails.
         """
-        timestamps_ms = batch.timestamps_ms
-        if timestamps_ms is None:
-            timestamps_ms = pa.nulls(batch.columns.num_rows, pa.int64())
-        self._rebatcher.push(batch.columns.append_column(TIMESTAMP_FIELD, timestamps_ms))
+        self._rebatcher.push(stamped(batch))
         self._rows += batch.columns.num_rows
         while (full := self._rebatcher.take()) is not None:
             self._write(full)
@@ -123,12 +120,8 @@ class Spool:
             self._fd, self.size_bytes, flags=flags, prot=mmap.PROT_READ | mmap.PROT_WRITE
         )
         reader = pa.ipc.open_file(pa.py_buffer(memory))
-        last = len(reader.schema) - 1
         for index in range(reader.num_record_batches):
-            batch = reader.get_batch(index)
-            timestamps_ms = batch.column(last)
-            has_timestamps = timestamps_ms.null_count < batch.num_rows
-            yield Batch(batch.remove_column(last), timestamps_ms if has_timestamps else None)
+            yield unstamped(reader.get_batch(index))
 
     def close(self) -> None:
         """Close the file. Idempotent; batches that were read stay valid."""

@@ -10,15 +10,15 @@ from headrace.framework.link import ProcessLink
 from headrace.framework.payload import dump_payload
 from headrace.framework.process import ProcessSpec, read_process_spec
 from headrace.framework.runner import Runner, RunnerCommand, RunnerContext
-from headrace.framework.spec import MasterSpec, NodeSpec, RolePlan, encode_spec
+from headrace.framework.spec import MasterSpec, NodeSpec, PlannedRole, encode_spec
 
 __all__ = [
     "Failure",
     "MasterSpec",
     "NodeSpec",
+    "PlannedRole",
     "ProcessLink",
     "ProcessSpec",
-    "RolePlan",
     "Runner",
     "RunnerCommand",
     "RunnerContext",

@@ -12,14 +12,14 @@ from headrace.config import TimeoutConfig
 __all__ = [
     "MasterSpec",
     "NodeSpec",
-    "RolePlan",
+    "PlannedRole",
     "encode_spec",
     "read_master_spec",
     "read_node_spec",
 ]
 
 
-class RolePlan(msgspec.Struct, frozen=True, kw_only=True):
+class PlannedRole(msgspec.Struct, frozen=True, kw_only=True):
     """One role as planned.
 
     Attributes:
@@ -44,7 +44,7 @@ class MasterSpec(msgspec.Struct, frozen=True, kw_only=True):
 
     job_name: str
     machine: str | None = "all_finish"
-    roles: dict[str, RolePlan]
+    roles: dict[str, PlannedRole]
     max_restarts: int = 3
     timeouts: TimeoutConfig = msgspec.field(default_factory=TimeoutConfig)
 

@@ -7,5 +7,14 @@ from headrace.operator.chained import chained_role
 from headrace.operator.cluster import Cluster
 from headrace.operator.handle import JobHandle, JobResult
 from headrace.operator.status import JobStatus, NodeStatus
+from headrace.operator.streams import environment_of
 
-__all__ = ["Cluster", "JobHandle", "JobResult", "JobStatus", "NodeStatus", "chained_role"]
+__all__ = [
+    "Cluster",
+    "JobHandle",
+    "JobResult",
+    "JobStatus",
+    "NodeStatus",
+    "chained_role",
+    "environment_of",
+]

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
-from dataclasses import asdict
-
+from pyflink.datastream import DataStream
 from pyflink.java_gateway import get_gateway
 from pyflink.table import Table
 
@@ -12,21 +10,23 @@ from headrace.config import RoleConfig, TimeoutConfig
 from headrace.errors import PlanError
 from headrace.operator.environment import open_environment
 from headrace.operator.failure import cause_text
-from headrace.operator.plan import node_spec, role_payload
+from headrace.operator.plan import cluster_document, role_document, role_payload
 from headrace.operator.schema import OutputSchema, to_java_row_type
-from headrace.operator.streams import input_stream, output_table
+from headrace.operator.streams import environment_of, input_stream, output_of
 
 __all__ = ["chained_role"]
+
+_UID_PREFIX = "headrace/chained"  # no cluster's name has a slash
 
 
 def chained_role(
     name: str,
     config: RoleConfig,
     *,
-    input: Table,  # noqa: A002 - Flink's word
+    input: Table | DataStream,  # noqa: A002 - Flink's word
     output: OutputSchema,
     timeouts: TimeoutConfig | None = None,
-) -> Table:
+) -> Table | DataStream:
     """Run `config.entry` over `input` in processes that work alone: no master, no group.
 
     The operator is chained to its input where Flink can chain it, which saves the network
@@ -41,36 +41,26 @@ def chained_role(
         timeouts: Limits on every wait.
 
     Returns:
-        What the processes emit; order within a subtask is theirs.
+        What the processes emit, a Table or DataStream as `input` is; order within a subtask is
+        theirs.
 
     Raises:
         PlanError: As `Cluster.add_role`.
     """
-    flink = open_environment(input._t_env)  # noqa: SLF001 (no public way)
+    flink = open_environment(environment_of(input))
     flink.apply_table_options()
     limits = timeouts or TimeoutConfig()
     payload = role_payload(name, config)
-    role = {
-        "role": name,
-        "parallelism": config.parallelism,
-        "spec": node_spec(config, limits, None),
-        "exchange": asdict(config.exchange),
-    }
-    cluster = {
-        "name": name,
-        "job_name": name,
-        "uid_prefix": "headrace",
-        "timeouts": asdict(limits),
-        "python_path": flink.python_path(),
-    }
+    role = role_document(name, config, limits, None)
+    cluster = cluster_document(
+        name, uid_prefix=_UID_PREFIX, timeouts=limits, python_path=flink.python_path()
+    )
     j_output = to_java_row_type(output)
     j_input, j_input_type = input_stream(flink, name, input)
     builder = get_gateway().jvm.org.headrace.operator.ClusterBuilder
     try:
-        j_stream = builder.addChained(
-            j_input, json.dumps(role), payload, json.dumps(cluster), j_input_type, j_output
-        )
+        j_stream = builder.addChained(j_input, role, payload, cluster, j_input_type, j_output)
     except Exception as exc:
         msg = f"role {name!r} cannot be planned: {cause_text(exc)}"
         raise PlanError(msg) from exc
-    return output_table(flink, j_stream, j_output)
+    return output_of(flink, j_stream, j_output, is_stream=isinstance(input, DataStream))

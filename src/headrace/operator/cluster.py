@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -22,17 +20,12 @@ from headrace.operator.plan import (
     am_payload,
     am_spec,
     checkpoint_dir_of_job,
-    node_spec,
+    cluster_document,
+    role_document,
     role_payload,
 )
 from headrace.operator.schema import OutputSchema, to_java_row_type
-from headrace.operator.streams import (
-    input_stream,
-    is_bounded,
-    is_fed_by,
-    output_stream,
-    output_table,
-)
+from headrace.operator.streams import input_stream, is_bounded, is_fed_by, output_of
 
 __all__ = ["Cluster"]
 
@@ -74,7 +67,7 @@ class Cluster:
             raise PlanError(msg)
         self._flink = open_environment(environment)
         self._flink.apply_table_options()
-        self._returns_streams = isinstance(environment, StreamExecutionEnvironment)
+        self._is_of_streams = isinstance(environment, StreamExecutionEnvironment)
         self._name = name
         self._checkpoint_dir = checkpoint_dir_of_job(
             name, checkpoint_dir, is_embedded=self._flink.is_embedded
@@ -86,11 +79,6 @@ class Cluster:
         self._j_output_by_role: dict[str, Any] = {}
         self._has_unbounded_input = False
         self._is_submitted = False
-
-    @property
-    def table_environment(self) -> StreamTableEnvironment:
-        """The table environment that the roles are planned in."""
-        return self._flink.t_env
 
     @property
     def has_endless_input(self) -> bool:
@@ -116,19 +104,18 @@ class Cluster:
             raise PlanError(msg)
         am = config or AMConfig()
         payload = am_payload(am)
-        document = {
-            "name": self._name,
-            "job_name": self._name,
-            "uid_prefix": self._uid_prefix,
-            "am_spec": am_spec(self._name, am),
-            "timeouts": asdict(am.timeouts),
-            "max_master_restarts": am.max_master_restarts,
-            "offer": slot_offer(self._flink),
-            "python_path": self._flink.python_path(),
-        }
+        document = cluster_document(
+            self._name,
+            uid_prefix=self._uid_prefix,
+            timeouts=am.timeouts,
+            python_path=self._flink.python_path(),
+            am_spec=am_spec(self._name, am),
+            max_master_restarts=am.max_master_restarts,
+            offer=slot_offer(self._flink),
+        )
         self._j_builder = get_gateway().jvm.org.headrace.operator.ClusterBuilder(
             self._flink.env._j_stream_execution_environment,  # noqa: SLF001 - PyFlink has no public way
-            json.dumps(document),
+            document,
             payload,
         )
         self._am = am
@@ -168,12 +155,7 @@ class Cluster:
             msg = f"role {name!r} is there already; each name once, 'am' is the master's"
             raise PlanError(msg)
         payload = role_payload(name, config)
-        document = {
-            "role": name,
-            "parallelism": config.parallelism,
-            "spec": node_spec(config, self._am.timeouts, self._checkpoint_dir),
-            "exchange": asdict(config.exchange),
-        }
+        document = role_document(name, config, self._am.timeouts, self._checkpoint_dir)
         j_output = None if output is None else to_java_row_type(output)
         j_input, j_input_type = None, None
         if input is not None:
@@ -181,13 +163,13 @@ class Cluster:
             self._require_from_outside(name, j_input)
             self._has_unbounded_input |= not is_bounded(j_input)
         j_stream = self._call_builder(
-            name, "addRole", json.dumps(document), payload, j_input, j_input_type, j_output
+            name, "addRole", document, payload, j_input, j_input_type, j_output
         )
         self._has_input_by_role[name] = input is not None
         if output is None:
             return None
         self._j_output_by_role[name] = j_stream
-        return self._output(j_stream, j_output)
+        return output_of(self._flink, j_stream, j_output, is_stream=self._is_of_streams)
 
     def submit(self, statements: StatementSet | None = None) -> JobHandle:
         """Submit one job with every role and every sink of this environment.
@@ -228,11 +210,6 @@ class Cluster:
         except Exception as exc:
             msg = f"role {name!r} cannot be planned: {cause_text(exc)}"
             raise PlanError(msg) from exc
-
-    def _output(self, j_stream: Any, j_type: Any) -> Table | DataStream:
-        if self._returns_streams:
-            return output_stream(j_stream, j_type)
-        return output_table(self._flink, j_stream, j_type)
 
     def _set_restart_strategy(self) -> None:
         """Flink's default backs off to minutes; keep what the user has set."""

@@ -5,8 +5,10 @@ Nothing here talks to Flink; everything is checked before a job is submitted.
 
 from __future__ import annotations
 
+import json
 import tempfile
 import uuid
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +21,55 @@ from headrace.framework.machine import Machine, shipped_machine, validate
 from headrace.framework.runner import Runner
 from headrace.role import RoleEntry
 
-__all__ = ["am_payload", "am_spec", "checkpoint_dir_of_job", "node_spec", "role_payload"]
+__all__ = [
+    "am_payload",
+    "am_spec",
+    "checkpoint_dir_of_job",
+    "cluster_document",
+    "role_document",
+    "role_payload",
+]
+
+
+def cluster_document(
+    name: str, *, uid_prefix: str, timeouts: TimeoutConfig, python_path: list[str], **am: Any
+) -> str:
+    """Return the JSON that `ClusterBuilder` reads about a cluster, or about a role without one.
+
+    Args:
+        name: Name of the cluster.
+        uid_prefix: Stem of its operators' uids.
+        timeouts: Limits on every wait.
+        python_path: Entries appended to the children's PYTHONPATH.
+        am: What the am operator needs beyond that.
+    """
+    return json.dumps(
+        {
+            "name": name,
+            "uid_prefix": uid_prefix,
+            "timeouts": asdict(timeouts),
+            "python_path": python_path,
+            **am,
+        }
+    )
+
+
+def role_document(
+    name: str, config: RoleConfig, timeouts: TimeoutConfig, checkpoint_dir: Path | None
+) -> str:
+    """Return the JSON that `ClusterBuilder` reads about a role.
+
+    Raises:
+        PlanError: An option is no JSON value.
+    """
+    return json.dumps(
+        {
+            "role": name,
+            "parallelism": config.parallelism,
+            "spec": _node_spec(config, timeouts, checkpoint_dir),
+            "exchange": asdict(config.exchange),
+        }
+    )
 
 
 def am_spec(job_name: str, am: AMConfig) -> dict[str, Any]:
@@ -53,30 +103,6 @@ def am_payload(am: AMConfig) -> bytes:
         raise PlanError(msg)
     validate(machine)
     return dump_payload(machine=machine)
-
-
-def node_spec(
-    config: RoleConfig, timeouts: TimeoutConfig, checkpoint_dir: Path | None
-) -> dict[str, Any]:
-    """Return the spec of a role's nodes as JSON values.
-
-    Raises:
-        PlanError: An option is no JSON value.
-    """
-    spec = NodeSpec(
-        runner=config.runner if isinstance(config.runner, str) else None,
-        script=config.entry if isinstance(config.entry, str) else None,
-        args=config.args,
-        environment=dict(config.environment),
-        checkpoint_dir=None if checkpoint_dir is None else str(checkpoint_dir),
-        options=dict(config.options),
-        timeouts=timeouts,
-    )
-    try:
-        return _json_values(spec)
-    except TypeError as exc:
-        msg = f"role.options={dict(config.options)!r} must hold JSON values only: {exc}"
-        raise PlanError(msg) from exc
 
 
 def role_payload(name: str, config: RoleConfig) -> bytes:
@@ -124,6 +150,25 @@ def checkpoint_dir_of_job(
         return None
     folder = Path(tempfile.gettempdir() if given is None else given).absolute()
     return folder / f"headrace-{job_name}-{uuid.uuid4().hex[:12]}"
+
+
+def _node_spec(
+    config: RoleConfig, timeouts: TimeoutConfig, checkpoint_dir: Path | None
+) -> dict[str, Any]:
+    spec = NodeSpec(
+        runner=config.runner if isinstance(config.runner, str) else None,
+        script=config.entry if isinstance(config.entry, str) else None,
+        args=config.args,
+        environment=dict(config.environment),
+        checkpoint_dir=None if checkpoint_dir is None else str(checkpoint_dir),
+        options=dict(config.options),
+        timeouts=timeouts,
+    )
+    try:
+        return _json_values(spec)
+    except TypeError as exc:
+        msg = f"role.options={dict(config.options)!r} must hold JSON values only: {exc}"
+        raise PlanError(msg) from exc
 
 
 def _json_values(spec: MasterSpec | NodeSpec) -> dict[str, Any]:

@@ -4,15 +4,37 @@ from __future__ import annotations
 
 from typing import Any
 
-from pyflink.datastream import DataStream
+from pyflink.datastream import DataStream, StreamExecutionEnvironment
 from pyflink.java_gateway import get_gateway
-from pyflink.table import Table
+from pyflink.table import StreamTableEnvironment, Table
 
 from headrace.errors import PlanError
 from headrace.operator.environment import FlinkEnvironment
 from headrace.operator.failure import cause_text
 
-__all__ = ["input_stream", "is_bounded", "is_fed_by", "output_stream", "output_table"]
+__all__ = [
+    "environment_of",
+    "input_stream",
+    "is_bounded",
+    "is_fed_by",
+    "output_of",
+]
+
+
+def environment_of(
+    rows: Table | DataStream,
+) -> StreamTableEnvironment | StreamExecutionEnvironment:
+    """Return the environment that made `rows`.
+
+    Raises:
+        PlanError: `rows` is something else.
+    """
+    if isinstance(rows, DataStream):
+        return rows.get_execution_environment()
+    if isinstance(rows, Table):
+        return rows._t_env  # noqa: SLF001 (no public way)
+    msg = f"rows are a {type(rows).__name__}; a role takes a Table or a DataStream"
+    raise PlanError(msg)
 
 
 def input_stream(
@@ -58,9 +80,16 @@ def is_bounded(j_stream: Any) -> bool:
     return bool(get_gateway().jvm.org.headrace.operator.ClusterBuilder.isBounded(j_stream))
 
 
-def output_table(flink: FlinkEnvironment, j_stream: Any, j_type: Any) -> Table:
-    """Return the rows that a role emits as a table of `flink.t_env`."""
+def output_of(
+    flink: FlinkEnvironment, j_stream: Any, j_type: Any, *, is_stream: bool
+) -> Table | DataStream:
+    """Return the rows that a role emits: a table of `flink.t_env`, or a stream of rows.
+
+    A stream's records have their timestamps.
+    """
     builder = get_gateway().jvm.org.headrace.operator.ClusterBuilder
+    if is_stream:
+        return DataStream(builder.toDataStream(j_stream, j_type))
     j_table = builder.fromRowData(flink.t_env._j_tenv, j_stream, j_type)  # noqa: SLF001
     return Table(j_table, flink.t_env)
 
@@ -69,12 +98,6 @@ def is_fed_by(j_stream: Any, j_other: Any) -> bool:
     """Return whether rows of a Java stream may have come out of another one."""
     builder = get_gateway().jvm.org.headrace.operator.ClusterBuilder
     return bool(builder.isFedBy(j_stream, j_other))
-
-
-def output_stream(j_stream: Any, j_type: Any) -> DataStream:
-    """Return the rows that a role emits as a stream of rows, with their timestamps."""
-    builder = get_gateway().jvm.org.headrace.operator.ClusterBuilder
-    return DataStream(builder.toDataStream(j_stream, j_type))
 
 
 def _refusal(role: str, text: str) -> str:

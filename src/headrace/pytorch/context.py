@@ -9,7 +9,7 @@ from typing import Any, TypeVar, cast
 import pyarrow as pa
 import torch
 
-from headrace.errors import ConfigError, PlanError, UsageError, WaitTimeoutError
+from headrace.errors import ConfigError, PlanError, UsageError
 from headrace.pytorch.alone import AloneSteps
 from headrace.pytorch.dataset import BatchDataset, split_rows
 from headrace.pytorch.flat import Reduction
@@ -17,24 +17,21 @@ from headrace.pytorch.group import close_group
 from headrace.pytorch.lockstep import Lockstep, Scheduler
 from headrace.pytorch.lone_step import RESTORED, LoneStep
 from headrace.pytorch.parallel import open_lockstep, require_supported
-from headrace.pytorch.saving import path_below, save_atomically
+from headrace.pytorch.saving import save_atomically
 from headrace.pytorch.settings import TorchSettings
 from headrace.pytorch.tensors import Column, TensorConverter
 from headrace.role import (
-    BatchReader,
     EpochEnded,
-    Idle,
-    InputEnded,
     NullRule,
     PollResult,
     ReadyBatch,
     RoleContext,
+    path_below,
 )
 
 __all__ = ["TorchContext"]
 
 _M = TypeVar("_M", bound=torch.nn.Module)
-_REPORT_EVERY_S = 0.2
 _DROPS_PER_ROUND = 64  # so that the others do not wait for a long input to be dropped
 
 
@@ -54,8 +51,6 @@ class TorchContext(RoleContext):
 
     settings = TorchSettings()
     device = torch.device("cpu")
-    collective_timeout_s = 600.0
-    is_restored = False
     _converter: TensorConverter | None = None
     _is_data_parallel = False
     _is_input_ended = False
@@ -210,7 +205,7 @@ class TorchContext(RoleContext):
                 reduction=loss_reduction,
                 before_step=before_step,
                 idle_after_s=self.settings.idle_after_s,
-                collective_timeout_s=self.collective_timeout_s,
+                collective_timeout_s=self.timeouts.collective_timeout_s,
             )
         else:
             self._steps = AloneSteps(optimizer, before_step)
@@ -343,49 +338,25 @@ class TorchContext(RoleContext):
             converter = self._converter = TensorConverter(batch.schema, self._nulls)
         return converter(batch)
 
-    def _ready(self, reader: BatchReader, timeout_s: float | None) -> Iterator[pa.RecordBatch]:
-        while True:
-            match self._next(reader, timeout_s):
-                case ReadyBatch() as ready:
-                    self._timestamps_ms = ready.timestamps_ms
-                    columns = ready.columns
-                    del ready  # keep nothing alive while the caller works
-                    self._steps.count(columns.num_rows)
-                    yield columns
-                    del columns
-                case EpochEnded(epoch):
-                    if epoch + 1 < reader.epochs:
-                        self._steps.end_pass(self._attend)
-                case InputEnded():
-                    self._is_input_ended = True
-                    if self._steps.pending_rows:
-                        # The loop has rows that it has not stepped on, such as the last batch
-                        # of a DataLoader: it gets the chance to, and joins the others then.
-                        self._steps.finish_after_step(self._attend)
-                    else:
-                        self._steps.finish(self._attend)
-                    return
-
-    def _next(self, reader: BatchReader, timeout_s: float | None) -> PollResult:
-        begin = self._clock()
-
-        def poll(wait_s: float) -> PollResult | None:
-            wait_s = min(wait_s, _REPORT_EVERY_S)  # so that a report does not wait for rows
-            if timeout_s is not None:
-                wait_s = min(wait_s, max(0.0, begin + timeout_s - self._clock()))
-            result = reader.poll(wait_s)
-            if not isinstance(result, Idle):
-                return result
-            waited_s = self._clock() - begin
-            if timeout_s is not None and waited_s >= timeout_s:
-                raise WaitTimeoutError(
-                    waited_for=f"{reader.rows} rows of input",
-                    waited_s=waited_s,
-                    setting="timeout_s of ctx.batches",
-                )
-            return None
-
+    def _wait(self, poll: Callable[[float], PollResult | None]) -> PollResult:
         return cast("PollResult", self._steps.wait(poll))
+
+    def _on_batch(self, rows: int) -> None:
+        self._steps.count(rows)
+
+    def _on_epoch_ended(self, epoch: int) -> None:
+        assert self._reader is not None
+        if epoch + 1 < self._reader.epochs:
+            self._steps.end_pass(self._attend)
+
+    def _on_input_ended(self) -> None:
+        self._is_input_ended = True
+        if self._steps.pending_rows:
+            # The loop has rows that it has not stepped on, such as the last batch of a
+            # DataLoader: it gets the chance to, and joins the others then.
+            self._steps.finish_after_step(self._attend)
+        else:
+            self._steps.finish(self._attend)
 
     def _single_rows(self, batches: Iterator[dict[str, Column]]) -> Iterator[dict[str, Any]]:
         for batch in batches:

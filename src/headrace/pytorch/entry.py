@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Protocol, cast
 
 import torch
 
-from headrace.config import TimeoutConfig
 from headrace.errors import CollectiveError
+from headrace.framework.process import ProcessSpec
 from headrace.pytorch.context import TorchContext
 from headrace.pytorch.device import choose_device, choose_threads
 from headrace.pytorch.group import (
@@ -17,27 +16,10 @@ from headrace.pytorch.group import (
     let_the_cause_go_first,
     open_group,
 )
-from headrace.pytorch.saving import require_writable
 from headrace.pytorch.settings import TorchSettings
-from headrace.role import RoleContext, RoleEntry, RoleLink, RoleSpec
+from headrace.role import RoleContext, RoleEntry, RoleLink, require_writable
 
 __all__ = ["TorchEntry"]
-
-
-class _ProcessSpec(RoleSpec, Protocol):
-    """What a process is told beyond `RoleSpec`; `headrace.framework.ProcessSpec` is one."""
-
-    @property
-    def host(self) -> str:
-        """Where this process runs, as peers reach it."""
-
-    @property
-    def is_restored(self) -> bool:
-        """Whether rows before a Flink checkpoint will not come again."""
-
-    @property
-    def timeouts(self) -> TimeoutConfig:
-        """Limits on every wait."""
 
 
 class TorchEntry(RoleEntry):
@@ -60,7 +42,7 @@ class TorchEntry(RoleEntry):
         super().__init__(entry)
         self.settings = settings or TorchSettings()
 
-    def open_context(self, spec: RoleSpec, link: RoleLink) -> TorchContext:
+    def open_context(self, spec: ProcessSpec, link: RoleLink) -> TorchContext:
         """Connect the memory queue, meet the other workers, and return the context.
 
         Blocks for at most `timeouts.process_start_timeout_s` and `timeouts.gather_timeout_s`.
@@ -74,35 +56,32 @@ class TorchEntry(RoleEntry):
             raise
         return context
 
-    def prepare(self, context: TorchContext, spec: RoleSpec, link: RoleLink) -> None:
+    def prepare(self, context: TorchContext, spec: ProcessSpec, link: RoleLink) -> None:
         """Give a new context its settings, threads, device and process group.
 
         Blocks until all workers have met, at most `timeouts.gather_timeout_s`. Part of
         `open_context`; `headrace.testing` calls it with a context that has no memory queue.
         """
-        facts = cast("_ProcessSpec", spec)
         context.settings = self.settings
-        context.is_restored = facts.is_restored
-        context.collective_timeout_s = facts.timeouts.collective_timeout_s
-        hosts = facts.cluster.get(facts.role, ())
-        if facts.index == 0 and self.settings.output_dir is not None:
+        hosts = spec.cluster.get(spec.role, ())
+        if spec.index == 0 and self.settings.output_dir is not None:
             require_writable(self.settings.output_dir)
-        context.device = self._device(hosts, facts.index)
-        threads = choose_threads(hosts, facts.index)
+        context.device = self._device(hosts, spec.index)
+        threads = choose_threads(hosts, spec.index)
         if threads is not None:
             torch.set_num_threads(threads)
         if context.device.type == "cuda":
             torch.cuda.set_device(context.device)
         open_group(
             GroupSpec(
-                role=facts.role,
-                rank=facts.index,
-                world_size=facts.parallelism,
-                attempt=facts.attempt,
-                host=facts.host,
+                role=spec.role,
+                rank=spec.index,
+                world_size=spec.parallelism,
+                attempt=spec.attempt,
+                host=spec.host,
                 backend="nccl" if context.device.type == "cuda" else "gloo",
-                rendezvous_timeout_s=facts.timeouts.gather_timeout_s,
-                collective_timeout_s=facts.timeouts.collective_timeout_s,
+                rendezvous_timeout_s=spec.timeouts.gather_timeout_s,
+                collective_timeout_s=spec.timeouts.collective_timeout_s,
             ),
             link,
         )

@@ -107,7 +107,7 @@ def train(
         >>> job = headrace.pytorch.train(features, train, workers=2).submit()  # doctest: +SKIP
         >>> job.wait()  # doctest: +SKIP
     """
-    from headrace.operator import Cluster  # imports pyflink
+    from headrace.operator import Cluster, environment_of  # imports pyflink
 
     settings = TorchSettings(
         epochs=epochs,
@@ -126,7 +126,9 @@ def train(
         max_restarts=max_restarts,
         timeouts=timeouts or TimeoutConfig(),
     )
-    cluster = Cluster(_environment_of(rows), name=name, checkpoint_dir=checkpoint_dir)
+    cluster = Cluster(
+        None if rows is None else environment_of(rows), name=name, checkpoint_dir=checkpoint_dir
+    )
     cluster.add_am_role(master)
     emitted = cluster.add_role(_ROLE, worker, input=rows, output=output)
     if rows is not None:
@@ -139,12 +141,3 @@ def train(
         # A restart would go on behind the last checkpoint, which holds no model yet.
         cluster.set_flink_default("restart-strategy.type", "none")
     return TrainingPlan(cluster=cluster, output=emitted)
-
-
-def _environment_of(rows: Any) -> Any:
-    """Return the Flink environment that a Table or DataStream belongs to; None without rows."""
-    if rows is None:
-        return None
-    if hasattr(rows, "get_execution_environment"):
-        return rows.get_execution_environment()
-    return getattr(rows, "_t_env", None)  # PyFlink's Table has no public way to it

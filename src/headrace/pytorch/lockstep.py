@@ -135,11 +135,6 @@ class Lockstep:
         ]
 
     @property
-    def is_over(self) -> bool:
-        """True once all workers are finished."""
-        return self._is_over
-
-    @property
     def pending_rows(self) -> int:
         """Rows handed out since the last step."""
         return self._pending_rows

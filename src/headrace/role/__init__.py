@@ -1,6 +1,7 @@
 """What runs inside an algorithm process: the context of an entry function, for any framework.
 
-Imports `headrace.exchange`; nothing of Flink, and no deep-learning framework.
+Imports `headrace.exchange` and `headrace.framework`; nothing of Flink or of a deep-learning
+framework.
 """
 
 from __future__ import annotations
@@ -9,15 +10,9 @@ from headrace.role.arrays import NullRule, to_numpy
 from headrace.role.context import RoleContext
 from headrace.role.entry import RoleEntry
 from headrace.role.link import RoleLink
-from headrace.role.reader import (
-    BatchReader,
-    EpochEnded,
-    Idle,
-    InputEnded,
-    PollResult,
-    ReadyBatch,
-)
-from headrace.role.spec import RoleSpec
+from headrace.role.output_dir import path_below, replacing, require_writable
+from headrace.role.polled import EpochEnded, Idle, InputEnded, PollResult, ReadyBatch
+from headrace.role.reader import BatchReader
 
 __all__ = [
     "BatchReader",
@@ -30,6 +25,8 @@ __all__ = [
     "RoleContext",
     "RoleEntry",
     "RoleLink",
-    "RoleSpec",
+    "path_below",
+    "replacing",
+    "require_writable",
     "to_numpy",
 ]

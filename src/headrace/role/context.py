@@ -13,13 +13,14 @@ import pyarrow as pa
 
 from headrace.errors import ConfigError, DataError, UsageError, WaitTimeoutError
 from headrace.exchange import Feed
+from headrace.framework.process import ProcessSpec
 from headrace.role.arrays import NullRule, to_numpy
-from headrace.role.checkpoints import latest_entry, new_entry
 from headrace.role.emission import to_batches, to_timestamps_ms
 from headrace.role.link import RoleLink
-from headrace.role.reader import BatchReader, EpochEnded, Idle, InputEnded, ReadyBatch
+from headrace.role.polled import EpochEnded, Idle, InputEnded, PollResult, ReadyBatch
+from headrace.role.reader import BatchReader
 from headrace.role.reporting import REPORT_EVERY_S, Reporter
-from headrace.role.spec import RoleSpec
+from headrace.role.saved import latest_saved, new_saved
 
 __all__ = ["RoleContext"]
 
@@ -28,8 +29,10 @@ class RoleContext:
     """The one argument of an entry function.
 
     Thread model: one thread at a time, in the process that runs the entry function; not in
-    DataLoader workers (use `num_workers=0`). Subclasses change what a batch looks like by
-    overriding `_convert`.
+    DataLoader workers (use `num_workers=0`).
+
+    Subclasses change what a batch looks like by overriding `_convert`, and have a part in the
+    loop over the input by overriding `_wait` and the `_on_` methods.
 
     Attributes:
         job_name: Name of the job.
@@ -40,12 +43,15 @@ class RoleContext:
         cluster: Role to the hosts of its processes, in the order of their index.
         options: What the framework layer has set.
         checkpoint_dir: Directory that all attempts share; None if the job has none.
+        is_restored: Whether the input starts behind a Flink checkpoint, so that rows before it
+            will not come again.
+        timeouts: Limits on every wait.
     """
 
     def __init__(
         self,
         *,
-        spec: RoleSpec,
+        spec: ProcessSpec,
         link: RoleLink,
         feed: Feed | None = None,
         clock: Callable[[], float] = time.monotonic,
@@ -61,6 +67,8 @@ class RoleContext:
         )
         self.options: Mapping[str, Any] = MappingProxyType(dict(spec.options))
         self.checkpoint_dir = None if spec.checkpoint_dir is None else Path(spec.checkpoint_dir)
+        self.is_restored = spec.is_restored
+        self.timeouts = spec.timeouts
         self._work_dir = Path(spec.work_dir)
         self._link = link
         self._feed = feed
@@ -246,7 +254,7 @@ class RoleContext:
         """
         if self.checkpoint_dir is None:
             return None
-        return latest_entry(self.checkpoint_dir, self.attempt)
+        return latest_saved(self.checkpoint_dir, self.attempt)
 
     def checkpoint_path(self, step: int) -> AbstractContextManager[Path]:
         """Offer a path to save to; it counts once the `with` block has ended well.
@@ -267,7 +275,7 @@ class RoleContext:
                 "`train`: a directory that every host reaches by the same path"
             )
             raise UsageError(msg)
-        return new_entry(self.checkpoint_dir, step, self.attempt)
+        return new_saved(self.checkpoint_dir, step, self.attempt)
 
     def close(self, *, is_success: bool) -> None:
         """End the process's part: send the last report and, on success, the end of the output.
@@ -295,33 +303,57 @@ class RoleContext:
         """Make the mapping that `batches` hands out; subclasses override this."""
         return dict(to_numpy(batch, self._nulls))
 
+    def _wait(self, poll: Callable[[float], PollResult | None]) -> PollResult:
+        """Call `poll` with a time-out in seconds until it returns something."""
+        result = None
+        while result is None:
+            result = poll(REPORT_EVERY_S)
+        return result
+
+    def _on_batch(self, rows: int) -> None:
+        """A batch is about to be handed out."""
+
+    def _on_epoch_ended(self, epoch: int) -> None:
+        """Every row of the pass `epoch`, from 0, was handled."""
+
+    def _on_input_ended(self) -> None:
+        """Every row of all passes was handled."""
+
     def _ready(self, reader: BatchReader, timeout_s: float | None) -> Iterator[pa.RecordBatch]:
         waiting_since = self._clock()
-        while True:
-            wait_s = REPORT_EVERY_S  # so that a report does not wait for rows
+
+        def poll(wait_s: float) -> PollResult | None:
+            wait_s = min(wait_s, REPORT_EVERY_S)  # so that a report does not wait for rows
             if timeout_s is not None:
                 wait_s = min(wait_s, max(0.0, waiting_since + timeout_s - self._clock()))
-            match reader.poll(wait_s):
+            result = reader.poll(wait_s)
+            if not isinstance(result, Idle):
+                return result
+            waited_s = self._clock() - waiting_since
+            if timeout_s is not None and waited_s >= timeout_s:
+                raise WaitTimeoutError(
+                    waited_for=f"{reader.rows} rows of input",
+                    waited_s=waited_s,
+                    setting="timeout_s of ctx.batches",
+                )
+            return None
+
+        while True:
+            match self._wait(poll):
                 case ReadyBatch() as ready:
                     self._timestamps_ms = ready.timestamps_ms
                     columns = ready.columns
                     del ready  # keep nothing alive while the caller works
+                    self._on_batch(columns.num_rows)
                     yield columns
                     del columns
-                    if timeout_s is not None:
-                        waiting_since = self._clock()
-                case Idle():
-                    waited_s = self._clock() - waiting_since
-                    if timeout_s is not None and waited_s >= timeout_s:
-                        raise WaitTimeoutError(
-                            waited_for=f"{reader.rows} rows of input",
-                            waited_s=waited_s,
-                            setting="timeout_s of ctx.batches",
-                        )
-                case EpochEnded():
-                    pass
+                case EpochEnded(epoch):
+                    self._on_epoch_ended(epoch)
                 case InputEnded():
+                    self._on_input_ended()
                     return
+            if timeout_s is not None:
+                waiting_since = self._clock()
 
     def _row_counts(self) -> tuple[int, int]:
         return (0 if self._reader is None else self._reader.rows_in, self._rows_out)

@@ -7,10 +7,10 @@ from collections.abc import Callable
 from typing import Any, ClassVar
 
 from headrace.exchange import Channel
+from headrace.framework.process import ProcessSpec
 from headrace.framework.stopping import StopRequestedExit
 from headrace.role.context import RoleContext
 from headrace.role.link import RoleLink
-from headrace.role.spec import RoleSpec
 
 __all__ = ["RoleEntry"]
 
@@ -31,7 +31,7 @@ class RoleEntry:
     def __init__(self, entry: Callable[[Any], object]) -> None:
         self.entry = entry
 
-    def open_context(self, spec: RoleSpec, link: RoleLink) -> RoleContext:
+    def open_context(self, spec: ProcessSpec, link: RoleLink) -> RoleContext:
         """Connect the memory queue, if any, and return the context; the caller closes it.
 
         Blocks for at most `timeouts.process_start_timeout_s`.
@@ -58,7 +58,7 @@ class RoleEntry:
         """Call the entry function; subclasses may do something around it."""
         self.entry(context)
 
-    def __call__(self, spec: RoleSpec, link: RoleLink) -> None:
+    def __call__(self, spec: ProcessSpec, link: RoleLink) -> None:
         """Run the entry function to its end. Blocks for as long as it runs.
 
         When it returns, or raises `SystemExit(0)`, its last report and the end of its output

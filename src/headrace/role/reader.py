@@ -7,16 +7,11 @@ import operator
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
-from typing import TypeAlias
-
-import pyarrow as pa
 
 from headrace.errors import ConfigError, UsageError
 from headrace.exchange import (
-    TIMESTAMP_FIELD,
     Barrier,
     Batch,
     End,
@@ -25,46 +20,15 @@ from headrace.exchange import (
     Spool,
     SpoolWriter,
     Watermark,
+    stamped,
+    unstamped,
 )
+from headrace.role.polled import EpochEnded, Idle, InputEnded, PollResult, ReadyBatch
+from headrace.role.replay import replay
 
-__all__ = ["BatchReader", "EpochEnded", "Idle", "InputEnded", "PollResult", "ReadyBatch"]
+__all__ = ["BatchReader"]
 
 _ATTEND_EVERY_S = 0.005  # in later passes, where a barrier stands between no rows
-
-
-@dataclass(frozen=True, slots=True)
-class ReadyBatch:
-    """Rows to handle now; asking for more says that they were handled.
-
-    Attributes:
-        columns: 1 to `rows` rows; the memory stays valid for as long as anything refers to it.
-        timestamps_ms: int64, one per row, NULL where the row has none; None if no row has one.
-        epoch: Pass over the input, from 0.
-    """
-
-    columns: pa.RecordBatch
-    timestamps_ms: pa.Array | None
-    epoch: int
-
-
-@dataclass(frozen=True, slots=True)
-class Idle:
-    """No batch became complete in time; ask again."""
-
-
-@dataclass(frozen=True, slots=True)
-class EpochEnded:
-    """Every row of the pass `epoch` was handled. Comes once for each pass, an empty one too."""
-
-    epoch: int
-
-
-@dataclass(frozen=True, slots=True)
-class InputEnded:
-    """All passes are over. Comes from then on."""
-
-
-PollResult: TypeAlias = ReadyBatch | Idle | EpochEnded | InputEnded
 
 
 class _Phase(Enum):
@@ -237,7 +201,8 @@ class BatchReader:
                 rows = self._rebatcher.flush()
             if rows is not None:
                 self._handed_out_rows += rows.num_rows
-                return self._ready(rows)
+                batch = unstamped(rows)
+                return ReadyBatch(batch.columns, batch.timestamps_ms, self._epoch)
             if self._barrier is not None:
                 self._feed.acknowledge(self._barrier.checkpoint_id)
                 self._barrier = None
@@ -260,7 +225,7 @@ class BatchReader:
             case Batch():
                 if self._spool_writer is not None:
                     self._spool_writer.write(item)
-                self._push(item)
+                self._rebatcher.push(stamped(item))
                 self._streamed_rows += item.columns.num_rows
             case Watermark():
                 self._watermarks.append((self._streamed_rows, item.timestamp_ms))
@@ -279,33 +244,6 @@ class BatchReader:
         ready = next(self._replay, None)
         return self._end_epoch() if ready is None else ready
 
-    def _read_spool(self, spool: Spool) -> Iterator[ReadyBatch]:
-        """Cut the spool's batches; `rows` may change between two of what is yielded.
-
-        A step of this is most of what a later pass costs, so the usual case, in which what is
-        cut lies within one batch of the file, goes without the rebatcher.
-        """
-        rebatcher = self._rebatcher
-        for batch in spool.read():
-            rest = batch
-            if not rebatcher.held_rows:
-                rows = rebatcher.rows
-                taken = 0
-                for piece in _pieces(batch.columns, rows):
-                    if piece.num_rows < rows or rebatcher.rows != rows:
-                        break
-                    stamps = batch.timestamps_ms
-                    if stamps is not None:
-                        stamps = _stamps_or_none(stamps.slice(taken, rows))
-                    taken += rows
-                    yield ReadyBatch(piece, stamps, self._epoch)
-                rest = _behind(batch, taken)
-            self._push(rest)
-            while (full := rebatcher.take()) is not None:
-                yield self._ready(full)
-        while (last := rebatcher.take() or rebatcher.flush()) is not None:
-            yield self._ready(last)
-
     def _end_epoch(self) -> EpochEnded:
         ended = EpochEnded(self._epoch)
         if self._spool_writer is not None:
@@ -314,24 +252,13 @@ class BatchReader:
         if self._epoch + 1 < self._epochs and self._spool is not None:
             self._phase = _Phase.REPLAY
             self._epoch += 1
-            self._replay = self._read_spool(self._spool)
+            self._replay = replay(self._spool.read(), self._rebatcher, self._epoch)
         else:
             self._phase = _Phase.ENDED
             self._send_watermarks()
             if self._feed.output_schema is None:  # else rows may still be emitted
                 self._feed.acknowledge_every()
         return ended
-
-    def _push(self, batch: Batch) -> None:
-        timestamps_ms = batch.timestamps_ms
-        if timestamps_ms is None:
-            timestamps_ms = pa.nulls(batch.columns.num_rows, pa.int64())
-        self._rebatcher.push(batch.columns.append_column(TIMESTAMP_FIELD, timestamps_ms))
-
-    def _ready(self, rows: pa.RecordBatch) -> ReadyBatch:
-        last = rows.num_columns - 1
-        stamps = _stamps_or_none(rows.column(last))
-        return ReadyBatch(rows.remove_column(last), stamps, self._epoch)
 
     def _send_watermarks(self) -> None:
         """Send the latest watermark whose rows were handled in every pass."""
@@ -347,22 +274,6 @@ class BatchReader:
         """Acknowledge what came after the end: all rows handed out so far were handled."""
         while isinstance(item := self._feed.receive(timeout_s=0), Barrier):
             self._feed.acknowledge(item.checkpoint_id)
-
-
-def _pieces(columns: pa.RecordBatch, rows: int) -> list[pa.RecordBatch]:
-    """Cut `columns` into slices of `rows` rows, the last with the rest. Nothing is copied."""
-    pieces: list[pa.RecordBatch] = pa.Table.from_batches([columns]).to_batches(rows)
-    return pieces
-
-
-def _behind(batch: Batch, rows: int) -> Batch:
-    """Return what of `batch` follows its first `rows` rows; may be without rows."""
-    stamps = batch.timestamps_ms
-    return Batch(batch.columns.slice(rows), None if stamps is None else stamps.slice(rows))
-
-
-def _stamps_or_none(stamps: pa.Array) -> pa.Array | None:
-    return None if stamps.null_count == len(stamps) else stamps
 
 
 def _require_count(name: str, value: int) -> int:

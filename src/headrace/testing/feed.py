@@ -40,7 +40,6 @@ class TableFeed(MemoryFeed):
         super().__init__(
             input_schema=None if table is None else table.schema,
             output_schema=output_schema,
-            batch_rows=batch_rows,
         )
         self._script = iter(()) if table is None else _script(table, batch_rows, faults)
         self._quiet_until: float | None = None

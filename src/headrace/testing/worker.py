@@ -10,7 +10,8 @@ from typing import Any
 import msgspec
 import pyarrow as pa
 
-from headrace.role import RoleContext, RoleEntry, RoleLink, RoleSpec
+from headrace.framework.process import ProcessSpec
+from headrace.role import RoleContext, RoleEntry, RoleLink
 from headrace.testing.faults import Fault
 from headrace.testing.feed import TableFeed
 
@@ -69,7 +70,7 @@ class FedEntry:
     faults: tuple[Fault, ...]
     result_dir: Path
 
-    def __call__(self, spec: RoleSpec, link: RoleLink) -> None:
+    def __call__(self, spec: ProcessSpec, link: RoleLink) -> None:
         """Run one worker to its end. Blocks."""
         entry, index = self.entry, spec.index
         feed = TableFeed(
@@ -80,7 +81,7 @@ class FedEntry:
         )
         recorder = _Recorder(link)
 
-        def open_context(spec: RoleSpec, _link: RoleLink) -> RoleContext:
+        def open_context(spec: ProcessSpec, _link: RoleLink) -> RoleContext:
             context = entry.context_class(spec=spec, link=recorder, feed=feed)
             report = context.report
 

@@ -17,7 +17,7 @@ import pytest
 
 from headrace._environ import copy_environment
 from headrace.config import TimeoutConfig
-from headrace.framework import MasterSpec, NodeSpec, RolePlan, dump_payload, encode_spec
+from headrace.framework import MasterSpec, NodeSpec, PlannedRole, dump_payload, encode_spec
 
 _SRC = Path(__file__).resolve().parents[3] / "src"
 QUICK = TimeoutConfig(
@@ -133,7 +133,7 @@ class Cluster:
         spec = MasterSpec(
             job_name="job",
             machine=machine,
-            roles={"worker": RolePlan(planned_parallelism=parallelism, has_input=has_input)},
+            roles={"worker": PlannedRole(planned_parallelism=parallelism, has_input=has_input)},
             max_restarts=max_restarts,
             timeouts=timeouts,
         )

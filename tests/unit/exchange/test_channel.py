@@ -72,11 +72,10 @@ def receive_batch(channel: Channel) -> Batch:
 
 
 def test_the_greeting_tells_attempt_and_pid_and_both_schemas(connect: MakePeer) -> None:
-    peer, channel = connect(batch_rows=77)
+    peer, channel = connect()
     assert peer.hello == HelloFrame(attempt=3, pid=os.getpid())
     assert channel.input_schema == SCHEMA
     assert channel.output_schema == SCHEMA
-    assert channel.batch_rows == 77
 
 
 def test_items_come_in_stream_order_with_rows_and_timestamps(connect: MakePeer) -> None:

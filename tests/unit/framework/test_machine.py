@@ -335,7 +335,7 @@ def test_a_new_node_process_of_a_finished_node_harms_nobody() -> None:
     at_work = running()
     at_work.handle(finished("worker-0"))
     assert at_work.handle(registered("worker-0", of=2, instance="second")) == []
-    assert at_work.job.finished == ("worker-0",)
+    assert at_work.job.nodes["worker-0"].process is ProcessState.FINISHED
 
 
 def test_stop_job_ends_every_process_and_the_job_with_success() -> None:

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from headrace.config import TimeoutConfig
+from headrace.framework.process import ProcessSpec
 
 
 class FakeClock:
@@ -43,25 +42,17 @@ class FakeLink:
         self.stop_reasons.append(reason)
 
 
-@dataclass(kw_only=True)
-class FakeSpec:
-    """What a process is told at its start."""
-
-    work_dir: str
-    job_name: str = "delays"
-    role: str = "worker"
-    index: int = 1
-    parallelism: int = 2
-    attempt: int = 1
-    cluster: Mapping[str, tuple[str, ...]] = field(
-        default_factory=lambda: {"worker": ("h0", "h1"), "ps": ("h0",)}
-    )
-    queue_socket: str | None = None
-    checkpoint_dir: str | None = None
-    options: Mapping[str, Any] = field(default_factory=dict)
-    timeouts: TimeoutConfig = field(default_factory=TimeoutConfig)
-
-
-def spec_in(directory: Path, **changes: Any) -> FakeSpec:
-    """A spec whose work directory is `directory`."""
-    return FakeSpec(work_dir=str(directory), **changes)
+def spec_in(directory: Path, **changes: Any) -> ProcessSpec:
+    """What worker 1 of 2 is told at its start, with `directory` as its work directory."""
+    facts = {
+        "job_name": "delays",
+        "role": "worker",
+        "index": 1,
+        "parallelism": 2,
+        "attempt": 1,
+        "cluster": {"worker": ("h0", "h1"), "ps": ("h0",)},
+        "host": "h1",
+        "work_dir": str(directory),
+        "payload_path": "",
+    }
+    return ProcessSpec(**{**facts, **changes})

@@ -159,24 +159,9 @@ class Job:
         return names
 
     @property
-    def registered(self) -> frozenset[str]:
-        """Names of the registered nodes."""
-        return frozenset(self.nodes)
-
-    @property
     def running(self) -> tuple[str, ...]:
         """Names of the nodes whose process has not ended, in a stable order."""
         return self._named(ProcessState.RUNNING)
-
-    @property
-    def finished(self) -> tuple[str, ...]:
-        """Names of the nodes whose process has finished, in a stable order."""
-        return self._named(ProcessState.FINISHED)
-
-    @property
-    def failed(self) -> tuple[str, ...]:
-        """Names of the nodes whose process has failed in this attempt, in a stable order."""
-        return self._named(ProcessState.FAILED)
 
     @property
     def cluster(self) -> dict[str, tuple[str, ...]]:

@@ -72,7 +72,7 @@ final class AmCoordinator implements OperatorCoordinator, CoordinationRequestHan
         timers =
                 Executors.newSingleThreadScheduledExecutor(
                         run -> {
-                            Thread thread = new Thread(run, "headrace " + cluster.jobName() + " gather timer");
+                            Thread thread = new Thread(run, "headrace " + cluster.name() + " gather timer");
                             thread.setDaemon(true);
                             return thread;
                         });

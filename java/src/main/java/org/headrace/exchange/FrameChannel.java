@@ -3,7 +3,6 @@ package org.headrace.exchange;
 import java.io.EOFException;
 import java.io.IOException;
 import java.nio.ByteBuffer;
-import java.nio.channels.SelectableChannel;
 import java.nio.channels.SocketChannel;
 
 /**
@@ -133,10 +132,6 @@ final class FrameChannel implements AutoCloseable {
             throw new EOFException("it has ended without a HELLO");
         }
         return frame;
-    }
-
-    SelectableChannel selectable() {
-        return socket;
     }
 
     @Override

@@ -48,7 +48,7 @@ public final class ClusterBuilder {
     /**
      * Adds the am.
      *
-     * @param clusterJson {@code name, job_name, uid_prefix, am_spec, timeouts, max_master_restarts,
+     * @param clusterJson {@code name, uid_prefix, am_spec, timeouts, max_master_restarts,
      *     offer, python_path}
      * @param amPayload cloudpickle payload of the master
      */
@@ -100,9 +100,8 @@ public final class ClusterBuilder {
             RowType outputType) {
         ClusterPlan cluster = ClusterPlan.parse(clusterJson, pythonConfig(input.getExecutionEnvironment()));
         RolePlan role = RolePlan.parse(roleJson, payload, inputType, outputType);
-        String name = cluster.name() + " " + role.role();
         return named(
-                input.transform(name, typeInfo(outputType), new ChainedRoleOperatorFactory(cluster, role)),
+                input.transform(role.role(), typeInfo(outputType), new ChainedRoleOperatorFactory(cluster, role)),
                 cluster,
                 role);
     }

@@ -80,6 +80,11 @@ final class RoleNode implements AutoCloseable {
         return home.label();
     }
 
+    /** Name of the job, role and index. */
+    String title() {
+        return home.title();
+    }
+
     WorkDir workDir() {
         return home.workDir();
     }

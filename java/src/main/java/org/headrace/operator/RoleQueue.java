@@ -83,7 +83,7 @@ final class RoleQueue implements QueueListener, AutoCloseable {
                         role.exchange(),
                         role.inputType(),
                         role.outputType(),
-                        new QueuePlace(socketPath, tmpDirs, cluster.jobName() + " " + label),
+                        new QueuePlace(socketPath, tmpDirs, node.title()),
                         new TaskHooks(
                                 parameters.getMailboxExecutor(),
                                 parameters.getProcessingTimeService(),

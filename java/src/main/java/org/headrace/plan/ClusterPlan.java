@@ -15,7 +15,6 @@ import java.util.List;
  * One ML cluster, as the Python plan describes it.
  *
  * @param name name of the cluster
- * @param jobName name of the job
  * @param uidPrefix stem of the uids of its operators
  * @param amSpecJson what the master reads; opaque here
  * @param masterModule the Python module of the master process
@@ -29,7 +28,6 @@ import java.util.List;
 @Internal
 public record ClusterPlan(
         String name,
-        String jobName,
         String uidPrefix,
         String amSpecJson,
         String masterModule,
@@ -54,7 +52,6 @@ public record ClusterPlan(
         }
         return new ClusterPlan(
                 Lines.requireText(plan, "name"),
-                Lines.requireText(plan, "job_name"),
                 Lines.requireText(plan, "uid_prefix"),
                 plan.path("am_spec").toString(),
                 plan.path("master_module").asText("headrace.framework.master"),

@@ -1,7 +1,6 @@
 package org.headrace.plan;
 
 import org.apache.flink.annotation.Internal;
-import org.apache.flink.shaded.jackson2.com.fasterxml.jackson.databind.JsonNode;
 import org.apache.flink.shaded.jackson2.com.fasterxml.jackson.databind.node.ObjectNode;
 import org.apache.flink.table.types.logical.RowType;
 
@@ -42,18 +41,18 @@ public record RolePlan(
         requireTravels(inputType);
         requireTravels(outputType);
         ObjectNode plan = Lines.parse(json);
-        JsonNode exchange = plan.path("exchange");
+        ObjectNode exchange = Lines.requireObject(plan, "exchange");
         return new RolePlan(
                 Lines.requireText(plan, "role"),
                 Lines.requireInt(plan, "parallelism"),
                 plan.path("spec").toString(),
                 payload.clone(),
                 new ExchangeSettings(
-                        exchange.path("slots").asInt(8),
-                        exchange.path("slot_bytes").asInt(2 * 1024 * 1024),
-                        exchange.path("batch_rows").asInt(4096),
-                        exchange.path("linger_ms").asLong(10),
-                        exchange.path("max_row_bytes").asLong(1024 * 1024 * 1024)),
+                        Lines.requireInt(exchange, "slots"),
+                        Lines.requireInt(exchange, "slot_bytes"),
+                        Lines.requireInt(exchange, "batch_rows"),
+                        Lines.requireInt(exchange, "linger_ms"),
+                        Lines.requireInt(exchange, "max_row_bytes")),
                 inputType,
                 outputType);
     }

@@ -21,6 +21,7 @@ public final class ChildHome implements AutoCloseable {
 
     private final ClusterPlan cluster;
     private final String label;
+    private final String title;
     private final WorkDir workDir;
     private final PythonEnvironment python;
     private final ObjectNode startLine;
@@ -44,6 +45,8 @@ public final class ChildHome implements AutoCloseable {
         String[] tmpDirs = environment.getTaskManagerInfo().getTmpDirectories();
         this.cluster = cluster;
         label = role + "-" + index;
+        String jobName = context.getJobInfo().getJobName();
+        title = jobName + " " + label;
         stopGrace = cluster.timeouts().stopGrace();
         python =
                 new PythonEnvironment(
@@ -59,7 +62,7 @@ public final class ChildHome implements AutoCloseable {
             startLine =
                     Lines.ofType("start")
                             .put("job_id", environment.getJobID().toString())
-                            .put("job_name", cluster.jobName())
+                            .put("job_name", jobName)
                             .put("role", role)
                             .put("index", index)
                             .put("parallelism", context.getTaskInfo().getNumberOfParallelSubtasks())
@@ -85,6 +88,11 @@ public final class ChildHome implements AutoCloseable {
         return label;
     }
 
+    /** Job, role and index: what tells it apart from other jobs' in one TaskManager. */
+    public String title() {
+        return title;
+    }
+
     public WorkDir workDir() {
         return workDir;
     }
@@ -102,7 +110,7 @@ public final class ChildHome implements AutoCloseable {
         child =
                 new ChildProcess(
                         label,
-                        "headrace " + cluster.jobName() + " " + label,
+                        "headrace " + title,
                         () -> python.command(module, workDir.path()),
                         listener,
                         stopGrace);

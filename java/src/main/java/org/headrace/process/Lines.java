@@ -54,6 +54,15 @@ public final class Lines {
         return value.intValue();
     }
 
+    /** The value of a field that is an object. */
+    public static ObjectNode requireObject(ObjectNode line, String field) {
+        JsonNode value = line.get(field);
+        if (!(value instanceof ObjectNode)) {
+            throw new IllegalArgumentException("Field '" + field + "' is missing: " + shorten(line.toString()));
+        }
+        return (ObjectNode) value;
+    }
+
     private static String shorten(String text) {
         return text.length() <= 200 ? text : text.substring(0, 200) + "...";
     }

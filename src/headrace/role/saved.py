@@ -1,9 +1,9 @@
 """Files that a process leaves for later attempts (batch mode).
 
-An entry is a file or a directory in the job's checkpoint directory, named
+What was saved is a file or a directory in the job's checkpoint directory, named
 `step-<step>.attempt-<attempt>`. It appears under that name only when it is complete and on the
-disk. An attempt sees the entries of earlier attempts only, so all processes of a group that is
-started again find the same one, whatever the group itself has written meanwhile.
+disk. An attempt sees what earlier attempts saved only, so all processes of a group that is
+started again find the same, whatever the group itself has saved meanwhile.
 """
 
 from __future__ import annotations
@@ -17,27 +17,27 @@ from pathlib import Path
 
 from headrace.errors import UsageError
 
-__all__ = ["latest_entry", "new_entry"]
+__all__ = ["latest_saved", "new_saved"]
 
-_ENTRY = re.compile(r"step-(\d+)\.attempt-(\d+)")
+_NAME = re.compile(r"step-(\d+)\.attempt-(\d+)")
 
 
-def latest_entry(directory: Path, attempt: int) -> Path | None:
-    """Return the newest complete entry that an attempt before `attempt` wrote, or None.
+def latest_saved(directory: Path, attempt: int) -> Path | None:
+    """Return the newest that an attempt before `attempt` saved, or None.
 
-    Newest: of the latest attempt that wrote any, the one of the highest step.
+    Newest: of the latest attempt that saved any, the one of the highest step.
     """
     found = []
     for path in directory.glob("step-*.attempt-*"):
-        match = _ENTRY.fullmatch(path.name)
+        match = _NAME.fullmatch(path.name)
         if match and int(match[2]) < attempt:
             found.append((int(match[2]), int(match[1]), path))
     return max(found)[2] if found else None
 
 
 @contextmanager
-def new_entry(directory: Path, step: int, attempt: int) -> Iterator[Path]:
-    """Offer a path to write to; when the block ends well, it becomes the entry of `step`.
+def new_saved(directory: Path, step: int, attempt: int) -> Iterator[Path]:
+    """Offer a path to write to; when the block ends well, it is what `step` saved.
 
     As a whole or not at all. The path does not exist yet: write a file to it, or make it a
     directory. If the block raises, what was written is removed.

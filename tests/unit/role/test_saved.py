@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 
 from headrace.errors import UsageError
-from headrace.role.checkpoints import latest_entry, new_entry
+from headrace.role.saved import latest_saved, new_saved
 
 
 def save(directory: Path, step: int, attempt: int, text: str = "x") -> None:
-    with new_entry(directory, step, attempt) as path:
+    with new_saved(directory, step, attempt) as path:
         path.write_text(text)
 
 
@@ -20,7 +20,7 @@ def test_the_newest_entry_is_of_the_latest_attempt_and_its_highest_step(tmp_path
     save(tmp_path, 9, 2)
     save(tmp_path, 50, 2, "this")
     save(tmp_path, 20, 2)
-    found = latest_entry(tmp_path, 3)
+    found = latest_saved(tmp_path, 3)
     assert found is not None
     assert found.read_text() == "this"
 
@@ -28,18 +28,18 @@ def test_the_newest_entry_is_of_the_latest_attempt_and_its_highest_step(tmp_path
 def test_what_the_own_attempt_writes_is_not_seen(tmp_path: Path) -> None:
     save(tmp_path, 1, 1, "old")
     save(tmp_path, 2, 2, "own")
-    found = latest_entry(tmp_path, 2)
+    found = latest_saved(tmp_path, 2)
     assert found is not None
     assert found.read_text() == "old"
-    assert latest_entry(tmp_path, 1) is None
+    assert latest_saved(tmp_path, 1) is None
 
 
 def test_a_directory_is_an_entry_as_well_and_can_be_saved_again(tmp_path: Path) -> None:
     for text in ("first", "second"):
-        with new_entry(tmp_path, 3, 1) as path:
+        with new_saved(tmp_path, 3, 1) as path:
             (path / "deep").mkdir(parents=True)
             (path / "deep" / "weights").write_text(text)
-    found = latest_entry(tmp_path, 2)
+    found = latest_saved(tmp_path, 2)
     assert found is not None
     assert (found / "deep" / "weights").read_text() == "second"
     assert len(list(tmp_path.iterdir())) == 1
@@ -47,7 +47,7 @@ def test_a_directory_is_an_entry_as_well_and_can_be_saved_again(tmp_path: Path) 
 
 def test_a_block_that_raises_leaves_nothing(tmp_path: Path) -> None:
     def save_half() -> None:
-        with new_entry(tmp_path, 3, 1) as path:
+        with new_saved(tmp_path, 3, 1) as path:
             path.write_text("half")
             raise KeyError
 
@@ -59,17 +59,17 @@ def test_a_block_that_raises_leaves_nothing(tmp_path: Path) -> None:
 def test_a_draft_of_a_killed_process_is_no_entry(tmp_path: Path) -> None:
     (tmp_path / ".step-000000000007.attempt-1.77").write_text("half")
     (tmp_path / "step-7.attempt-1.bak").write_text("other")
-    assert latest_entry(tmp_path, 2) is None
+    assert latest_saved(tmp_path, 2) is None
 
 
 def test_a_block_that_writes_nothing_is_told(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="Nothing was written"), new_entry(tmp_path, 1, 1):
+    with pytest.raises(UsageError, match="Nothing was written"), new_saved(tmp_path, 1, 1):
         pass
-    with pytest.raises(UsageError, match="step=-1"), new_entry(tmp_path, -1, 1):
+    with pytest.raises(UsageError, match="step=-1"), new_saved(tmp_path, -1, 1):
         pass
 
 
 def test_a_missing_directory_has_no_entries_and_is_made(tmp_path: Path) -> None:
-    assert latest_entry(tmp_path / "new", 2) is None
+    assert latest_saved(tmp_path / "new", 2) is None
     save(tmp_path / "new", 1, 1)
-    assert latest_entry(tmp_path / "new", 2) is not None
+    assert latest_saved(tmp_path / "new", 2) is not None

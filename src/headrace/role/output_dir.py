@@ -1,0 +1,68 @@
+"""Where models go: files that a reader sees as a whole or not at all."""
+
+from __future__ import annotations
+
+import os
+import socket
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO
+
+from headrace.errors import ConfigError
+
+__all__ = ["path_below", "replacing", "require_writable"]
+
+
+def require_writable(directory: Path) -> None:
+    """Make the directory and try to write to it, before anything is trained for it.
+
+    Raises:
+        ConfigError: It cannot be made or written to.
+    """
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=directory) as file:
+            file.write(b"headrace")
+    except OSError as exc:
+        msg = (
+            f"output_dir={str(directory)!r}: the worker of rank 0, on host "
+            f"{socket.gethostname()}, cannot write there: {exc}. Nothing was trained. Give a "
+            "directory that this host can write to"
+        )
+        raise ConfigError(msg) from exc
+
+
+def path_below(directory: Path, name: str) -> Path:
+    """Return the path of `name` in `directory`.
+
+    Raises:
+        ConfigError: It would lead out of it.
+    """
+    path = directory / name
+    if ".." in Path(name).parts or Path(name).is_absolute() or path == directory:
+        msg = f"ctx.save(name={name!r}) must be a path below the output directory"
+        raise ConfigError(msg)
+    return path
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[IO[bytes]]:
+    """Open a file to write to; when the block ends well, it is on the disk and replaces `path`.
+
+    In one step; if the block raises, nothing has changed. Missing directories are made.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    part = Path(name)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        part.chmod(0o644)
+        part.replace(path)
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise
