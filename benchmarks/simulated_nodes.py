@@ -13,7 +13,7 @@ import uuid
 from headrace.config import TimeoutConfig
 from headrace.errors import HeadraceError
 from headrace.framework.clock import SystemClock
-from headrace.framework.lines import MasterAddress
+from headrace.framework.jvm_lines import MasterAddress
 from headrace.framework.machine.facts import ProcessState
 from headrace.framework.messages import Beat, Directive, Register, StartProcess
 from headrace.framework.node.attendance import Attendance

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import BinaryIO, NoReturn
 
 from headrace.framework.jvm import claim_stdout
-from headrace.framework.lines import StartLine
+from headrace.framework.jvm_lines import StartLine
 
 __all__ = ["end_process", "prepare_child", "remove_work_dir"]
 

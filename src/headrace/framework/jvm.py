@@ -10,7 +10,13 @@ from typing import BinaryIO
 import msgspec
 
 from headrace.errors import ProtocolError
-from headrace.framework.lines import FromJvm, ReportLine, StatusLine, ToJvm, decode_from_jvm
+from headrace.framework.jvm_lines import (
+    FromJvm,
+    NodeReportLine,
+    StatusLine,
+    ToJvm,
+    decode_from_jvm,
+)
 
 __all__ = ["JvmLink", "claim_stdout"]
 
@@ -73,7 +79,7 @@ class JvmLink:
         """Send one line; does not wait. Lost if the JVM is gone."""
         if self._writer.is_closing():
             return
-        is_droppable = isinstance(line, StatusLine | ReportLine)
+        is_droppable = isinstance(line, StatusLine | NodeReportLine)
         if is_droppable and self._writer.get_write_buffer_size() > _BACKLOG_BYTES:
             return
         self._writer.write(self._encoder.encode(line) + b"\n")

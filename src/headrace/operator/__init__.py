@@ -3,10 +3,10 @@
 The only package that imports pyflink.
 """
 
+from headrace.framework.status import JobStatus, NodeStatus
 from headrace.operator.chained import chained_role
 from headrace.operator.cluster import Cluster
 from headrace.operator.handle import JobHandle, JobResult
-from headrace.operator.status import JobStatus, NodeStatus
 from headrace.operator.streams import environment_of
 
 __all__ = [

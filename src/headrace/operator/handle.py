@@ -12,10 +12,10 @@ from pyflink.common import JobClient
 from pyflink.java_gateway import get_gateway
 
 from headrace.errors import JobFailedError, WaitTimeoutError
+from headrace.framework.status import JobStatus
 from headrace.operator.drain import Drain
 from headrace.operator.failure import cause_text
 from headrace.operator.progress import Progress
-from headrace.operator.status import JobStatus
 
 __all__ = ["JobHandle", "JobResult"]
 

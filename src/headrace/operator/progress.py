@@ -9,7 +9,7 @@ from typing import TextIO
 
 from tqdm import tqdm
 
-from headrace.operator.status import JobStatus
+from headrace.framework.status import JobStatus
 
 __all__ = ["Progress"]
 

@@ -10,7 +10,7 @@ import msgspec
 import pytest
 
 from headrace.config import TimeoutConfig
-from headrace.framework.lines import FailLine, StatusLine, ToJvm
+from headrace.framework.jvm_lines import FailLine, StatusLine, ToJvm
 from headrace.framework.machine import (
     ALL_FINISH,
     Arc,

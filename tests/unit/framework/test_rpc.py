@@ -14,7 +14,7 @@ from headrace.config import TimeoutConfig
 from headrace.errors import ConfigError
 from headrace.framework.clock import SystemClock
 from headrace.framework.failure import Failure
-from headrace.framework.lines import ToJvm
+from headrace.framework.jvm_lines import ToJvm
 from headrace.framework.machine import (
     ALL_FINISH,
     JobMachine,

@@ -18,7 +18,7 @@ from headrace.errors import HeadraceError, ProtocolError
 from headrace.framework.child import end_process, prepare_child, remove_work_dir
 from headrace.framework.clock import SystemClock
 from headrace.framework.jvm import JvmLink
-from headrace.framework.lines import FailLine, ListeningLine, StartLine, StopLine
+from headrace.framework.jvm_lines import FailLine, ListeningLine, StartLine, StopLine
 from headrace.framework.machine import (
     JobMachine,
     Machine,

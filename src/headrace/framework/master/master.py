@@ -13,7 +13,7 @@ from typing_extensions import assert_never
 from headrace.config import TimeoutConfig
 from headrace.errors import ProtocolError
 from headrace.framework.clock import Clock
-from headrace.framework.lines import FailLine, FinishLine, Status, StatusLine, ToJvm
+from headrace.framework.jvm_lines import FailLine, FinishLine, StatusLine, ToJvm
 from headrace.framework.machine import (
     ArmDeadline,
     Command,
@@ -35,6 +35,7 @@ from headrace.framework.master.heartbeats import Heartbeats
 from headrace.framework.master.observation import Observation, build_status
 from headrace.framework.master.rendezvous import Rendezvous
 from headrace.framework.messages import StartProcess, StopProcess
+from headrace.framework.status import JobStatus
 
 __all__ = ["Master"]
 
@@ -91,7 +92,7 @@ class Master:
         return self._machine.job
 
     @property
-    def status(self) -> Status:
+    def status(self) -> JobStatus:
         """How the cluster stands."""
         return build_status(self.job, self._observed)
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import msgspec
 
-from headrace.framework.lines import NodeStatus, Status
 from headrace.framework.machine import Job, ProcessState
+from headrace.framework.status import JobStatus, NodeStatus
 
 __all__ = ["Observation", "build_status"]
 
@@ -27,7 +27,7 @@ class Observation(msgspec.Struct, frozen=True, kw_only=True):
     report: dict[str, float] = {}
 
 
-def build_status(job: Job, observed: dict[str, Observation]) -> Status:
+def build_status(job: Job, observed: dict[str, Observation]) -> JobStatus:
     """Return the status of the job. Pure."""
     nodes = {}
     for name, seen in observed.items():
@@ -40,7 +40,7 @@ def build_status(job: Job, observed: dict[str, Observation]) -> Status:
             report=seen.report,
             attempt=job.attempt,
         )
-    return Status(
+    return JobStatus(
         state=job.state.value,
         attempt=job.attempt,
         restarts=job.restarts,

@@ -16,7 +16,7 @@ from headrace.errors import HeadraceError, ProtocolError
 from headrace.framework.child import end_process, prepare_child, remove_work_dir
 from headrace.framework.clock import SystemClock
 from headrace.framework.jvm import JvmLink
-from headrace.framework.lines import FailLine, StartLine
+from headrace.framework.jvm_lines import FailLine, StartLine
 from headrace.framework.node.family import become_subreaper
 from headrace.framework.node.node import Node
 from headrace.framework.spec import read_node_spec

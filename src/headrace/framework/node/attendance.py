@@ -12,7 +12,7 @@ from typing import Protocol, TypeAlias
 from headrace.config import TimeoutConfig
 from headrace.errors import HeadraceError, MasterLostError
 from headrace.framework.clock import Clock
-from headrace.framework.lines import MasterAddress
+from headrace.framework.jvm_lines import MasterAddress
 from headrace.framework.messages import Attend, Beat, Directive, Lookup, Publish, Register
 from headrace.framework.rpc.client import MasterClient
 from headrace.framework.rpc.protocol import (

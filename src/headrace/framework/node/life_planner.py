@@ -8,7 +8,7 @@ from pathlib import Path
 
 from headrace._environ import ARCHIVES, environment_value
 from headrace.errors import ProtocolError
-from headrace.framework.lines import StartLine
+from headrace.framework.jvm_lines import StartLine
 from headrace.framework.messages import StartProcess
 from headrace.framework.node.life import LifePlan
 from headrace.framework.payload import load_runner

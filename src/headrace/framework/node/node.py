@@ -13,18 +13,18 @@ from headrace.errors import HeadraceError, ProtocolError
 from headrace.framework.clock import Clock
 from headrace.framework.failure import Failure
 from headrace.framework.jvm import JvmLink
-from headrace.framework.lines import (
+from headrace.framework.jvm_lines import (
     FailLine,
     MasterAddress,
     MasterLine,
     MasterUnreachableLine,
+    NodeReportLine,
     ProcessEndedLine,
     ProcessStartedLine,
-    ReportLine,
     StartLine,
     StopLine,
 )
-from headrace.framework.link_lines import ReportLine as LinkReportLine
+from headrace.framework.link_lines import ReportLine
 from headrace.framework.machine.facts import ProcessState
 from headrace.framework.messages import (
     Beat,
@@ -83,7 +83,7 @@ class Node:
         self._process = ProcessState.NONE
         self._process_attempt: int | None = None
         self._failure: Failure | None = None
-        self._latest = LinkReportLine()
+        self._latest = ReportLine()
         self._report_due: asyncio.TimerHandle | None = None
 
     async def run(self) -> int:
@@ -242,7 +242,7 @@ class Node:
         self._process = ProcessState.RUNNING
         self._process_attempt = attempt
         self._failure = None
-        self._latest = LinkReportLine()
+        self._latest = ReportLine()
         self._attendance.forget_published()
         coordination: Coordination
         if self._start.master is None:
@@ -327,7 +327,7 @@ class Node:
 
         self._attendance.deliver(deliver)
 
-    def _on_report(self, line: LinkReportLine) -> None:
+    def _on_report(self, line: ReportLine) -> None:
         self._latest = line
         if self._report_due is None:
             self._report_due = self._loop.call_later(_REPORT_EVERY_S, self._send_report)
@@ -337,4 +337,4 @@ class Node:
             self._report_due.cancel()
             self._report_due = None
             if self._latest.values:
-                self._jvm.send(ReportLine(values=self._latest.values))
+                self._jvm.send(NodeReportLine(values=self._latest.values))

@@ -5,8 +5,8 @@ from __future__ import annotations
 import io
 import json
 
+from headrace.framework.status import JobStatus, NodeStatus
 from headrace.operator.progress import Progress
-from headrace.operator.status import JobStatus, NodeStatus
 
 RUNNING = JobStatus(
     state="RUNNING",

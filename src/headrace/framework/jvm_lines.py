@@ -8,6 +8,7 @@ import msgspec
 
 from headrace.errors import ProtocolError
 from headrace.framework.failure import Failure
+from headrace.framework.status import JobStatus
 
 __all__ = [
     "FailLine",
@@ -17,12 +18,10 @@ __all__ = [
     "MasterAddress",
     "MasterLine",
     "MasterUnreachableLine",
-    "NodeStatus",
+    "NodeReportLine",
     "ProcessEndedLine",
     "ProcessStartedLine",
-    "ReportLine",
     "StartLine",
-    "Status",
     "StatusLine",
     "StopLine",
     "ToJvm",
@@ -105,52 +104,10 @@ class ListeningLine(
     address: str
 
 
-class NodeStatus(msgspec.Struct, frozen=True, kw_only=True):
-    """One node in the status.
-
-    Attributes:
-        state: "registered", "running", "finished", "failed", "stopped" or "lost".
-        host: Where it runs.
-        rows_in: Rows that its process has taken.
-        rows_out: Rows that its process has emitted.
-        report: Latest values of `ctx.report`.
-        attempt: The attempt that this is about.
-    """
-
-    state: str
-    host: str
-    rows_in: int
-    rows_out: int
-    report: dict[str, float]
-    attempt: int
-
-
-class Status(msgspec.Struct, frozen=True, kw_only=True):
-    """What `JobHandle.status()` shows.
-
-    Attributes:
-        state: Name of the job's state.
-        attempt: Number of the group's start.
-        restarts: Group restarts so far.
-        registered: Nodes that are there.
-        expected: Nodes that are needed; None while that is not known.
-        reason: Why the job recovers, stops or has ended; None while it runs.
-        nodes: Every node that has registered, by name.
-    """
-
-    state: str
-    attempt: int
-    restarts: int
-    registered: int
-    expected: int | None
-    reason: str | None
-    nodes: dict[str, NodeStatus]
-
-
 class StatusLine(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="status"):
     """How the cluster stands."""
 
-    status: Status
+    status: JobStatus
 
 
 class FailLine(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="fail"):
@@ -194,7 +151,7 @@ class ProcessEndedLine(
     text: str | None = None
 
 
-class ReportLine(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="report"):
+class NodeReportLine(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="report"):
     """Latest values of `ctx.report`."""
 
     values: dict[str, float]
@@ -214,7 +171,7 @@ ToJvm: TypeAlias = (
     | FinishLine
     | ProcessStartedLine
     | ProcessEndedLine
-    | ReportLine
+    | NodeReportLine
     | MasterUnreachableLine
 )
 
