@@ -9,7 +9,6 @@ import signal
 import socket
 import subprocess
 import sys
-import threading
 import time
 import urllib.request
 from collections.abc import Iterator, Sequence
@@ -22,8 +21,7 @@ import pyflink
 from ruamel.yaml import YAML
 
 from headrace._environ import copy_environment
-
-from .system import until
+from tests.waiting import until
 
 _START_LIMIT_S = 60.0
 _END_LIMIT_S = 30.0
@@ -257,8 +255,9 @@ def _end(processes: Sequence[subprocess.Popen[bytes]], limit_s: float) -> None:
     for each in processes:
         each.send_signal(signal.SIGTERM)
     deadline = time.monotonic() + limit_s
-    while any(each.poll() is None for each in processes) and time.monotonic() < deadline:
-        threading.Event().wait(0.05)
+    for each in processes:
+        with suppress(subprocess.TimeoutExpired):
+            each.wait(max(0.0, deadline - time.monotonic()))
     for each in processes:
         each.kill()
         each.wait()

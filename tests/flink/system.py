@@ -1,10 +1,7 @@
-"""What the tests read about other processes from the operating system, and how they wait."""
+"""What the tests read about other processes from the operating system."""
 
 from __future__ import annotations
 
-import threading
-import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -32,6 +29,11 @@ class Process:
         return _text(self.pid, "cmdline").replace("\0", " ").strip()
 
     @property
+    def is_jvm(self) -> bool:
+        """Whether its program is Java."""
+        return Path(self.command.partition(" ")[0]).name == "java"
+
+    @property
     def environment(self) -> str:
         """Its environment as it was started with; empty if it is gone."""
         return _text(self.pid, "environ")
@@ -56,13 +58,17 @@ def descendants(pid: int) -> list[Process]:
 
 def threads_named(pid: int, start: str) -> list[str]:
     """Return the names of the threads of `pid` that begin with `start` (15 characters each)."""
-    names = (path.read_text().strip() for path in _PROC.glob(f"{pid}/task/*/comm"))
+    tasks = [path.name for path in _PROC.glob(f"{pid}/task/*")]
+    names = (_text(pid, f"task/{task}/comm").strip() for task in tasks)
     return sorted(name for name in names if name.startswith(start))
 
 
 def open_files(pid: int) -> list[str]:
-    """Return what the descriptors of `pid` stand for."""
-    return [_target(descriptor) for descriptor in (_PROC / str(pid) / "fd").iterdir()]
+    """Return what the descriptors of `pid` stand for; empty if it is gone."""
+    try:
+        return [_target(descriptor) for descriptor in (_PROC / str(pid) / "fd").iterdir()]
+    except (FileNotFoundError, ProcessLookupError):
+        return []
 
 
 def mapped_files(pid: int) -> set[str]:
@@ -92,21 +98,6 @@ def listening_sockets(pid: int) -> list[str]:
         for each in lines
         if len(each) == 8 and each[3] == _ACCEPTING and f"socket:[{each[6]}]" in own
     ]
-
-
-def until(
-    holds: Callable[[], bool],
-    what: str,
-    timeout_s: float,
-    explain: Callable[[], str] = lambda: "",
-) -> float:
-    """Wait until a condition of other processes holds; return for how long, in seconds."""
-    begin = time.monotonic()
-    while not holds():
-        waited_s = time.monotonic() - begin
-        assert waited_s < timeout_s, f"no {what} within {timeout_s} s\n{explain()}"
-        threading.Event().wait(0.05)
-    return time.monotonic() - begin
 
 
 def _target(descriptor: Path) -> str:

@@ -7,7 +7,6 @@ import os
 import re
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from pyflink.table import DataTypes
 
 from headrace.config import AMConfig, RoleConfig, TimeoutConfig
 from headrace.operator import Cluster, JobHandle
+from tests.waiting import always, until
 
 from .conftest import MakeEnvironment
 from .hostile import (
@@ -32,7 +32,7 @@ from .hostile import (
     to_port,
     to_socket,
 )
-from .system import Process, descendants, listening_ports, listening_sockets, until
+from .system import Process, descendants, listening_ports, listening_sockets
 
 ROWS = 20_000
 SEED = 20260000
@@ -61,8 +61,7 @@ class Running:
             for batch in ctx.batches(rows=50):
                 ctx.emit({"id": batch["id"]})
                 ctx.report(rows=len(batch["id"]))
-            while not Path(gate).exists():
-                threading.Event().wait(0.02)
+            until(Path(gate).exists, "leave to end", 100)
 
         timeouts = TimeoutConfig(heartbeat_every_s=0.5, heartbeat_timeout_s=_HEARTBEAT_LIMIT_S)
         cluster = Cluster(t_env, name="attacked")
@@ -198,6 +197,9 @@ def test_hostile_bytes_and_idle_connections_do_a_job_no_harm(running: Running) -
         for data in bytes_for_a_queue(SEED):
             send(connect, data)
     with held(port, 200), held(port, 20, first=b"PRI * HTTP/2.0"), held(early[0], 200):
-        threading.Event().wait(_HEARTBEAT_LIMIT_S + 1)
-        assert running.job.status().state == "RUNNING"
+        always(
+            lambda: running.job.status().state == "RUNNING",
+            "somebody was not heard while connections were held",
+            for_s=_HEARTBEAT_LIMIT_S + 1,
+        )
     running.release()

@@ -12,10 +12,12 @@ from typing import Any
 
 import pytest
 
+from tests.waiting import until
+
 from .conftest import MakeEnvironment
 from .programs.count import Count
 from .standalone import Standalone, standalone_cluster
-from .system import Process, descendants, mapped_files, open_files, threads_named, until
+from .system import Process, descendants, mapped_files, open_files, threads_named
 
 COUNT = Path(__file__).with_name("programs") / "count.py"
 

@@ -9,9 +9,11 @@ from pathlib import Path
 import pytest
 import torch
 
+from tests.waiting import until
+
 from .programs.train import replay
 from .standalone import LOCALHOST, Standalone, standalone_cluster
-from .system import Process, descendants, mapped_files, until
+from .system import Process, descendants, mapped_files
 from .test_standalone import COUNT, ids, read_rows
 
 TRAIN = Path(__file__).with_name("programs") / "train.py"

@@ -23,8 +23,10 @@ from tests.faults.flink.plan import (
     expected_outcome,
 )
 from tests.faults.flink.scene import WORKERS, Scene, open_scene
-from tests.faults.flink.sight import JobView, Member, descendants, files_left, members, until
+from tests.faults.flink.sight import JobView, Member, files_left, members, traces_in_jvm
 from tests.faults.flink.task_managers import TaskManagers
+from tests.flink.system import Process, descendants
+from tests.waiting import always, until, until_settled
 
 __all__ = ["DrillResult", "run_drill"]
 
@@ -52,19 +54,14 @@ class DrillResult:
 
 def run_drill(fault: Fault, cluster: TaskManagers | None = None) -> DrillResult:
     """Run one job with one fault. Fails the test if anything but the expected follows."""
-    before = set(descendants(os.getpid()))
-    shared_before = set(files_left())
     with open_scene(fault, cluster) as scene:
-        job = scene.submit()
-        drill = _Drill(scene, job)
+        before = _traces(scene)
+        drill = _Drill(scene, scene.submit())
         try:
             seconds = drill.run()
+            drill.expect_nothing_left(before)
         finally:
             drill.clean_up()
-        until(lambda: set(descendants(os.getpid())) <= before, "every process to end", _CLEAN_S)
-        assert not [pid for pid in drill.seen if _is_alive(pid)], "a process was left"
-        left = set(files_left(scene.tmp_dir)) - shared_before
-        assert not left, f"files were left: {left}"
     return DrillResult(fault=fault, outcome=expected_outcome(fault), seconds=seconds)
 
 
@@ -75,18 +72,29 @@ class _Drill:
         self.job = job
         self.view = JobView(scene.port, job.job_id)
         self.ended = job._j_client.getJobExecutionResult()
-        self.seen: set[int] = set()
+        self.seen: set[Process] = set()
+        self.ended_at = 0.0
         self.hit_pid: int | None = None
         self.last_attempt = 0
 
     def run(self) -> float:
-        """Return the seconds from the signal to what it led to."""
+        """Return the seconds from the signal to what it led to; the job has ended then."""
+        seconds = self._hit()
+        if self.fault.target is Target.TASK_MANAGER:
+            self._wake()
+        self.ended_at = time.monotonic()
+        return seconds
+
+    def _hit(self) -> float:
         target = self._await_moment()
-        self.seen |= {each.pid for each in members()}
+        self.seen |= set(descendants(os.getpid()))
+        below = [e for e in descendants(target.pid) if not self.scene.is_held_back(e.command)]
         self.hit_pid = target.pid
         self.last_attempt = max(self.scene.attempts(), default=0)
         hit_at = time.monotonic()
         os.kill(target.pid, self.fault.signal)
+        if self.fault.target is Target.TASK_MANAGER and self.fault.signal != signal.SIGSTOP:
+            _expect_end(below, hit_at)
         outcome = expected_outcome(self.fault)
         if outcome is Outcome.FAILED:
             self._expect_failure()
@@ -105,15 +113,28 @@ class _Drill:
         self._expect_good_end()
         return seconds
 
+    def expect_nothing_left(self, before: set[str]) -> None:
+        """Within seconds of the end, also of what has been frozen all the time."""
+
+        def left() -> list[str]:
+            alive = {f"process {each}" for each in self.seen if each.is_alive}
+            return sorted((_traces(self.scene) | alive) - before)
+
+        limit_s = self.ended_at + _CLEAN_S - time.monotonic()
+        until(lambda: not left(), "clean end", limit_s, lambda: "\n".join(left()))
+
     def clean_up(self) -> None:
-        """Let nothing frozen stay behind, whatever went wrong."""
-        if self.hit_pid is not None and self.fault.signal is signal.SIGSTOP:
-            _signal(self.hit_pid, signal.SIGCONT)
+        """Let nothing stay behind, whatever went wrong."""
+        self._wake()
         self.scene.let_go()
         if not self.ended.isDone():
             self.job.cancel()
             with pytest.raises(JobFailedError):
                 self.job.wait(timeout_s=30, show_progress=False)
+
+    def _wake(self) -> None:
+        if self.hit_pid is not None and self.fault.signal is signal.SIGSTOP:
+            _signal(self.hit_pid, signal.SIGCONT)
 
     def _await_moment(self) -> Member:
         fault, scene = self.fault, self.scene
@@ -129,13 +150,7 @@ class _Drill:
 
     def _await_full_queues(self) -> None:
         """The workers are held: when nothing has moved for several looks, nothing can."""
-        looks = [0]
-
-        def has_stopped() -> bool:
-            looks.append(self.view.rows_in())
-            return looks[-1] > 0 and len(looks) > 20 and len(set(looks[-20:])) == 1
-
-        until(has_stopped, "the queues to fill")
+        until_settled(self.view.rows_in, "rows, and then none", for_s=0.5)
 
     def _find(self) -> Member | None:
         found = members()
@@ -172,9 +187,8 @@ class _Drill:
         return seconds
 
     def _expect_patience(self) -> None:
-        assert self.hit_pid is not None
-        time.sleep(_FROZEN_S)  # noqa: TID251 - how long it is frozen, below every limit
-        _signal(self.hit_pid, signal.SIGCONT)
+        always(lambda: not self.ended.isDone(), "it was not waited for", for_s=_FROZEN_S)
+        self._wake()
 
     def _expect_new_master(self, former: Member) -> None:
         processes = {each.pid for each in members() if each.kind == "process"}
@@ -228,10 +242,26 @@ class _Drill:
         return bool(self.ended.isDone())
 
 
-def _is_clean(before: set[int], seen: set[int]) -> bool:
-    """Whether neither this process nor what a killed JVM has left has any process more."""
-    has_new = set(descendants(os.getpid())) - before
-    return not has_new and not [pid for pid in seen if _is_alive(pid)]
+def _traces(scene: Scene) -> set[str]:
+    """Return what there is of clusters: processes, files, and what JVMs hold of them."""
+    processes = descendants(os.getpid())
+    jvms = [each.pid for each in processes if each.is_jvm]
+    return {
+        *(f"process {each}" for each in processes),
+        *(f"file {each}" for each in files_left(scene.tmp_dir)),
+        *(trace for jvm in jvms for trace in traces_in_jvm(jvm)),
+    }
+
+
+def _expect_end(processes: list[Process], since: float) -> None:
+    """Within seconds of an instant."""
+    limit_s = since + _CLEAN_S - time.monotonic()
+    until(
+        lambda: not any(each.is_alive for each in processes),
+        "end of what the TaskManager had started",
+        limit_s,
+        lambda: "\n".join(each.command for each in processes if each.is_alive),
+    )
 
 
 def _signal(pid: int, number: signal.Signals) -> None:
@@ -239,11 +269,3 @@ def _signal(pid: int, number: signal.Signals) -> None:
         os.kill(pid, number)
     except ProcessLookupError:
         return
-
-
-def _is_alive(pid: int) -> bool:
-    try:
-        with open(f"/proc/{pid}/stat", "rb") as stat:  # noqa: PTH123 - a short look
-            return stat.read().rpartition(b")")[2].split()[0] not in b"ZX"
-    except (FileNotFoundError, ProcessLookupError):
-        return False

@@ -10,6 +10,7 @@ from enum import Enum
 
 __all__ = [
     "PYTHON",
+    "SIGNALS",
     "Ending",
     "Fault",
     "Mode",

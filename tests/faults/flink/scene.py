@@ -20,6 +20,7 @@ from headrace.operator import Cluster, JobHandle
 from tests.faults.flink.plan import Ending, Fault, Mode, Moment, Target, never_registers
 from tests.faults.flink.task_managers import TaskManagers
 from tests.flink.jvm import make_environment
+from tests.waiting import until, work_for
 
 __all__ = ["ROWS", "WORKERS", "Scene", "open_scene"]
 
@@ -29,6 +30,8 @@ _SOME_ROWS = 200
 _SMALL = ExchangeConfig(slots=2, slot_bytes=65_536, batch_rows=100)
 _GATHER_S = 30.0
 _SHORT_GATHER_S = 8.0
+_HOLD_S = 150.0
+"""Longer than any fault takes to show its consequences."""
 _INTERPRETER = """#!/bin/sh
 # Every node but the first one waits until the test lets it go.
 if [ "$2" = headrace.framework.node ] && ! mkdir '{folder}/first-node' 2>/dev/null; then
@@ -93,6 +96,10 @@ class Scene:
     def is_held(self) -> bool:
         """Whether every worker has come to the moment."""
         return len(list(self.folder.glob("reached-*"))) == WORKERS
+
+    def is_held_back(self, command: str) -> bool:
+        """Whether a process is no node yet: the interpreter of GATHERING lets it wait."""
+        return command.startswith(f"/bin/sh {self.folder}/python ")
 
     def attempts(self) -> dict[int, set[int]]:
         """The attempts that have run an entry function, with the workers that did."""
@@ -200,24 +207,26 @@ def _stream_entry(folder: str, moment: str) -> Callable[[Any], None]:
     """Give back every row; come to the moment, and stay there until the test lets go."""
 
     def entry(ctx: Any) -> None:
-        import threading
         from pathlib import Path
 
-        def wait(is_long: bool) -> None:
+        def reach() -> None:
             (Path(folder) / f"reached-{ctx.index}").touch()
-            while not (Path(folder) / "go").exists():
-                threading.Event().wait(0.02)
-                if not is_long:
-                    return
+
+        def hold() -> None:
+            reach()
+            until((Path(folder) / "go").exists, "leave to go on", _HOLD_S)
 
         (Path(folder) / f"began-{ctx.index}-{ctx.attempt}").touch()
         rows = 0
         for batch in ctx.arrow_batches(rows=50):
             ctx.emit(batch)
             rows += batch.num_rows
-            if rows >= _SOME_ROWS and moment in ("MIDDLE", "FULL"):
-                wait(is_long=moment == "FULL")
-        wait(is_long=True)
+            if rows >= _SOME_ROWS and moment == "FULL":
+                hold()
+            elif rows >= _SOME_ROWS and moment == "MIDDLE":
+                reach()
+                work_for(0.02)
+        hold()
 
     return entry
 
@@ -226,19 +235,15 @@ def _batch_entry(folder: str, moment: str) -> Callable[[Any], None]:
     """Work for a while, until the test lets go."""
 
     def entry(ctx: Any) -> None:
-        import threading
         from pathlib import Path
 
         (Path(folder) / f"began-{ctx.index}-{ctx.attempt}").touch()
         if moment == "END":
-            for _ in range(20):
-                threading.Event().wait(0.02)
+            work_for(0.4)
         (Path(folder) / f"reached-{ctx.index}").touch()
-        while not (Path(folder) / "go").exists():
-            threading.Event().wait(0.02)
+        until((Path(folder) / "go").exists, "leave to go on", _HOLD_S)
         if moment != "END":
-            for _ in range(20):
-                threading.Event().wait(0.02)
+            work_for(0.4)
         (Path(folder) / f"done-{ctx.index}").touch()
 
     return entry

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import json
 import os
-import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
-__all__ = ["JobView", "Member", "descendants", "files_left", "members", "until"]
+from tests.flink.system import listening_sockets, mapped_files, open_files, threads_named
 
-_Seen = TypeVar("_Seen")
+__all__ = ["JobView", "Member", "files_left", "members", "traces_in_jvm"]
+
 _MODULES = {
     "headrace.framework.master": "master",
     "headrace.framework.node": "node",
@@ -38,16 +37,6 @@ class Member:
     pid: int
     parent: int
     index: int | None
-
-
-def until(look: Callable[[], _Seen | None], what: str, limit_s: float = 60.0) -> _Seen:
-    """Look again and again until something is seen, and return it."""
-    deadline = time.monotonic() + limit_s
-    while True:
-        if seen := look():
-            return seen
-        assert time.monotonic() < deadline, f"waited {limit_s} s for {what}"
-        time.sleep(0.01)  # noqa: TID251 - polling other processes
 
 
 def descendants(*roots: int) -> dict[int, int]:
@@ -88,6 +77,19 @@ def files_left(*folders: Path) -> list[str]:
             names = [*directories, *files]
             left += [f"{parent}/{name}" for name in names if name.startswith("headrace-")]
     return sorted(left)
+
+
+def traces_in_jvm(pid: int) -> set[str]:
+    """Return what clusters have left in a JVM: threads, mapped and open files, sockets."""
+    files = {
+        "mapping": mapped_files(pid),
+        "open file": open_files(pid),
+        "socket": listening_sockets(pid),
+    }
+    found = {f"thread {name}" for name in threads_named(pid, "headrace")}
+    for kind, paths in files.items():
+        found |= {f"{kind} {path}" for path in paths if "/headrace-" in path}
+    return {f"{each} in JVM {pid}" for each in found}
 
 
 @dataclass(frozen=True, slots=True)

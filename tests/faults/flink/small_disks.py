@@ -19,8 +19,9 @@ from typing import Any
 from headrace.config import ExchangeConfig, RoleConfig
 from headrace.errors import JobFailedError
 from headrace.operator import Cluster, JobHandle
-from tests.faults.flink.sight import files_left, until
+from tests.faults.flink.sight import files_left
 from tests.flink.jvm import make_environment, one_jvm
+from tests.waiting import until
 
 ROWS = 200_000
 TINY = ExchangeConfig(slots=2, slot_bytes=65_536)

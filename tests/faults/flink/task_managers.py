@@ -17,7 +17,7 @@ import pyflink
 from ruamel.yaml import YAML
 
 from headrace._environ import copy_environment
-from tests.faults.flink.sight import until
+from tests.waiting import until
 
 __all__ = ["TaskManagers", "task_managers"]
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.faults.flink.drill import run_drill
-from tests.faults.flink.plan import Moment, Target, pairwise
+from tests.faults.flink.plan import SIGNALS, Mode, Moment, Target, pairwise
 from tests.faults.flink.task_managers import task_managers
 
 _SEED = 1
@@ -16,8 +16,10 @@ _SEED = 1
 
 @pytest.mark.timeout(240)
 def test_a_job_survives_its_task_managers_and_they_leave_nothing_behind() -> None:
-    faults = pairwise(_SEED, (Target.TASK_MANAGER,))[:5]  # every moment, signal and mode
+    faults = pairwise(_SEED, (Target.TASK_MANAGER,))[: len(Moment)]
     assert {fault.moment for fault in faults} == set(Moment)
+    assert {fault.signal for fault in faults} == set(SIGNALS)
+    assert {fault.mode for fault in faults} == set(Mode)
     with (
         tempfile.TemporaryDirectory(prefix="tm-") as folder,
         task_managers(Path(folder)) as cluster,
