@@ -1,16 +1,11 @@
-"""Finding Headrace's processes below this test session, and waiting for other processes."""
+"""Finding Headrace's processes below this test session."""
 
 from __future__ import annotations
 
 import os
-import threading
-import time
-from collections.abc import Callable
 from pathlib import Path
 
-__all__ = ["masters", "parent_of", "until"]
-
-_LOOK_EVERY_S = 0.02
+__all__ = ["masters", "parent_of"]
 
 
 def masters() -> list[int]:
@@ -21,15 +16,6 @@ def masters() -> list[int]:
 def parent_of(pid: int) -> int:
     """Return the parent: of an algorithm process, its node."""
     return int(_stat(pid)[1])
-
-
-def until(condition: Callable[[], object], limit_s: float = 60.0) -> None:
-    """Wait for what another process does; the limit is generous, the pause short."""
-    deadline = time.monotonic() + limit_s
-    pause = threading.Event()
-    while not condition():
-        assert time.monotonic() < deadline, "what the test waits for did not come"
-        pause.wait(_LOOK_EVERY_S)
 
 
 def _family() -> list[int]:

@@ -1,7 +1,7 @@
 """A program that speaks with the master of a running job as if it were one of its nodes.
 
-Argument: the file that `SpyRunner` of `test_cluster_life.py` has written. Prints what the
-master answered, as JSON.
+Argument: a JSON file with the line `master` that the node got and its registration as in the
+master's event log. Prints what the master answered, as JSON.
 """
 
 from __future__ import annotations
@@ -22,9 +22,13 @@ from headrace.framework.rpc.client import MasterClient
 _CALL_S = 10.0
 
 
-async def main(spied: dict[str, Any]) -> dict[str, Any]:
-    node = msgspec.convert(spied["registration"], Register)
-    client = MasterClient(spied["address"], spied["token"])
+async def main(known: dict[str, Any]) -> dict[str, Any]:
+    node = msgspec.structs.replace(
+        msgspec.convert(known["registration"], Register),
+        process=ProcessState.RUNNING,
+        process_attempt=1,
+    )
+    client = MasterClient(known["master"]["address"], known["master"]["token"])
     try:
         again = [await client.register(node, timeout_s=_CALL_S) for _ in range(3)]
         other = msgspec.structs.replace(
