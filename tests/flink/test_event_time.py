@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import json
+import statistics
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -16,9 +17,9 @@ from pyflink.table import DataTypes, Schema, StreamTableEnvironment, Table
 from headrace.config import ExchangeConfig, RoleConfig
 from headrace.errors import JobFailedError
 from headrace.operator import Cluster, chained_role
+from tests.waiting import until
 
 from .conftest import MakeEnvironment
-from .test_operator_ends import until
 
 ROWS = 3000
 LATE_EVERY = 100
@@ -27,6 +28,8 @@ WINDOW_S = 10
 COLUMNS = "id BIGINT, ts TIMESTAMP(3)"
 OUTPUT = {"id": DataTypes.BIGINT(), "ts": DataTypes.TIMESTAMP(3)}
 START = dt.datetime(2013, 1, 1)  # noqa: DTZ001 (TIMESTAMP has no time zone)
+_DIFFER_S = 0.1
+"""How far the medians of two roles of one job may differ on a busy machine by themselves."""
 
 
 def is_late(row: int) -> bool:
@@ -210,36 +213,39 @@ def test_an_idle_input_holds_back_no_watermark_behind_its_process(
 
 
 def test_a_lone_row_reaches_the_process_within_linger_ms(make_t_env: MakeEnvironment) -> None:
+    """Two rows a second: each is alone, and waits as long as it may for a second one."""
+    long_ms = 400
+
     def entry(ctx: Any) -> None:
         now = dt.datetime.now(dt.timezone.utc)
         started_at = now.timestamp() + 0.5  # what was sent earlier has waited for the process
-        latencies_s: list[float] = []
+        ages_s: list[float] = []
         for batch in ctx.batches(rows=1):
             now = dt.datetime.now(dt.timezone.utc)
             sent_at = float(batch["sent_at"][0].astype("int64")) / 1000
             if sent_at > started_at:
-                latencies_s.append(now.timestamp() - sent_at)
-            if len(latencies_s) == 30:
+                ages_s.append(now.timestamp() - sent_at)
+            if len(ages_s) == 15:
                 break
-        latencies_s.sort()
-        ctx.report(median_s=latencies_s[15], longest_s=latencies_s[-1])
+        ctx.report(median_s=statistics.median(ages_s))
 
     t_env = make_t_env()
     t_env.execute_sql(
         "CREATE TEMPORARY TABLE numbers (id BIGINT) WITH ('connector'='datagen', "
-        "'rows-per-second'='10')"
+        "'rows-per-second'='2')"
     )
     sent = t_env.sql_query(
         "SELECT id, CAST(PROCTIME() AS TIMESTAMP_LTZ(3)) AS sent_at FROM numbers"
     )
     cluster = Cluster(t_env, name="linger")
     cluster.add_am_role()
-    for linger_ms in (0, 10, 800):
+    for linger_ms in (0, 10, long_ms):
         worker = RoleConfig(entry=entry, exchange=ExchangeConfig(linger_ms=linger_ms))
         cluster.add_role(f"linger_{linger_ms}", worker, input=sent)
     nodes = cluster.submit().wait(timeout_s=60, show_progress=False).status.nodes
-    reports = {name: node.report for name, node in nodes.items()}
-    assert reports["linger_0-0"]["median_s"] < 0.25
-    assert reports["linger_10-0"]["median_s"] < 0.25
-    assert reports["linger_800-0"]["median_s"] < 0.9
-    assert reports["linger_800-0"]["longest_s"] > 0.7
+    median_s = {name: node.report["median_s"] for name, node in nodes.items()}
+    # The role without linger meets the same busy machine: what it takes is no part of the wait.
+    waited_10_s = median_s["linger_10-0"] - median_s["linger_0-0"]
+    waited_long_s = median_s[f"linger_{long_ms}-0"] - median_s["linger_0-0"]
+    assert waited_10_s < 10 / 1000 + _DIFFER_S
+    assert long_ms / 1000 - _DIFFER_S < waited_long_s < long_ms / 1000 + _DIFFER_S

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import signal
 from pathlib import Path
-from time import monotonic
 from typing import Any
 
 import pytest
@@ -24,6 +23,8 @@ from tests.unit.pytorch.training import (
 ROWS = 101  # divides by neither workers nor batches
 LIMITS = TimeoutConfig(collective_timeout_s=30.0, gather_timeout_s=60.0)
 pytestmark = pytest.mark.timeout(120)
+_ALLOWED_S = 5.0
+"""What the last steps and the end of processes may take on a busy machine."""
 
 
 def test_a_worker_that_leaves_its_loop_does_not_hold_up_the_others(tmp_path: Path) -> None:
@@ -134,13 +135,27 @@ def test_an_exception_in_one_worker_ends_the_run_with_its_traceback(tmp_path: Pa
     assert "in look_at" in str(caught.value)
 
 
-def test_a_killed_peer_is_noticed_long_before_the_collective_timeout() -> None:
-    begin = monotonic()
+def test_a_killed_peer_is_noticed_long_before_the_collective_timeout(tmp_path: Path) -> None:
+    batch_mark, end_mark = tmp_path / "batch", tmp_path / "end"
+
+    def train(ctx: Any) -> None:
+        model = nn.Linear(3, 1)
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        ctx.data_parallel(model, optimizer)
+        for batch in ctx.batches(rows=8):
+            if ctx.rank == 1:
+                batch_mark.touch()
+            loss: Any = model(batch["x"]).mean()
+            loss.backward()
+            optimizer.step()
+
     with pytest.raises(UserCodeError) as caught:
-        train_until_failure(Training(), faults=[Kill(worker=1, after_rows=16)])
+        train_until_failure(train, faults=[Kill(worker=1, after_rows=16)])
+    end_mark.touch()
     assert caught.value.node == "worker-1"
     assert caught.value.signal == signal.SIGKILL.name
-    assert monotonic() - begin < 60.0
+    took_s = end_mark.stat().st_mtime - batch_mark.stat().st_mtime
+    assert took_s < TimeoutConfig().stop_grace_s + _ALLOWED_S
 
 
 def train_until_failure(train: Any, **how: Any) -> None:

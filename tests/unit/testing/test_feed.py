@@ -39,7 +39,7 @@ def test_a_pause_does_not_outlast_the_time_out() -> None:
     feed = TableFeed(TABLE, faults=[Pause(worker=0, after_rows=0, for_s=60.0)])
     begin = monotonic()
     assert take(feed, timeout_s=0.02) is None
-    assert monotonic() - begin < 10.0
+    assert monotonic() - begin < 0.02 + 1.0  # a busy machine
 
 
 def test_a_pause_behind_the_last_row_comes_before_the_end() -> None:
