@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,15 +14,17 @@ import pytest
 import torch
 from pyflink.common import Types
 from pyflink.datastream import StreamExecutionEnvironment
-from pyflink.table import StreamTableEnvironment
+from pyflink.table import DataTypes, StreamTableEnvironment
 
 import headrace.pytorch
 from headrace.config import TimeoutConfig
 from headrace.errors import JobFailedError
 from headrace.operator import JobResult
+from tests.waiting import work_for
 
 from .conftest import MakeEnvironment
 from .training_jobs import (
+    COLUMNS,
     ROWS,
     STEPS,
     add_numbers,
@@ -38,7 +39,7 @@ from .training_jobs import (
 )
 
 EPOCHS = 3
-SILENCE_S = 1.5
+SILENCE_S = 3.0
 RESTARTS = {
     "restart__strategy_type": "fixed-delay",
     "restart__strategy_fixed__delay_attempts": "5",
@@ -48,7 +49,11 @@ RESTARTS = {
 
 @dataclass(frozen=True, kw_only=True)
 class Trained:
-    """What one worker has made of several epochs, with a step that takes long."""
+    """What one worker has made of several epochs, with a step that takes long.
+
+    Each row has a random number that is drawn when the source is read, and `copies` are the
+    rows as another reader of the same stream got them.
+    """
 
     rows: list[dict[str, Any]]
     copies: list[dict[str, Any]]
@@ -59,7 +64,7 @@ class Trained:
 def wait_once(ctx: Any) -> None:
     ctx.report(diverged=float("nan"))
     if ctx.steps == 20:
-        threading.Event().wait(3 * SILENCE_S)
+        work_for(1.5 * SILENCE_S)
 
 
 @pytest.fixture(scope="module")
@@ -69,23 +74,24 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Trained:
     env.set_parallelism(1)
     t_env = StreamTableEnvironment.create(env)
     add_numbers(t_env)
-    stream = split_rows(t_env, "0")
+    stream = split_rows(t_env, "0", more=", RAND() AS drawn")
     plan = headrace.pytorch.train(
         stream,
-        trainer(on_batch=wait_once),
+        trainer(on_batch=wait_once, gives_back=("drawn",)),
         epochs=EPOCHS,
-        output=STEPS,
+        output={**STEPS, "drawn": DataTypes.DOUBLE()},
         output_dir=directory,
         timeouts=TimeoutConfig(heartbeat_every_s=0.3, heartbeat_timeout_s=SILENCE_S),
         name="epochs",
     )
-    statements = add_sink(t_env, plan, directory / "out")
+    statements = add_sink(t_env, plan, directory / "out", f"{COLUMNS}, drawn DOUBLE")
     t_env.execute_sql(
-        "CREATE TEMPORARY TABLE copies (id BIGINT) WITH ('connector'='filesystem', "
-        f"'path'='{(directory / 'copies').as_uri()}', 'format'='json')"
+        "CREATE TEMPORARY TABLE copies (id BIGINT, drawn DOUBLE) WITH ("
+        "'connector'='filesystem', 'format'='json', "
+        f"'path'='{(directory / 'copies').as_uri()}')"
     )
     t_env.create_temporary_view("given", t_env.from_data_stream(stream))
-    statements.add_insert("copies", t_env.sql_query("SELECT id FROM given"))
+    statements.add_insert("copies", t_env.sql_query("SELECT id, drawn FROM given"))
     result = plan.submit(statements).wait(timeout_s=100)
     return Trained(
         rows=read_rows(directory / "out"),
@@ -118,7 +124,9 @@ def test_every_epoch_sees_every_row_once_in_the_order_of_the_first(trained: Trai
 
 
 def test_the_source_is_read_once_however_many_epochs_there_are(trained: Trained) -> None:
-    assert [row["id"] for row in trained.copies] == [*range(ROWS)]
+    drawn = [row["drawn"] for row in trained.copies]
+    assert len(set(drawn)) == ROWS
+    assert [row["drawn"] for row in trained.rows] == drawn * EPOCHS
     assert trained.result.status.rows_in == ROWS
 
 

@@ -25,7 +25,7 @@ STEPS = {
     "id": DataTypes.BIGINT(),
     "error": DataTypes.DOUBLE(),
 }
-_COLUMNS = "step BIGINT, worker INT, epoch INT, id BIGINT, error DOUBLE"
+COLUMNS = "step BIGINT, worker INT, epoch INT, id BIGINT, error DOUBLE"
 
 
 def add_numbers(t_env: StreamTableEnvironment, rows: int = ROWS) -> None:
@@ -38,15 +38,16 @@ def add_numbers(t_env: StreamTableEnvironment, rows: int = ROWS) -> None:
     )
 
 
-def split_rows(t_env: StreamTableEnvironment, worker: str) -> DataStream:
+def split_rows(t_env: StreamTableEnvironment, worker: str, more: str = "") -> DataStream:
     """Rows of `numbers` with two features x and a target y; `worker` is SQL: who gets a row.
 
-    All of them are DOUBLE and exact: Flink and torch compute the same bits.
+    All of them are DOUBLE and exact: Flink and torch compute the same bits. `more` is SQL for
+    further columns, each behind a comma.
     """
     table = t_env.sql_query(
         f"SELECT CAST({worker} AS INT) AS worker, id, "
         "ARRAY[CAST(MOD(id, 7) AS DOUBLE) / 8, CAST(MOD(id, 11) AS DOUBLE) / 16] AS x, "
-        "CAST(MOD(id, 13) AS DOUBLE) / 32 AS y FROM numbers"
+        f"CAST(MOD(id, 13) AS DOUBLE) / 32 AS y{more} FROM numbers"
     )
     jvm = get_gateway().jvm
     by_number = jvm.org.apache.flink.python.legacy.IdPartitioner()
@@ -93,8 +94,9 @@ def trainer(
     rows: int = 64,
     on_start: Callable[[Any], object] = lambda _: None,
     on_batch: Callable[[Any], object] = lambda _: None,
+    gives_back: tuple[str, ...] = (),
 ) -> Any:
-    """An entry function: trains, and emits each row's step and error."""
+    """An entry function: trains, and emits each row's step and error, and these columns."""
 
     def train(ctx: Any) -> None:
         model = build_model()
@@ -118,6 +120,7 @@ def trainer(
                     "epoch": [ctx.epoch] * count,
                     "id": batch["id"],
                     "error": errors,
+                    **{name: batch[name] for name in gives_back},
                 }
             )
             ctx.report(loss=loss.detach())
@@ -151,7 +154,7 @@ def ids_by_step(rows: list[dict[str, Any]]) -> list[list[int]]:
 
 
 def add_sink(
-    t_env: StreamTableEnvironment, plan: TrainingPlan, path: Path, columns: str = _COLUMNS
+    t_env: StreamTableEnvironment, plan: TrainingPlan, path: Path, columns: str = COLUMNS
 ) -> Any:
     """Send what a plan's workers emit to files; return the statements to submit with."""
     t_env.execute_sql(
