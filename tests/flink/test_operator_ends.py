@@ -14,6 +14,7 @@ from pyflink.table import StreamTableEnvironment
 
 from headrace.config import TimeoutConfig
 from headrace.errors import JobFailedError
+from tests.waiting import until
 
 from .conftest import MakeEnvironment
 from .scripted_cluster import ScriptedCluster
@@ -101,7 +102,7 @@ def test_cancel_ends_a_node_that_ignores_term_and_its_process_within_5_s(
     with pytest.raises(JobFailedError):
         job.wait(timeout_s=20, show_progress=False)
     assert time.monotonic() - started_at < 5
-    until(lambda: not is_running(int(pid_file.read_text())), 3)
+    until(lambda: not is_running(int(pid_file.read_text())), limit_s=3)
 
 
 def test_cancel_does_not_wait_for_a_node_that_is_frozen(
@@ -121,7 +122,7 @@ def test_cancel_does_not_wait_for_a_node_that_is_frozen(
     with pytest.raises(JobFailedError):
         job.wait(timeout_s=50, show_progress=False)
     assert time.monotonic() - started_at < 5
-    until(lambda: not is_running(node) and not is_running(process), 3)
+    until(lambda: not is_running(node) and not is_running(process), limit_s=3)
 
 
 def test_a_master_that_never_listens_fails_the_job_at_the_gather_limit(
@@ -175,7 +176,7 @@ def test_cancel_kills_a_pip_that_still_runs(
     with pytest.raises(JobFailedError):
         job.wait(timeout_s=20, show_progress=False)
     assert time.monotonic() - started_at < 8
-    until(lambda: not is_running(int(pid_file.read_text())), 5)
+    until(lambda: not is_running(int(pid_file.read_text())), limit_s=5)
 
 
 def test_two_clusters_of_one_job_do_not_see_each_other(
@@ -211,12 +212,3 @@ def is_running(pid: int) -> bool:
     except (FileNotFoundError, ProcessLookupError):
         return False
     return state != "Z" and os.getpid() != pid
-
-
-def until(condition: object, limit_s: float = 30.0) -> None:
-    """Wait for what another process does."""
-    assert callable(condition)
-    deadline = time.monotonic() + limit_s
-    while not condition():
-        assert time.monotonic() < deadline, "what the test waits for did not come"
-        time.sleep(0.02)  # noqa: TID251 - polling another process

@@ -17,10 +17,11 @@ from pyflink.table import StreamTableEnvironment, Table
 from headrace.config import TimeoutConfig
 from headrace.errors import JobFailedError
 from headrace.operator.failure import cause_text
+from tests.waiting import until
 
 from .conftest import MakeEnvironment
 from .scripted_cluster import ScriptedCluster
-from .test_operator_ends import RETRIES, until
+from .test_operator_ends import RETRIES
 
 CHECKPOINTS = {
     "execution_checkpointing_interval": "100 ms",

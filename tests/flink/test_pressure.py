@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import re
 import resource
-import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -17,9 +16,9 @@ from pyflink.table import DataTypes, StreamTableEnvironment, Table
 from headrace.config import ExchangeConfig, RoleConfig
 from headrace.errors import JobFailedError
 from headrace.operator import Cluster, chained_role
+from tests.waiting import live_until_ended, until, until_settled, work_for
 
 from .conftest import MakeEnvironment
-from .test_operator_ends import until
 
 ID = {"id": DataTypes.BIGINT()}
 SMALL = ExchangeConfig(slots=2, slot_bytes=65_536, batch_rows=100)
@@ -36,16 +35,13 @@ def numbers(t_env: StreamTableEnvironment, rows: int, per_second: int = 10**9) -
     return t_env.from_path("numbers")
 
 
-def is_blocked(progress: Path) -> bool:
-    """Whether a process has emitted rows, and none for half a second."""
-    if not progress.exists() or progress.read_text() in ("", "0"):
-        return False
-    return len({_after_a_while(progress) for _ in range(10)}) == 1
+def emitted_when_blocked(progress: Path) -> int:
+    """Wait until a process has emitted rows, and none for half a second; return how many."""
+    return until_settled(lambda: int(read(progress) or 0), "rows, and then none", for_s=0.5)
 
 
-def _after_a_while(path: Path) -> str:
-    threading.Event().wait(0.05)
-    return path.read_text()
+def read(path: Path) -> str:
+    return path.read_text() if path.exists() else ""
 
 
 def mapped_segments(maps: str) -> list[int]:
@@ -76,18 +72,14 @@ def test_a_hundred_rows_out_for_each_in_with_both_queues_full_and_a_slow_consume
         (Path(folder) / "grown-kb").write_text(str(grown_kb))
 
     def consume(ctx: Any) -> None:
-        waits = 0
-        while not (Path(folder) / "go").exists():
-            threading.Event().wait(0.02)
-            waits += 1
-            assert waits < 3000
+        until((Path(folder) / "go").exists, "leave to read")
         expected = 0
         for count, batch in enumerate(ctx.batches(rows=10_000)):
             ids = batch["id"]
             assert (ids == np.arange(expected, expected + len(ids))).all()
             expected += len(ids)
             if count < 20:
-                threading.Event().wait(0.02)
+                work_for(0.02)
         ctx.report(rows=expected)
 
     t_env = make_t_env()
@@ -102,9 +94,7 @@ def test_a_hundred_rows_out_for_each_in_with_both_queues_full_and_a_slow_consume
     consumer = RoleConfig(entry=consume, exchange=SMALL)
     cluster.add_role("consumer", consumer, input=multiplied)
     job = cluster.submit()
-    until(lambda: is_blocked(tmp_path / "emitted"))
-    emitted_before = int((tmp_path / "emitted").read_text())
-    assert emitted_before < ROWS * TIMES / 2
+    assert emitted_when_blocked(tmp_path / "emitted") < ROWS * TIMES / 2
     (tmp_path / "go").touch()
     status = job.wait(timeout_s=100, show_progress=False).status
     assert status.nodes["consumer-0"].report["rows"] == ROWS * TIMES
@@ -128,7 +118,7 @@ def test_cancel_while_the_process_waits_for_room_ends_within_5_s(
             emitted += len(batch["id"])
 
     def consume(ctx: Any) -> None:
-        threading.Event().wait()
+        live_until_ended()
 
     t_env = make_t_env()
     cluster = Cluster(t_env, name="stuck")
@@ -145,7 +135,7 @@ def test_cancel_while_the_process_waits_for_room_ends_within_5_s(
     statements = t_env.create_statement_set()
     statements.add_insert("hole", sink)
     job = cluster.submit(statements)
-    until(lambda: is_blocked(tmp_path / "emitted"))
+    emitted_when_blocked(tmp_path / "emitted")
     started_at = time.monotonic()
     job.cancel()
     with pytest.raises(JobFailedError):

@@ -5,12 +5,12 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from time import monotonic
 
 import pytest
 import torch
 
 import headrace.pytorch
+from tests.waiting import until
 
 from .conftest import MakeEnvironment
 from .paced_source import PacedSource
@@ -78,7 +78,7 @@ def test_a_worker_that_is_idle_for_three_seconds_does_not_stop_the_other(
     for_both, for_one = range(200), range(200, 800)
 
     def script(send: Callable[[Iterable[int]], None]) -> None:
-        wait_for([tmp_path / f"started-{rank}" for rank in range(2)])
+        until(lambda: all((tmp_path / f"started-{rank}").exists() for rank in range(2)))
         send(for_both)
         for start in range(for_one.start, for_one.stop, 20):  # in three seconds
             threading.Event().wait(0.1)
@@ -105,12 +105,6 @@ def test_a_worker_that_is_idle_for_three_seconds_does_not_stop_the_other(
     others = {row["step"] for row in rows if row["worker"] == 0} - of_idle
     meanwhile = [step for step in others if min(of_idle) < step < max(of_idle)]
     assert len(meanwhile) >= len(for_one) // 16 - 4, (sorted(of_idle), sorted(others))
-
-
-def wait_for(paths: list[Path]) -> None:
-    deadline = monotonic() + 80
-    while not all(path.exists() for path in paths) and monotonic() < deadline:
-        threading.Event().wait(0.05)
 
 
 def touch(path: str) -> None:

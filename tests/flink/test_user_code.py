@@ -17,10 +17,10 @@ from headrace.config import AMConfig, RoleConfig, TimeoutConfig
 from headrace.errors import JobFailedError
 from headrace.operator import Cluster, chained_role
 from headrace.operator.failure import cause_text
+from tests.waiting import until
 
 from . import user_code as code
 from .conftest import MakeEnvironment
-from .test_operator_ends import until
 from .test_roles import file_sink, numbers, read_json
 
 IMPATIENT = TimeoutConfig(stop_grace_s=0.5, stop_timeout_s=5)
@@ -184,7 +184,7 @@ def memory_group(tmp_path: Path) -> Iterator[Path]:
         limit.write_text("64000000")
         yield group
     finally:
-        until(lambda: not (group / "cgroup.procs").read_text(), 10)
+        until(lambda: not (group / "cgroup.procs").read_text(), limit_s=10)
         group.rmdir()
 
 

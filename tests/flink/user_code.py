@@ -14,6 +14,8 @@ from typing import Any
 
 import cloudpickle
 
+from tests.waiting import live_until_ended
+
 cloudpickle.register_pickle_by_value(sys.modules[__name__])
 
 Entry = Callable[[Any], object]
@@ -160,7 +162,7 @@ def closes_every_file_and_raises(ctx: Any) -> None:
 
 def starts_threads_without_end_and_raises(ctx: Any) -> None:
     for number in range(3):
-        threading.Thread(target=threading.Event().wait, name=f"endless-{number}").start()
+        threading.Thread(target=live_until_ended, name=f"endless-{number}").start()
     msg = "threads go on"
     raise ValueError(msg)
 
@@ -233,7 +235,7 @@ def closes_its_output(ctx: Any) -> None:
 
 def leaves_threads(ctx: Any) -> None:
     for number in range(3):
-        threading.Thread(target=threading.Event().wait, name=f"endless-{number}").start()
+        threading.Thread(target=live_until_ended, name=f"endless-{number}").start()
 
 
 def leaves_a_fork(ctx: Any) -> None:
@@ -306,4 +308,4 @@ def waits_deaf_to_sigterm(ctx: Any) -> None:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
     Path(ctx.options["mark"]).touch()
-    threading.Event().wait()
+    live_until_ended()

@@ -18,6 +18,7 @@ import pytest
 from headrace._environ import copy_environment
 from headrace.config import TimeoutConfig
 from headrace.framework import MasterSpec, NodeSpec, PlannedRole, dump_payload, encode_spec
+from tests.waiting import until
 
 _SRC = Path(__file__).resolve().parents[3] / "src"
 QUICK = TimeoutConfig(
@@ -231,12 +232,12 @@ def wait_gone() -> Callable[..., None]:
     """Fail if a process is still alive after some seconds."""
 
     def wait(*pids: int, timeout_s: float = 2.0) -> None:
-        deadline = time.monotonic() + timeout_s
-        pause = threading.Event()
-        while left := [pid for pid in pids if is_alive(pid)]:
-            if time.monotonic() > deadline:
-                pytest.fail(f"processes {left} are alive after {timeout_s} s")
-            pause.wait(0.01)
+        until(
+            lambda: not any(is_alive(pid) for pid in pids),
+            "end of processes",
+            timeout_s,
+            lambda: str([pid for pid in pids if is_alive(pid)]),
+        )
 
     return wait
 
@@ -246,12 +247,7 @@ def wait_for_file() -> Callable[..., str]:
     """Return the text of a file once another process has renamed it into place."""
 
     def wait(path: Path, timeout_s: float = 10.0) -> str:
-        deadline = time.monotonic() + timeout_s
-        pause = threading.Event()
-        while not path.exists():
-            if time.monotonic() > deadline:
-                pytest.fail(f"{path} was not written within {timeout_s} s")
-            pause.wait(0.01)
+        until(path.exists, f"file {path}", timeout_s)
         return path.read_text()
 
     return wait

@@ -11,6 +11,7 @@ import pytest
 from headrace.config import TimeoutConfig
 from headrace.errors import PlanError, UserCodeError, WaitTimeoutError
 from headrace.framework.local import LocalGroup, run_local
+from tests.waiting import live_until_ended
 
 
 def test_processes_meet_and_their_last_report_is_the_result() -> None:
@@ -111,7 +112,7 @@ def test_a_thread_that_never_ends_holds_the_end_for_the_stop_timeout_only() -> N
     def entry(spec, link):  # type: ignore[no-untyped-def]
         import threading
 
-        threading.Thread(target=threading.Event().wait, name="endless").start()
+        threading.Thread(target=live_until_ended, name="endless").start()
 
     written: list[str] = []
     quick = TimeoutConfig(stop_timeout_s=0.3)

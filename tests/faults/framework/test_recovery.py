@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import threading
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -16,6 +15,7 @@ import pytest
 from headrace.config import TimeoutConfig
 from headrace.framework import NodeSpec
 from headrace.framework.machine import ALL_FINISH, decode_log, replay
+from tests.waiting import always, until
 
 if TYPE_CHECKING:
     from tests.faults.framework.conftest import Cluster
@@ -162,11 +162,7 @@ def test_a_restarted_master_finds_the_running_processes_and_leaves_them_alone(
             found = link.lookup("name-1", 60.0)  # published before the master was killed
             (Path(spec.options["place"]) / "found").write_text(found)
         else:
-            place = Path(spec.options["place"])
-            while not (place / "go").exists():
-                import select
-
-                select.select([], [], [], 0.02)
+            until((Path(spec.options["place"]) / "go").exists)
             link.publish("go", "now")
 
     spec = NodeSpec(timeouts=QUICK, options={"place": str(tmp_path)})
@@ -210,10 +206,7 @@ def test_what_a_process_reported_before_the_master_was_lost_is_in_the_last_statu
     cluster: Cluster, tmp_path: Path
 ) -> None:
     def entry(spec: Any, link: Any) -> None:
-        import select
-
-        while not (Path(spec.options["place"]) / "go").exists():
-            select.select([], [], [], 0.02)
+        until((Path(spec.options["place"]) / "go").exists)
         link.report({"loss": 0.25 + spec.index}, 100, 7)
 
     spec = NodeSpec(timeouts=QUICK, options={"place": str(tmp_path)})
@@ -286,10 +279,7 @@ def test_a_master_that_stood_still_for_longer_than_the_heartbeat_limit_loses_nob
     cluster: Cluster, tmp_path: Path
 ) -> None:
     def entry(spec: Any, link: Any) -> None:
-        import select
-
-        while not (Path(spec.options["place"]) / "go").exists():
-            select.select([], [], [], 0.02)
+        until((Path(spec.options["place"]) / "go").exists)
 
     spec = NodeSpec(timeouts=QUICK, options={"place": str(tmp_path)})
     master = cluster.master(parallelism=2, timeouts=QUICK)
@@ -297,7 +287,11 @@ def test_a_master_that_stood_still_for_longer_than_the_heartbeat_limit_loses_nob
     for node in nodes:
         node.expect("process_started")
     os.kill(master.popen.pid, signal.SIGSTOP)
-    threading.Event().wait(3 * QUICK.heartbeat_timeout_s)
+    always(
+        lambda: all(node.popen.poll() is None for node in nodes),
+        "a node ended without its master",
+        for_s=3 * QUICK.heartbeat_timeout_s,
+    )
     os.kill(master.popen.pid, signal.SIGCONT)
     (tmp_path / "go").touch()
     assert master.expect("finish")["reason"] == "every process has finished"
