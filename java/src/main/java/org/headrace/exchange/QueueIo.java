@@ -29,7 +29,8 @@ import java.util.concurrent.atomic.AtomicInteger;
  * says nothing may stay, until there are more than {@link #MAX_GUESTS}. None of them is heard of outside.
  *
  * <p>Frames that the task thread has not handled yet are bounded: over the limit the socket is not
- * read, so a process that floods is held back.
+ * read, so a process that floods is held back. Its end is not seen meanwhile, so whoever says HELLO then is a
+ * candidate, and waits until the socket has been read.
  *
  * <p>Thread model: {@link #run} is the IO thread and never blocks but in select; {@link #close} on the
  * task thread, bounded by {@link #CLOSE_TIMEOUT_MS}.
@@ -49,6 +50,9 @@ final class QueueIo implements AutoCloseable {
         void onBroken(Throwable cause);
     }
 
+    /** A guest that has said HELLO; its key waits for nothing. */
+    private record Candidate(SelectionKey key, Frame hello) {}
+
     static final long CLOSE_TIMEOUT_MS = 5_000;
 
     private static final Logger LOG = LoggerFactory.getLogger(QueueIo.class);
@@ -65,9 +69,11 @@ final class QueueIo implements AutoCloseable {
 
     private SelectionKey serverKey;
     private final Deque<SelectionKey> guests = new ArrayDeque<>(); // each with its FrameChannel, oldest first
+    private final Deque<Candidate> candidates = new ArrayDeque<>(); // oldest first
     private int connection;
     private FrameChannel channel; // of the process; null: none is connected
     private SelectionKey channelKey;
+    private boolean isReadOut; // the last look at the channel found nothing more there
 
     private QueueIo(Path socketPath, String name, Events events) throws IOException {
         this.socketPath = socketPath;
@@ -113,6 +119,7 @@ final class QueueIo implements AutoCloseable {
                 if (channel != null) {
                     serveChannel(); // first: the end of one process may come with the next one
                 }
+                admit();
                 for (SelectionKey key : ready) {
                     if (key == serverKey) {
                         acceptAll();
@@ -162,17 +169,38 @@ final class QueueIo implements AutoCloseable {
         if (hello == null) {
             return;
         }
-        if (channel != null) {
-            turnAway(key, "a process is connected");
-            return;
-        }
         guests.remove(key);
+        key.interestOps(0);
+        candidates.addLast(new Candidate(key, hello));
+        if (candidates.size() > MAX_GUESTS) {
+            turnAway(candidates.removeFirst().key(), "others have said HELLO since");
+        }
+        admit();
+    }
+
+    /** Once it is known whether a process is connected: turns the candidates away, or takes the oldest for it. */
+    private void admit() {
+        while (!candidates.isEmpty()) {
+            if (channel != null) {
+                serveChannel(); // its end may have come since the last look
+            }
+            if (channel == null) {
+                begin(candidates.removeFirst());
+            } else if (isReadOut) {
+                turnAway(candidates.removeFirst().key(), "a process is connected");
+            } else {
+                return; // frames are held back, and the end may be behind them
+            }
+        }
+    }
+
+    private void begin(Candidate candidate) {
         connection++;
-        channel = guest;
-        channelKey = key;
+        channel = (FrameChannel) candidate.key().attachment();
+        channelKey = candidate.key();
         events.onAccepted(connection, channel);
         unhandledFrames.incrementAndGet();
-        events.onFrame(connection, hello);
+        events.onFrame(connection, candidate.hello());
         serveChannel();
     }
 
@@ -183,11 +211,13 @@ final class QueueIo implements AutoCloseable {
     }
 
     private void serveChannel() {
+        isReadOut = false;
         try {
             channel.flush();
             while (unhandledFrames.get() < MAX_UNHANDLED_FRAMES) {
                 Frame frame = channel.receive();
                 if (frame == null) {
+                    isReadOut = true;
                     break;
                 }
                 unhandledFrames.incrementAndGet();
@@ -219,6 +249,7 @@ final class QueueIo implements AutoCloseable {
 
     private void closeChannels() {
         guests.forEach(key -> closeQuietly((FrameChannel) key.attachment()));
+        candidates.forEach(each -> closeQuietly((FrameChannel) each.key().attachment()));
         closeQuietly(channel);
         closeQuietly(server);
         closeQuietly(selector);

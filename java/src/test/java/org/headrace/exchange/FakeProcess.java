@@ -39,7 +39,10 @@ final class FakeProcess implements AutoCloseable {
     }
 
     void sendBytes(byte[] bytes) throws IOException {
-        socket.write(ByteBuffer.wrap(bytes));
+        ByteBuffer left = ByteBuffer.wrap(bytes);
+        while (left.hasRemaining()) {
+            socket.write(left);
+        }
     }
 
     /** The next frame; null if the JVM has closed the connection. */

@@ -18,6 +18,7 @@ import java.util.List;
 public final class QueueFailureBehaviours {
 
     private static final long LONG_LINGER_MS = 60_000;
+    private static final int HELD_BACK = 6_000; // over what is taken at once, within what the socket holds
 
     private QueueFailureBehaviours() {}
 
@@ -142,6 +143,71 @@ public final class QueueFailureBehaviours {
             check(flood.isAlive(), "nothing held the process back");
             fixture.mailbox.yieldUntil(() -> fixture.countOf("watermark") == sent);
             flood.join(10_000);
+        }
+    }
+
+    public static void theNextProcessWaitsWhileTheEndOfTheFormerOneIsUnread() throws Exception {
+        ExchangeSettings settings = QueueFixture.settings(2, 10, LONG_LINGER_MS);
+        try (QueueFixture fixture = new QueueFixture(settings, null, TYPE)) {
+            FakeProcess process = fixture.connect();
+            process.sendBytes(watermarks(HELD_BACK));
+            process.close();
+            fixture.mailbox.awaitSteady();
+            check(fixture.mailbox.size() < HELD_BACK, "mails: " + fixture.mailbox.size());
+            try (FakeProcess next = new FakeProcess(fixture.socketPath)) {
+                next.hello();
+                awaitThatGuestsAreServed(fixture);
+                check(!next.hasInput(), "the next process was answered before its turn");
+                fixture.mailbox.yieldUntil(() -> fixture.lostCause != null);
+                fixture.map(next);
+                next.sendRows(0, TYPE, row(2));
+                fixture.mailbox.yieldUntil(() -> fixture.heard.contains("(2, row 2)"));
+            }
+            checkEqual(fixture.countOf("watermark"), HELD_BACK);
+            checkEqual(
+                    fixture.heard.subList(HELD_BACK, fixture.heard.size()),
+                    List.of("watermark " + (HELD_BACK - 1), "lost", "connected", "(2, row 2)"));
+        }
+    }
+
+    public static void aSecondProcessIsTurnedAwayAlsoIfItHadToWait() throws Exception {
+        try (QueueFixture fixture = QueueFixture.inAndOut(2, 1, LONG_LINGER_MS);
+                FakeProcess process = fixture.connect()) {
+            process.sendBytes(watermarks(HELD_BACK));
+            fixture.mailbox.awaitSteady();
+            try (FakeProcess second = new FakeProcess(fixture.socketPath)) {
+                second.hello();
+                awaitThatGuestsAreServed(fixture);
+                fixture.mailbox.yieldUntil(() -> fixture.countOf("watermark") == HELD_BACK);
+                checkEqual(second.receive() == null, true);
+            }
+            fixture.write(1);
+            checkEqual(process.receiveRows(TYPE), List.of("(1, row 1)"));
+            checkEqual(fixture.countOf("connected"), 1);
+        }
+    }
+
+    public static void ofManyThatWaitForTheirTurnTheOldestIsTurnedAway() throws Exception {
+        ExchangeSettings settings = QueueFixture.settings(2, 10, LONG_LINGER_MS);
+        List<FakeProcess> waiting = new ArrayList<>();
+        try (QueueFixture fixture = new QueueFixture(settings, null, TYPE)) {
+            FakeProcess process = fixture.connect();
+            process.sendBytes(watermarks(HELD_BACK));
+            process.close();
+            fixture.mailbox.awaitSteady();
+            for (int i = 0; i <= QueueIo.MAX_GUESTS; i++) {
+                waiting.add(new FakeProcess(fixture.socketPath));
+                waiting.get(i).hello();
+                awaitThatGuestsAreServed(fixture);
+            }
+            checkEqual(waiting.get(0).receive() == null, true);
+            fixture.mailbox.yieldUntil(() -> fixture.lostCause != null);
+            fixture.map(waiting.get(1));
+            checkEqual(waiting.get(2).receive() == null, true);
+        } finally {
+            for (FakeProcess each : waiting) {
+                each.close();
+            }
         }
     }
 
@@ -278,6 +344,23 @@ public final class QueueFailureBehaviours {
                 .filter(thread -> thread.getName().equals(name))
                 .findAny()
                 .orElse(null);
+    }
+
+    /** What makes the queue stop to read: more frames than it takes before they are handled. */
+    private static byte[] watermarks(int count) {
+        ByteBuffer bytes = ByteBuffer.allocate(count * Frame.HEADER_BYTES);
+        for (int i = 0; i < count; i++) {
+            bytes.put(encoded(Frame.of(FrameType.WATERMARK, i)));
+        }
+        return bytes.array();
+    }
+
+    /** Returns once the IO thread has turned a guest away, and so has served those before it. */
+    private static void awaitThatGuestsAreServed(QueueFixture fixture) throws Exception {
+        try (FakeProcess guest = new FakeProcess(fixture.socketPath)) {
+            guest.sendBytes(bytes(99, 0, 0));
+            checkEqual(guest.receive() == null, true);
+        }
     }
 
     private static void checkRefused(byte[] bytes, String why) throws Exception {

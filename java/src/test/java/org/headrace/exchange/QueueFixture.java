@@ -73,13 +73,18 @@ final class QueueFixture implements QueueListener, AutoCloseable {
     FakeProcess connect() throws Exception {
         FakeProcess process = new FakeProcess(socketPath);
         process.hello();
+        map(process);
+        return process;
+    }
+
+    /** Lets a process that has said HELLO map the segments. */
+    void map(FakeProcess process) throws Exception {
         while (!process.hasInput()) {
             mailbox.yield();
         }
         int before = countOf("connected");
         process.map();
         mailbox.yieldUntil(() -> countOf("connected") > before);
-        return process;
     }
 
     int countOf(String what) {
