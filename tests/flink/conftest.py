@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
+from pyflink.java_gateway import get_gateway
 from pyflink.table import StreamTableEnvironment
+
+from headrace.operator.environment import open_environment
 
 from .jvm import make_environment, one_jvm
 
@@ -37,3 +41,10 @@ def make_t_env() -> MakeEnvironment:
 def t_env(make_t_env: MakeEnvironment) -> StreamTableEnvironment:
     """A streaming table environment with parallelism 1."""
     return make_t_env()
+
+
+@pytest.fixture
+def classes(t_env: StreamTableEnvironment) -> Any:
+    """The classes of the JVM, Headrace's own among them, by their names."""
+    open_environment(t_env)
+    return get_gateway().jvm

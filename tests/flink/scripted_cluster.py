@@ -118,6 +118,11 @@ class ScriptedCluster:
         """The `master` lines that a node got."""
         return [json.loads(p.read_text()) for p in self.folder.glob(f"control-{node}-*")]
 
+    def masters_of(self, node: str) -> list[int]:
+        """The pids of the masters that a node was told of, in order."""
+        path = self.folder / f"heard-{node}"
+        return [int(line) for line in path.read_text().split()] if path.exists() else []
+
     def counts(self, key: str) -> int:
         """Sum of what the processes that ended by themselves have counted."""
         return sum(json.loads(p.read_text())[key] for p in self.folder.glob("counts-*"))

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import socket
 import time
 import urllib.request
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -144,6 +147,28 @@ def test_a_killed_process_goes_back_to_the_checkpoint_and_every_row_comes_out_on
     assert [each["deployment"] for each in cluster.starts("am")] == [0, 1]
     assert cluster.counts("rows") < 12_000
     assert read_ids(tmp_path / "out") == [*range(1, 12_001)]
+
+
+def test_a_control_record_that_has_waited_behind_rows_brings_no_older_master_back(
+    t_env: StreamTableEnvironment, tmp_path: Path
+) -> None:
+    cluster = ScriptedCluster(t_env, tmp_path, am={"ends": 1})
+    cluster.add(rows=numbers(t_env, 10_000), waits_at=100, asks=True)
+    job = cluster.submit()
+
+    def is_told(masters: int) -> bool:
+        return len(cluster.masters_of("worker-0")) == masters
+
+    until((tmp_path / "waits").exists)
+    for known in (1, 2):
+        until(partial(is_told, known))
+        os.kill(cluster.masters_of("worker-0")[-1], signal.SIGKILL)
+    until(partial(is_told, 3))
+    (tmp_path / "go-on").touch()
+    job.wait(timeout_s=60, show_progress=False)
+    assert cluster.counts("rows") == 10_000
+    told = cluster.masters_of("worker-0")
+    assert len(told) == len(set(told)) == 3
 
 
 def test_a_temporary_directory_with_a_long_name_is_no_obstacle_for_the_socket(

@@ -24,6 +24,8 @@ class Node:
 
     def on_master(self, line: dict[str, Any]) -> None:
         number = line["address"].partition(":")[2]
+        with (self.folder / f"heard-{self.name}").open("a") as heard_masters:
+            heard_masters.write(f"{number}\n")
         (self.folder / f"control-{self.name}-{number}").write_text(json.dumps(line))
         if self.process is None:
             self.run_process()
@@ -46,12 +48,19 @@ class Node:
         if "reports" in self.spec:
             say("report", values=self.spec["reports"])
         say("process_started", pid=self.process.pid, attempt=1)
+        if self.spec.get("asks"):
+            threading.Thread(target=self._ask, daemon=True).start()
         threading.Thread(target=self._await_process, daemon=True).start()
 
     def stop(self) -> None:
         if self.process is not None and self.process.poll() is None:
             self.process.kill()
             self.process.wait()
+
+    def _ask(self) -> None:
+        while not (self.folder / "go-on").exists():
+            say("master_unreachable")
+            pause(0.005)
 
     def _await_process(self) -> None:
         assert self.process is not None

@@ -30,6 +30,10 @@ def run(socket: str, spec: dict[str, Any]) -> None:
                 os.kill(os.getpid(), signal.SIGKILL)
             if counts["rows"] >= spec.get("hangs_at", sys.maxsize):
                 pause(1000)
+            if counts["rows"] >= spec.get("waits_at", sys.maxsize):
+                (Path(spec["dir"]) / "waits").touch()
+                while not (Path(spec["dir"]) / "go-on").exists():
+                    pause(0.01)
             if counts["rows"] >= spec.get("ends_at", sys.maxsize):
                 break
         elif isinstance(item, Barrier):

@@ -181,6 +181,7 @@ final class AmOperator extends AbstractStreamOperator<String>
     }
 
     private void startMaster(boolean isRestart) {
+        int number = masterRestarts;
         ObjectNode line =
                 home.startLine().put("token", token).put("attempt", attempt).put("is_restart", isRestart).put("restarts", restarts);
         master =
@@ -190,7 +191,7 @@ final class AmOperator extends AbstractStreamOperator<String>
                         new ChildProcess.Listener() {
                             @Override
                             public void onLine(ObjectNode said) {
-                                wait.post(() -> onMasterLine(said), "headrace master line");
+                                wait.post(() -> onMasterLine(number, said), "headrace master line");
                             }
 
                             @Override
@@ -200,11 +201,13 @@ final class AmOperator extends AbstractStreamOperator<String>
                         });
     }
 
-    private void onMasterLine(ObjectNode line) throws Exception {
+    private void onMasterLine(int number, ObjectNode line) throws Exception {
         String type = Lines.requireText(line, "type");
         switch (type) {
             case "listening":
-                emitAddress(Lines.requireText(line, "address"));
+                if (number == masterRestarts) { // else its master has ended, and its last words came late
+                    emitAddress(Lines.requireText(line, "address"));
+                }
                 break;
             case "status":
                 attempt = Math.max(attempt, line.path("status").path("attempt").asInt(0));
@@ -232,7 +235,8 @@ final class AmOperator extends AbstractStreamOperator<String>
                         .put("token", token)
                         .put("attempt", attempt)
                         .put("am_operator", operatorId.toHexString())
-                        .put("deployment", getRuntimeContext().getTaskInfo().getAttemptNumber());
+                        .put("deployment", getRuntimeContext().getTaskInfo().getAttemptNumber())
+                        .put("master_restarts", masterRestarts);
         output.collect(new StreamRecord<>(control.toString()));
         coordinator.sendEventToCoordinator(new AmEvents.MasterListens(control.toString()));
         isAddressEmitted = true;

@@ -6,6 +6,7 @@ import org.apache.flink.runtime.checkpoint.CheckpointFailureReason;
 import org.apache.flink.runtime.execution.Environment;
 import org.apache.flink.runtime.jobgraph.OperatorID;
 import org.apache.flink.runtime.operators.coordination.CoordinationRequest;
+import org.apache.flink.runtime.operators.coordination.CoordinationResponse;
 import org.apache.flink.streaming.api.operators.StreamOperatorParameters;
 import org.apache.flink.streaming.api.operators.StreamingRuntimeContext;
 import org.apache.flink.streaming.api.watermark.Watermark;
@@ -45,10 +46,10 @@ final class RoleCore implements RoleNode.ProcessListener, AutoCloseable {
     private final StreamOperatorParameters<RowData> parameters;
     private final Environment environment;
     private final MailboxWait wait;
+    private final LatestMaster master = new LatestMaster();
 
     private StreamingRuntimeContext context;
     private OperatorID amOperator;
-    private String lastControl;
     private RoleMetrics metrics;
     private RoleOutput output;
     private RoleNode node;
@@ -82,12 +83,11 @@ final class RoleCore implements RoleNode.ProcessListener, AutoCloseable {
         node.start(queue == null ? null : queue.socketPath(), hasMaster, isRestored);
     }
 
-    /** A record of the control stream. */
+    /** A record of the control stream, by either of its ways. */
     void onControl(String record) {
-        if (record.equals(lastControl)) {
+        if (!master.isNewer(record)) {
             return;
         }
-        lastControl = record;
         String hex = Lines.requireText(Lines.parse(record), "am_operator");
         amOperator = new OperatorID(StringUtils.hexStringToByte(hex));
         node.onControl(record);
@@ -208,25 +208,26 @@ final class RoleCore implements RoleNode.ProcessListener, AutoCloseable {
      */
     @Override
     public void onMasterUnreachable() throws IOException {
-        if (amOperator == null || node.isStopRequested()) {
+        if (amOperator == null || node.isStopRequested() || !master.beginAsking()) {
             return;
         }
         AmRequest question = new AmRequest(AmRequest.Kind.MASTER, context.getTaskInfo().getAttemptNumber());
         environment
                 .getOperatorCoordinatorEventGateway()
                 .sendRequestToCoordinator(amOperator, new SerializedValue<CoordinationRequest>(question))
-                .thenAccept(
-                        answer -> {
-                            String record = AmRequest.text(answer);
-                            if (!record.isEmpty()) {
-                                wait.post(() -> onControl(record), "headrace master");
-                            }
-                        })
-                .exceptionally(
-                        failure -> { // the node asks again for as long as it has no contact
-                            LOG.debug("The am's coordinator did not say where its master is", failure);
-                            return null;
-                        });
+                .whenComplete((answer, failure) -> wait.post(() -> onMasterAnswer(answer, failure), "headrace master"));
+    }
+
+    private void onMasterAnswer(CoordinationResponse answer, Throwable failure) {
+        master.endAsking();
+        if (failure != null) { // the node asks again for as long as it has no contact
+            LOG.debug("The am's coordinator did not say where its master is", failure);
+            return;
+        }
+        String record = AmRequest.text(answer);
+        if (!record.isEmpty()) {
+            onControl(record);
+        }
     }
 
     @Override

@@ -1,0 +1,50 @@
+package org.headrace.operator;
+
+import org.apache.flink.annotation.Internal;
+import org.apache.flink.shaded.jackson2.com.fasterxml.jackson.databind.node.ObjectNode;
+
+import org.headrace.process.Lines;
+
+/**
+ * Which master a node knows, and whether the am's coordinator is being asked for a newer one.
+ *
+ * <p>Records come by the control stream, which may wait behind rows, and as answers of the coordinator, so an
+ * older one may arrive after a newer one. They are ordered by deployment, then by the restarts of the master.
+ *
+ * <p>Thread model: task thread only.
+ */
+@Internal
+public final class LatestMaster {
+
+    private boolean isKnown; // the two below count
+    private int deployment;
+    private int masterRestarts;
+    private boolean isAsking;
+
+    /** Notes the master of a control record; returns false if it is the known one or an older one. */
+    public boolean isNewer(String record) {
+        ObjectNode line = Lines.parse(record);
+        int itsDeployment = Lines.requireInt(line, "deployment");
+        int itsRestarts = Lines.requireInt(line, "master_restarts");
+        boolean isLater = itsDeployment > deployment || (itsDeployment == deployment && itsRestarts > masterRestarts);
+        if (isKnown && !isLater) {
+            return false;
+        }
+        isKnown = true;
+        deployment = itsDeployment;
+        masterRestarts = itsRestarts;
+        return true;
+    }
+
+    /** Whether to ask now; true once, until {@link #endAsking}. */
+    public boolean beginAsking() {
+        boolean isFirst = !isAsking;
+        isAsking = true;
+        return isFirst;
+    }
+
+    /** The answer has come, or none will. */
+    public void endAsking() {
+        isAsking = false;
+    }
+}
