@@ -8,13 +8,14 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
+import msgspec
 import pytest
 
 from headrace.config import TimeoutConfig
 from headrace.errors import ConfigError
 from headrace.framework.clock import SystemClock
 from headrace.framework.failure import Failure
-from headrace.framework.jvm_lines import ToJvm
+from headrace.framework.jvm_lines import StatusLine, ToJvm
 from headrace.framework.machine import (
     ALL_FINISH,
     JobMachine,
@@ -46,6 +47,7 @@ from headrace.framework.rpc.protocol import (
     UnknownNodeError,
 )
 from headrace.framework.rpc.server import MasterServer
+from headrace.framework.status import JobStatus
 
 TOKEN = "secret"
 
@@ -73,6 +75,9 @@ class Served:
         client = MasterClient(self.address, token)
         self._clients.append(client)
         return client
+
+    def last_status(self) -> JobStatus:
+        return [line for line in self.lines if isinstance(line, StatusLine)][-1].status
 
     async def close(self) -> None:
         self.master.close()
@@ -139,6 +144,35 @@ def test_registering_twice_is_harmless_and_both_get_the_attempt() -> None:
             reply = await client.register(register(), timeout_s=5)
             assert (reply.attempt, reply.heartbeat_every_s) == (1, 1.0)
         assert (it.master.job.state, it.master.job.restarts) == (JobState.RUNNING, 0)
+
+    run(scenario)
+
+
+def test_a_node_that_is_refused_leaves_the_values_of_the_rightful_one() -> None:
+    async def scenario(it: Served) -> None:
+        client = it.client()
+        rightful = msgspec.structs.replace(register(), rows_in=7, report={"loss": 0.5})
+        await client.register(rightful, timeout_s=5)
+        wrong = msgspec.structs.replace(
+            register(instance="two"), parallelism=2, host="elsewhere", rows_in=1
+        )
+        await client.register(wrong, timeout_s=5)
+        status = it.last_status()
+        assert status.state == "FAILED"
+        seen = status.nodes["worker-0"]
+        assert (seen.host, seen.rows_in, seen.report) == ("127.0.0.1", 7, {"loss": 0.5})
+
+    run(scenario)
+
+
+def test_the_last_status_of_a_job_that_a_registration_ends_has_its_values() -> None:
+    async def scenario(it: Served) -> None:
+        ended = msgspec.structs.replace(
+            register(), process=ProcessState.FINISHED, process_attempt=1, rows_in=7
+        )
+        await it.client().register(ended, timeout_s=5)
+        status = it.last_status()
+        assert (status.state, status.nodes["worker-0"].rows_in) == ("FINISHED", 7)
 
     run(scenario)
 

@@ -25,6 +25,7 @@ from headrace.framework.machine import (
     Job,
     JobMachine,
     NodeLost,
+    NodeRegistered,
     RecoverDeadlineReached,
     StartProcesses,
     StopDeadlineReached,
@@ -80,7 +81,7 @@ class Master:
         self._record = record
         self._heartbeats = Heartbeats(timeouts.heartbeat_timeout_s)
         self._observed: dict[str, Observation] = {}
-        self._events: deque[Event] = deque()
+        self._events: deque[tuple[Event, Observation | None]] = deque()
         self._is_handling = False
         self._is_broken = False
         self._deadlines: dict[DeadlineName, asyncio.TimerHandle] = {}
@@ -102,15 +103,21 @@ class Master:
         stretched = min(self._timeouts.heartbeat_timeout_s / 4, (self.job.expected or 0) / 400)
         return max(self._timeouts.heartbeat_every_s, stretched)
 
-    def post(self, event: Event) -> None:
-        """Hand an event to the machine and carry out what it decides. Never blocks."""
-        self._events.append(event)
+    def post(self, event: Event, seen: Observation | None = None) -> None:
+        """Hand an event to the machine and carry out what it decides. Never blocks.
+
+        Args:
+            event: What has happened.
+            seen: What a node tells about itself with its registration; kept if the machine
+                takes the node.
+        """
+        self._events.append((event, seen))
         if self._is_handling:
             return
         self._is_handling = True
         try:
             while self._events:
-                self._handle(self._events.popleft())
+                self._handle(*self._events.popleft())
         finally:
             self._is_handling = False
 
@@ -163,7 +170,7 @@ class Master:
                     )
                 )
 
-    def _handle(self, event: Event) -> None:
+    def _handle(self, event: Event, seen: Observation | None) -> None:
         if self._is_broken:
             return
         before = self.job
@@ -178,6 +185,8 @@ class Master:
             self._send(FailLine(message=text, is_restartable=isinstance(exc, ProtocolError)))
             return
         after = self.job
+        if isinstance(event, NodeRegistered) and not before.state.is_terminal:
+            self._note_registration(event, seen, before)
         if after is before and not commands:
             return
         self.rendezvous.open_attempt(after.attempt)
@@ -188,6 +197,19 @@ class Master:
             self._report_status_soon()
         for command in commands:
             self._execute(command)
+
+    def _note_registration(
+        self, event: NodeRegistered, seen: Observation | None, before: Job
+    ) -> None:
+        """Take what a node told, for the status of the transition; not of a refused one."""
+        node, instance = event.node, event.instance
+        facts, known = self.job.nodes.get(node), before.nodes.get(node)
+        if facts is None or facts.instance != instance:
+            return
+        if known is not None and known.instance != instance:
+            self.directives.forget(node)
+        if seen is not None:
+            self.observe(node, seen)
 
     def _transition(self, commands: list[Command]) -> str:
         names = ", ".join(type(command).__name__ for command in commands)

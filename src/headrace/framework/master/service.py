@@ -55,12 +55,6 @@ class NodeService:
         job = self._master.job
         if request.attempt < job.attempt:
             raise StaleAttemptError(job.attempt)
-        known = job.nodes.get(request.node)
-        if known is not None and known.instance != request.instance:
-            self._master.directives.forget(request.node)
-        if not job.state.is_terminal:
-            # First, since this may end the job, whose last status has these values then.
-            self._observe(request, request.host)
         self._master.post(
             NodeRegistered(
                 attempt=job.attempt,
@@ -74,7 +68,8 @@ class NodeService:
                 process_attempt=request.process_attempt,
                 failure=request.failure,
                 ending_reason=request.ending_reason,
-            )
+            ),
+            _observation(request, request.host),
         )
         self._master.note_sign_of_life(request.node, request.instance)
         return RegisterReply(
@@ -93,7 +88,7 @@ class NodeService:
             UnknownNodeError: The node must register first.
         """
         self._require_known(request)
-        self._observe(request, self._master.job.nodes[request.node].host)
+        self._observe(request)
 
     async def report_end(self, request: ReportEnd) -> Ack:
         """Note the end of a process; sending it twice is harmless.
@@ -104,7 +99,7 @@ class NodeService:
         """
         self._require_known(request)
         self._require_present(request)
-        self._observe(request, self._master.job.nodes[request.node].host)
+        self._observe(request)
         node, instance, attempt = request.node, request.instance, request.attempt
         match request.outcome:
             case ProcessState.FINISHED:
@@ -143,14 +138,9 @@ class NodeService:
         self._master.post(StopRequested(attempt=request.attempt, reason=reason))
         return Ack()
 
-    def _observe(self, request: Register | Beat | ReportEnd, host: str) -> None:
-        seen = Observation(
-            host=host,
-            rows_in=request.rows_in,
-            rows_out=request.rows_out,
-            report=request.report,
-        )
-        self._master.observe(request.node, seen)
+    def _observe(self, request: Beat | ReportEnd) -> None:
+        host = self._master.job.nodes[request.node].host
+        self._master.observe(request.node, _observation(request, host))
 
     def _require_known(self, request: NodeRequest) -> None:
         if not self._master.note_sign_of_life(request.node, request.instance):
@@ -160,3 +150,12 @@ class NodeService:
     def _require_present(self, request: NodeRequest) -> None:
         if request.attempt != self._master.job.attempt:
             raise StaleAttemptError(self._master.job.attempt)
+
+
+def _observation(request: Register | Beat | ReportEnd, host: str) -> Observation:
+    return Observation(
+        host=host,
+        rows_in=request.rows_in,
+        rows_out=request.rows_out,
+        report=request.report,
+    )
