@@ -3,8 +3,12 @@ package org.headrace.process;
 import org.apache.flink.annotation.Internal;
 import org.apache.flink.runtime.execution.SuppressRestartsException;
 
+import java.io.IOException;
 import java.util.List;
 import java.util.OptionalInt;
+import java.util.Set;
+import java.util.regex.Matcher;
+import java.util.regex.Pattern;
 
 /**
  * How a child ended.
@@ -17,6 +21,13 @@ import java.util.OptionalInt;
 public record ChildExit(OptionalInt exitCode, List<String> lastLines, Throwable cause) {
 
     private static final int SIGNAL_BASE = 128;
+
+    /** EAGAIN, ENOMEM, ENFILE and EMFILE. */
+    private static final Set<String> SCARCITIES = Set.of("11", "12", "23", "24");
+
+    /** What {@code ProcessBuilder.start} says, in Java 17 and later: program, directory if any, number of the error. */
+    private static final Pattern NOT_STARTED =
+            Pattern.compile("Cannot run program \".*[\")]: (?:Exec failed, )?error(?:=|: )(\\d+)\\b", Pattern.DOTALL);
 
     /**
      * The failure text.
@@ -45,7 +56,7 @@ public record ChildExit(OptionalInt exitCode, List<String> lastLines, Throwable 
     /**
      * The exception to throw for this end. A child that could not be started (no such interpreter,
      * requirements that pip cannot install after Flink's own retries) fails the job for good; one that the
-     * machine had no memory or process numbers for does not.
+     * machine had no memory, process numbers or open files for does not.
      *
      * @param text the failure text
      */
@@ -54,12 +65,11 @@ public record ChildExit(OptionalInt exitCode, List<String> lastLines, Throwable 
         return exitCode.isEmpty() && !isOfScarcity(cause) ? new SuppressRestartsException(failure) : failure;
     }
 
-    /** EAGAIN or ENOMEM, as {@code ProcessBuilder.start} tells them. */
     private static boolean isOfScarcity(Throwable cause) {
         for (Throwable each = cause; each != null; each = each.getCause()) {
-            String message = String.valueOf(each.getMessage());
-            if (message.contains("error=11,") || message.contains("error=12,")) {
-                return true;
+            Matcher start = each instanceof IOException ? NOT_STARTED.matcher(String.valueOf(each.getMessage())) : null;
+            if (start != null && start.lookingAt()) {
+                return SCARCITIES.contains(start.group(1));
             }
         }
         return false;
