@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
 
+from headrace._counts import require_count
 from headrace.errors import ConfigError
 
 __all__ = ["AMConfig", "ExchangeConfig", "RoleConfig", "TimeoutConfig"]
@@ -36,9 +37,9 @@ class ExchangeConfig:
     max_row_bytes: int = 1024 * 1024 * 1024
 
     def __post_init__(self) -> None:
-        _require_between("exchange.batch_rows", self.batch_rows, 1, 1 << 20)
-        _require_between("exchange.slots", self.slots, 2, 1024)
-        _require_between("exchange.slot_bytes", self.slot_bytes, 1 << 16, 1 << 29)
+        _set_count(self, "exchange", "batch_rows", 1, 1 << 20)
+        _set_count(self, "exchange", "slots", 2, 1024)
+        _set_count(self, "exchange", "slot_bytes", 1 << 16, 1 << 29)
         if self.slot_bytes % _PAGE_BYTES:
             nearest = (self.slot_bytes // _PAGE_BYTES + 1) * _PAGE_BYTES
             msg = (
@@ -55,8 +56,8 @@ class ExchangeConfig:
                 f"{_SEGMENT_LIMIT_BYTES}. Try slots={fitting}"
             )
             raise ConfigError(msg)
-        _require_between("exchange.linger_ms", self.linger_ms, 0, 3_600_000)
-        _require_between("exchange.max_row_bytes", self.max_row_bytes, 1, (1 << 31) - 1)
+        _set_count(self, "exchange", "linger_ms", 0, 3_600_000)
+        _set_count(self, "exchange", "max_row_bytes", 1, (1 << 31) - 1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -124,8 +125,8 @@ class AMConfig:
     timeouts: TimeoutConfig = field(default_factory=TimeoutConfig)
 
     def __post_init__(self) -> None:
-        _require_between("am.max_restarts", self.max_restarts, 0, 1_000_000)
-        _require_between("am.max_master_restarts", self.max_master_restarts, 0, 1_000_000)
+        _set_count(self, "am", "max_restarts", 0, 1_000_000)
+        _set_count(self, "am", "max_master_restarts", 0, 1_000_000)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -152,7 +153,7 @@ class RoleConfig:
     exchange: ExchangeConfig = field(default_factory=ExchangeConfig)
 
     def __post_init__(self) -> None:
-        _require_between("role.parallelism", self.parallelism, 1, 32_768)
+        _set_count(self, "role", "parallelism", 1, 32_768)
         is_shipped = isinstance(self.runner, str)
         if is_shipped and isinstance(self.entry, str) != (self.runner == "script"):
             msg = (
@@ -175,9 +176,6 @@ def _require_texts(name: str, values: Iterable[object]) -> None:
             raise ConfigError(msg)
 
 
-def _require_between(name: str, value: Any, least: int, most: int) -> None:
-    if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
-        is_number = isinstance(value, int | float) and value == value  # not NaN
-        nearest = int(min(max(value, least), most)) if is_number else least
-        msg = f"{name}={value!r} must be a whole number from {least} to {most}; try {nearest}"
-        raise ConfigError(msg)
+def _set_count(config: Any, part: str, name: str, least: int, most: int) -> None:
+    count = require_count(f"{part}.{name}", getattr(config, name), least=least, most=most)
+    object.__setattr__(config, name, count)  # a NumPy integer does not travel as JSON

@@ -11,11 +11,12 @@ import pytest
 
 PACKAGE = Path(__file__).resolve().parents[2] / "src" / "headrace"
 
-BASE = frozenset({"_environ", "config", "errors"})
+BASE = frozenset({"_counts", "_environ", "config", "errors"})
 MAY_IMPORT: dict[str, frozenset[str]] = {
     "_environ": frozenset(),
     "errors": frozenset(),
-    "config": frozenset({"errors"}),
+    "_counts": frozenset({"errors"}),
+    "config": frozenset({"_counts", "errors"}),
     "exchange": BASE,
     "framework": BASE,
     "role": BASE | {"exchange", "framework"},

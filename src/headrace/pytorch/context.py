@@ -9,7 +9,8 @@ from typing import Any, TypeVar, cast
 import pyarrow as pa
 import torch
 
-from headrace.errors import ConfigError, PlanError, UsageError
+from headrace._counts import require_count
+from headrace.errors import PlanError, UsageError
 from headrace.pytorch.alone import AloneSteps
 from headrace.pytorch.dataset import BatchDataset, split_rows
 from headrace.pytorch.flat import Reduction
@@ -126,7 +127,7 @@ class TorchContext(RoleContext):
             epochs: As for `batches`.
             nulls: As for `batches`.
         """
-        size = 1024 if rows is None else rows
+        size = 1024 if rows is None else require_count("rows", rows)
 
         def read() -> Iterator[dict[str, Any]]:
             batches = self.batches(size, epochs, nulls=nulls)
@@ -217,10 +218,7 @@ class TorchContext(RoleContext):
         Args:
             rows: Rows behind the gradients of the next ``optimizer.step()``, at least 1.
         """
-        if rows < 1:
-            msg = f"ctx.step_rows({rows!r}): rows must be a whole number of at least 1"
-            raise ConfigError(msg)
-        self._steps.give_rows(rows)
+        self._steps.give_rows(require_count("rows", rows))
 
     def all_reduce_gradients(self) -> None:
         """Make ``p.grad`` the gradient of the union of the rows before ``optimizer.step()``.

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from headrace._counts import require_count
 from headrace.config import AMConfig, ExchangeConfig, RoleConfig, TimeoutConfig
 from headrace.errors import PlanError
 from headrace.pytorch.context import TorchContext
@@ -117,7 +118,7 @@ def train(
     )
     worker = RoleConfig(
         entry=TorchEntry(entry, settings),
-        parallelism=workers,
+        parallelism=require_count("workers", workers),
         environment=environment or {},
         exchange=exchange or ExchangeConfig(),
     )
@@ -132,7 +133,7 @@ def train(
     cluster.add_am_role(master)
     emitted = cluster.add_role(_ROLE, worker, input=rows, output=output)
     if rows is not None:
-        if epochs > 1 and cluster.has_endless_input:
+        if settings.epochs > 1 and cluster.has_endless_input:
             msg = (
                 f"epochs={epochs} needs an input that ends, but a source of `rows` is "
                 "unbounded: the first pass would never be over. Use epochs=1, or a bounded one"

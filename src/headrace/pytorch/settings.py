@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from headrace._counts import require_count
 from headrace.errors import ConfigError
 
 __all__ = ["TorchSettings"]
@@ -30,10 +31,7 @@ class TorchSettings:
     idle_after_s: float = 0.1
 
     def __post_init__(self) -> None:
-        epochs: object = self.epochs
-        if not isinstance(epochs, int) or epochs < 1:
-            msg = f"epochs={self.epochs!r} must be a whole number of at least 1"
-            raise ConfigError(msg)
+        object.__setattr__(self, "epochs", require_count("epochs", self.epochs))
         if self.device not in ("auto", "cpu", "cuda"):
             msg = f"device={self.device!r} must be 'auto', 'cpu' or 'cuda'"
             raise ConfigError(msg)

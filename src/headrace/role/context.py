@@ -11,6 +11,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from headrace._counts import require_count
 from headrace.errors import ConfigError, DataError, UsageError, WaitTimeoutError
 from headrace.exchange import Feed
 from headrace.framework.process import ProcessSpec
@@ -161,6 +162,7 @@ class RoleContext:
         if self._feed is None:
             msg = "This role has neither input nor output; read your own files"
             raise UsageError(msg)
+        epochs = require_count("epochs", epochs)
         if self._reader is None:
             self._reader = BatchReader(
                 self._feed,
@@ -267,6 +269,7 @@ class RoleContext:
                 torch.save(model.state_dict(), path)
 
         Raises:
+            ConfigError: `step` is no count.
             UsageError: The job has no checkpoint directory, or nothing was written.
         """
         if self.checkpoint_dir is None:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-import operator
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from enum import Enum
 from pathlib import Path
 
+from headrace._counts import require_count
 from headrace.errors import ConfigError, UsageError
 from headrace.exchange import (
     Barrier,
@@ -95,7 +95,7 @@ class BatchReader:
                 "`input`, or read your own files"
             )
             raise UsageError(msg)
-        _require_count("epochs", epochs)
+        epochs = require_count("epochs", epochs)
         if epochs > 1 and spool_dir is None:
             msg = f"epochs={epochs} needs a spool_dir for the passes after the first"
             raise ConfigError(msg)
@@ -104,7 +104,7 @@ class BatchReader:
         self._epochs = epochs
         self._clock = clock
         self._on_poll = on_poll
-        self._rebatcher = Rebatcher(_require_count("rows", rows))
+        self._rebatcher = Rebatcher(require_count("rows", rows))
         self._phase = _Phase.STREAM
         self._epoch = 0
         self._streamed_rows = 0
@@ -136,7 +136,7 @@ class BatchReader:
 
     @rows.setter
     def rows(self, rows: int) -> None:
-        self._rebatcher.rows = _require_count("rows", rows)
+        self._rebatcher.rows = require_count("rows", rows)
 
     @property
     def rows_in(self) -> int:
@@ -274,14 +274,3 @@ class BatchReader:
         """Acknowledge what came after the end: all rows handed out so far were handled."""
         while isinstance(item := self._feed.receive(timeout_s=0), Barrier):
             self._feed.acknowledge(item.checkpoint_id)
-
-
-def _require_count(name: str, value: int) -> int:
-    try:
-        count = operator.index(value)
-    except TypeError:
-        count = 0
-    if count < 1:
-        msg = f"{name}={value!r} must be a whole number of at least 1"
-        raise ConfigError(msg)
-    return count

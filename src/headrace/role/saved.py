@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from headrace._counts import require_count
 from headrace.errors import UsageError
 
 __all__ = ["latest_saved", "new_saved"]
@@ -43,11 +44,10 @@ def new_saved(directory: Path, step: int, attempt: int) -> Iterator[Path]:
     directory. If the block raises, what was written is removed.
 
     Raises:
-        UsageError: `step` is negative, or the block wrote nothing.
+        ConfigError: `step` is no count.
+        UsageError: The block wrote nothing.
     """
-    if step < 0:
-        msg = f"step={step} must be 0 or more"
-        raise UsageError(msg)
+    step = require_count("step", step, least=0)
     directory.mkdir(parents=True, exist_ok=True)
     final = directory / f"step-{step:012d}.attempt-{attempt}"
     draft = directory / f".{final.name}.{os.getpid()}"

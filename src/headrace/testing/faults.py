@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TypeAlias
 
+from headrace._counts import require_count
 from headrace.errors import ConfigError
 
 __all__ = ["Fault", "Kill", "Pause"]
@@ -25,7 +26,7 @@ class Pause:
     for_s: float
 
     def __post_init__(self) -> None:
-        _require_place(self.worker, self.after_rows)
+        _set_place(self)
         if not self.for_s >= 0:
             msg = f"Pause(for_s={self.for_s}) must be at least 0 seconds"
             raise ConfigError(msg)
@@ -44,13 +45,13 @@ class Kill:
     after_rows: int
 
     def __post_init__(self) -> None:
-        _require_place(self.worker, self.after_rows)
+        _set_place(self)
 
 
 Fault: TypeAlias = Pause | Kill
 
 
-def _require_place(worker: int, after_rows: int) -> None:
-    if worker < 0 or after_rows < 0:
-        msg = f"a fault needs worker={worker} and after_rows={after_rows} of at least 0"
-        raise ConfigError(msg)
+def _set_place(fault: Fault) -> None:
+    for name in ("worker", "after_rows"):
+        count = require_count(f"{type(fault).__name__}.{name}", getattr(fault, name), least=0)
+        object.__setattr__(fault, name, count)

@@ -10,6 +10,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from headrace._counts import require_count
 from headrace.config import TimeoutConfig
 from headrace.errors import ConfigError, UsageError
 from headrace.framework import ProcessSpec
@@ -90,9 +91,9 @@ def run(
         ConfigError: The arguments do not fit each other.
         UserCodeError: A worker of several failed; the first failure, with its traceback.
     """
-    if workers < 1:
-        msg = f"workers={workers} must be at least 1"
-        raise ConfigError(msg)
+    workers = require_count("workers", workers)
+    epochs = require_count("epochs", epochs)
+    batch_rows = require_count("batch_rows", batch_rows)
     _require_faults_fit(faults, workers)
     entry = train if isinstance(train, RoleEntry) else _torch_entry(train, epochs, output_dir)
     tables = None

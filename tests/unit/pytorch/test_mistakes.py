@@ -34,10 +34,16 @@ def test_an_output_dir_that_cannot_be_written_is_told_before_any_training(
     assert "Not a directory" in str(caught.value)
 
 
-@pytest.mark.parametrize("rows", [0, -1, 1.5, "8", None])
+@pytest.mark.parametrize("rows", [0, -1, True, 1.5, "8", None])
 def test_rows_of_a_batch_that_are_no_count_are_told(rows: Any) -> None:
     with pytest.raises(ConfigError, match=r"rows=.* must be a whole number of at least 1"):
         run(lambda ctx: ctx.batches(rows=rows), build_table(4))
+
+
+@pytest.mark.parametrize("rows", [0, True, 1.5, "8", None])
+def test_rows_of_a_step_that_are_no_count_are_told(rows: Any) -> None:
+    with pytest.raises(ConfigError, match=r"rows=.* must be a whole number of at least 1"):
+        run(lambda ctx: ctx.step_rows(rows), build_table(4))
 
 
 def test_a_numpy_count_is_a_count() -> None:

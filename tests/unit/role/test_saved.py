@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from headrace.errors import UsageError
+from headrace.errors import ConfigError, UsageError
 from headrace.role.saved import latest_saved, new_saved
 
 
@@ -65,7 +65,7 @@ def test_a_draft_of_a_killed_process_is_no_entry(tmp_path: Path) -> None:
 def test_a_block_that_writes_nothing_is_told(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="Nothing was written"), new_saved(tmp_path, 1, 1):
         pass
-    with pytest.raises(UsageError, match="step=-1"), new_saved(tmp_path, -1, 1):
+    with pytest.raises(ConfigError, match="step=-1"), new_saved(tmp_path, -1, 1):
         pass
 
 

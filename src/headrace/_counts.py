@@ -1,0 +1,34 @@
+"""What a count is, wherever a user gives one."""
+
+from __future__ import annotations
+
+import operator
+from typing import Any
+
+from headrace.errors import ConfigError
+
+__all__ = ["require_count"]
+
+
+def require_count(name: str, value: Any, *, least: int = 1, most: int | None = None) -> int:
+    """Return the count as an int; a NumPy integer is a count, a bool or a float is none.
+
+    Raises:
+        ConfigError: It is no whole number, or out of its limits.
+    """
+    count = _whole(value)
+    if count is not None and least <= count and (most is None or count <= most):
+        return count
+    nearest = least if most is None or count is None or count < least else most
+    limits = f"of at least {least}" if most is None else f"from {least} to {most}"
+    msg = f"{name}={value!r} must be a whole number {limits}; try {nearest}"
+    raise ConfigError(msg)
+
+
+def _whole(value: Any) -> int | None:
+    if isinstance(value, bool) or str(getattr(value, "dtype", "")).endswith("bool"):
+        return None  # a bool of NumPy or torch is an index as well
+    try:
+        return operator.index(value)
+    except TypeError:
+        return None
