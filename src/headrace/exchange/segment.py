@@ -11,6 +11,7 @@ only its own batch instead of ending the process with a segmentation fault.
 
 from __future__ import annotations
 
+import errno
 import mmap
 import os
 import weakref
@@ -56,8 +57,7 @@ class _Mapping:
         try:
             fd = os.open(offer.path, os.O_RDWR | os.O_CLOEXEC)
         except OSError as exc:
-            msg = f"The segment {offer.path} cannot be opened: {exc.strerror}"
-            raise ExchangeError(msg) from exc
+            raise ExchangeError(_not_opened(f"segment {offer.path}", exc)) from exc
         try:
             found_bytes = os.fstat(fd).st_size
             if found_bytes < total_bytes:
@@ -210,6 +210,18 @@ def map_oversize(path: str, message_bytes: int) -> pa.Buffer:
         finally:
             os.close(fd)
     except OSError as exc:
-        msg = f"The file {path} of an oversized row cannot be read: {exc.strerror}"
-        raise ExchangeError(msg) from exc
+        raise ExchangeError(_not_opened(f"file {path} of an oversized row", exc)) from exc
     return pa.py_buffer(memory)
+
+
+def _not_opened(what: str, exc: OSError) -> str:
+    """Say what is wrong with a path below /proc, where the JVM's open files are found."""
+    msg = f"The {what} cannot be opened: {exc.strerror}."
+    if exc.errno in (errno.EACCES, errno.EPERM, errno.ENOENT):
+        msg += (
+            " It is an open file of the JVM. Its processes find it in /proc only as the same "
+            "user, in the same container, and while the JVM lives and `java` has neither "
+            "set-uid nor file capabilities (`getcap`); `hidepid` hides it from other users. "
+            "Run Flink and its Python as one user in one container."
+        )
+    return msg

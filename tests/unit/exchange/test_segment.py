@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gc
 import os
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -191,3 +193,47 @@ def test_a_fork_pins_what_is_lent(tmp_path: Path) -> None:
     del before, after
     assert segment.take_returned() == [1]
     assert segment.lent_slots == 1
+
+
+_LOOK_INTO_A_CLOSED_PROCESS = """
+import ctypes, os, sys
+from headrace.errors import ExchangeError
+from headrace.exchange.frames import DirectionOffer
+from headrace.exchange.segment import OutputSegment, map_oversize
+
+path = f"/proc/{os.getpid()}/fd/{os.open(sys.argv[1], os.O_RDWR)}"
+ctypes.CDLL(None).prctl(4, 0)  # PR_SET_DUMPABLE, as the kernel does for file capabilities
+if os.fork() == 0:
+    if os.geteuid() == 0:
+        os.setuid(65534)
+    offer = DirectionOffer(
+        path=path, slots=1, slot_bytes=4096, schema=b"", batch_rows=1, max_row_bytes=1
+    )
+    for use in (lambda: OutputSegment(offer), lambda: map_oversize(path, 4096)):
+        try:
+            use()
+        except ExchangeError as exc:
+            print(exc, flush=True)
+    os._exit(0)
+os.wait()
+"""
+
+
+def test_an_open_file_that_proc_does_not_show_is_an_error_with_what_to_do(
+    tmp_path: Path,
+) -> None:
+    file = tmp_path / "segment"
+    file.write_bytes(bytes(4096))
+    done = subprocess.run(
+        [sys.executable, "-c", _LOOK_INTO_A_CLOSED_PROCESS, str(file)],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
+    )
+    texts = done.stdout.splitlines()
+    assert len(texts) == 2, done.stderr
+    for text in texts:
+        assert "/fd/" in text
+        assert "cannot be opened: Permission denied." in text
+        assert "Run Flink and its Python as one user in one container" in text
