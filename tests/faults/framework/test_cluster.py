@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
 import sys
-from typing import TYPE_CHECKING
+from collections.abc import AsyncIterator
+from typing import Any
 
-if TYPE_CHECKING:
-    from tests.faults.framework.conftest import Cluster
+import pytest
+
+from headrace.framework.messages import Beat, Register
+from headrace.framework.rpc.client import MasterClient
+
+from .conftest import TOKEN, Cluster
 
 
 def test_two_nodes_meet_through_the_master_and_finish(cluster: Cluster) -> None:
@@ -31,6 +37,58 @@ def test_two_nodes_meet_through_the_master_and_finish(cluster: Cluster) -> None:
     assert "cluster {'worker': ('127.0.0.1', '127.0.0.1')} 1" in nodes[0].log
     states = [line["status"]["state"] for line in master.seen if line["type"] == "status"]
     assert states[-1] == "FINISHED"
+
+
+@pytest.mark.parametrize("first", ["master", "nodes"])
+def test_the_log_of_a_master_that_ends_in_order_has_no_traceback(
+    cluster: Cluster, first: str
+) -> None:
+    master = cluster.master(parallelism=2)
+    nodes = cluster.nodes(lambda spec, link: None, 2)
+    master.expect("finish")
+    ordered = [master, *nodes] if first == "master" else [*nodes, master]
+    for child in ordered:
+        child.send("stop", reason="end")
+    for child in ordered:
+        assert child.wait(5) == 0
+        assert "Traceback" not in child.log
+        assert "Error" not in child.log
+
+
+def test_a_master_that_ends_while_many_beat_has_no_traceback_in_its_log(
+    cluster: Cluster,
+) -> None:
+    master = cluster.master()
+    node: dict[str, Any] = {"node": "worker-0", "instance": "one", "attempt": 1}
+
+    async def beat_until_the_end() -> None:
+        clients = [MasterClient(cluster.address, TOKEN) for _ in range(50)]
+        place = Register(role="worker", index=0, parallelism=1, host="127.0.0.1", **node)
+        await clients[0].register(place, timeout_s=5)
+        beating: set[int] = set()
+        are_all_beating = asyncio.Event()
+
+        async def beats(number: int) -> AsyncIterator[Beat]:
+            while True:
+                yield Beat(**node)
+                await asyncio.sleep(0.01)
+                beating.add(number)
+                if len(beating) == len(clients):
+                    are_all_beating.set()
+
+        streams = [
+            asyncio.ensure_future(client.beat(beats(number)))
+            for number, client in enumerate(clients)
+        ]
+        await asyncio.wait_for(are_all_beating.wait(), 10)
+        master.send("stop", reason="end")
+        await asyncio.wait_for(asyncio.gather(*streams, return_exceptions=True), 10)
+        for client in clients:
+            await client.close()
+
+    asyncio.run(beat_until_the_end())
+    assert master.wait(5) == 0
+    assert "Traceback" not in master.log
 
 
 def test_a_master_is_bound_when_it_says_where_it_listens(cluster: Cluster) -> None:

@@ -262,6 +262,26 @@ def test_a_node_process_that_is_not_registered_must_register_first() -> None:
     run(scenario)
 
 
+def test_calls_that_the_end_of_the_server_ends_write_no_traceback(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async def scenario() -> None:
+        it = Served()
+        it.address = await it.server.start("127.0.0.1")
+        await it.client().register(register(), timeout_s=5)
+        clients = [it.client() for _ in range(10)]
+        streams = [asyncio.ensure_future(client.beat(endless_beats())) for client in clients]
+        while it.master.status.nodes["worker-0"].rows_in < 100:  # noqa: ASYNC110
+            await asyncio.sleep(0.001)
+        it.master.close()
+        await it.server.stop(0)
+        for stream in streams:
+            stream.add_done_callback(asyncio.Future.exception)
+
+    asyncio.run(scenario())
+    assert [each.getMessage() for each in caplog.records if each.levelname == "ERROR"] == []
+
+
 def test_random_bytes_on_the_port_do_no_harm() -> None:
     async def scenario(it: Served) -> None:
         port = int(it.address.rpartition(":")[2])
@@ -326,6 +346,12 @@ def test_a_host_that_is_not_of_this_machine_is_a_clear_error() -> None:
         await it.close()
 
     asyncio.run(scenario())
+
+
+async def endless_beats() -> AsyncIterator[Beat]:
+    for rows in range(1_000_000):
+        yield Beat(node="worker-0", instance="one", attempt=1, rows_in=rows)
+        await asyncio.sleep(0.001)
 
 
 async def beats(*given: Beat) -> AsyncIterator[Beat]:

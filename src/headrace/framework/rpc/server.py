@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hmac
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -36,6 +37,7 @@ __all__ = ["MasterServer", "MasterService"]
 
 _LOG = logging.getLogger(__name__)
 _Request = TypeVar("_Request", bound=NodeRequest)
+_LAST_STEPS_S = 1.0
 _OPTIONS = (
     ("grpc.max_receive_message_length", MESSAGE_BYTES),
     ("grpc.max_send_message_length", MESSAGE_BYTES),
@@ -106,8 +108,15 @@ class MasterServer:
         return f"{at}:{port}"
 
     async def stop(self, grace_s: float) -> None:
-        """Refuse new calls and end those that still run after `grace_s` seconds."""
+        """Refuse new calls and end those that still run after `grace_s` seconds.
+
+        Their tasks have ended then: the library writes a traceback for each that the end of
+        the loop cancels.
+        """
         await self._server.stop(grace_s)
+        left = [task for task in asyncio.all_tasks() if _is_of_call(task)]
+        if left:
+            await asyncio.wait(left, timeout=_LAST_STEPS_S)
 
     def _handlers(self) -> grpc.GenericRpcHandler:
         service = self._service
@@ -176,6 +185,11 @@ class MasterServer:
                 given = value.encode() if isinstance(value, str) else value
         if not hmac.compare_digest(given, self._token):
             await context.abort(grpc.StatusCode.UNAUTHENTICATED, "wrong token")
+
+
+def _is_of_call(task: asyncio.Task[Any]) -> bool:
+    """Say whether the library runs this task for a call; only its name tells that."""
+    return getattr(task.get_coro(), "__qualname__", None) == "_schedule_rpc_coro"
 
 
 async def _abort(context: grpc.aio.ServicerContext[Any, Any], exc: Exception) -> None:
