@@ -75,6 +75,16 @@ class JvmLink:
             raise ProtocolError(msg) from exc
         return decode_from_jvm(line) if line.endswith(b"\n") else None
 
+    async def is_gone(self, within_s: float) -> bool:
+        """Say whether the JVM is gone, or goes within `within_s` seconds.
+
+        For the end: a line that comes meanwhile is lost, and says that the JVM is there.
+        """
+        try:
+            return await asyncio.wait_for(self.receive(), within_s) is None
+        except (asyncio.TimeoutError, ProtocolError):
+            return False
+
     def send(self, line: ToJvm) -> None:
         """Send one line; does not wait. Lost if the JVM is gone."""
         if self._writer.is_closing():

@@ -173,6 +173,12 @@ class Cluster:
             self.introduce(child)
         return child
 
+    def broken(self, module: str) -> Child:
+        """Start a master or a node whose spec is no JSON."""
+        child, where = self._child(module, "worker", b"no spec", None)
+        child.send("start", **where, index=0, parallelism=1, token=TOKEN, attempt=1)
+        return child
+
     def nodes(self, entry: Callable[..., object], count: int, **fields: Any) -> list[Child]:
         """Start all nodes of the role, with the master."""
         return [

@@ -38,17 +38,29 @@ __all__ = ["main"]
 
 _LOG = logging.getLogger(__name__)
 _FLUSH_S = 1.0
+_GONE_S = 0.1  # the end of its pipes has come by then
 _STOP_S = 0.2
 
 
 async def _run(jvm: JvmLink) -> None:
-    """Serve until the JVM says stop or is gone."""
+    """Serve until the JVM says stop or is gone; leave no directory without it."""
     start = await jvm.receive()
     if start is None:
         return
     if not isinstance(start, StartLine) or start.token is None:
         msg = f"The first line of a master must be `start` with a token, not {start}"
         raise ProtocolError(msg)
+    try:
+        await _serve_job(jvm, start)
+    except BaseException:
+        # With it, the directory may be for another master, and the JVM removes it.
+        if await jvm.is_gone(_GONE_S):
+            remove_work_dir(start)
+        raise
+    remove_work_dir(start)
+
+
+async def _serve_job(jvm: JvmLink, start: StartLine) -> None:
     spec = read_master_spec(start.spec_path)
     machine = _open_machine(spec, start)
     path = _log_path(start)
@@ -64,7 +76,6 @@ async def _run(jvm: JvmLink) -> None:
             record=lambda event: log.write(encode_event(event)),
         )
         await _serve(master, start, jvm)
-    remove_work_dir(start)  # not after an error: the JVM may start another master there
 
 
 class _EventLog:
@@ -113,6 +124,7 @@ async def _serve(master: Master, start: StartLine, jvm: JvmLink) -> None:
     finally:
         watch.cancel()
         listen.cancel()
+        await asyncio.wait({watch, listen})
         master.close()
         await server.stop(_STOP_S)
 

@@ -34,13 +34,14 @@ async def _run(jvm: JvmLink) -> int:
     if not isinstance(start, StartLine):
         msg = f"The first line of a node must be `start`, not {start}"
         raise ProtocolError(msg)
-    node = Node(start, read_node_spec(start.spec_path), jvm, SystemClock())
-    loop = asyncio.get_running_loop()
-    loop.add_signal_handler(signal.SIGTERM, node.end, 0)
-    loop.add_signal_handler(signal.SIGCHLD, node.reap_orphans)
-    exit_code = await node.run()
-    remove_work_dir(start)
-    return exit_code
+    try:
+        node = Node(start, read_node_spec(start.spec_path), jvm, SystemClock())
+        loop = asyncio.get_running_loop()
+        loop.add_signal_handler(signal.SIGTERM, node.end, 0)
+        loop.add_signal_handler(signal.SIGCHLD, node.reap_orphans)
+        return await node.run()
+    finally:
+        remove_work_dir(start)
 
 
 async def _main(to_jvm: BinaryIO) -> int:
