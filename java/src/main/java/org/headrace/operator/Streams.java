@@ -12,7 +12,6 @@ import org.apache.flink.table.data.RowData;
 import org.apache.flink.table.data.conversion.DataStructureConverter;
 import org.apache.flink.table.data.conversion.DataStructureConverters;
 import org.apache.flink.table.runtime.typeutils.ExternalTypeInfo;
-import org.apache.flink.table.runtime.typeutils.InternalTypeInfo;
 import org.apache.flink.table.types.DataType;
 import org.apache.flink.table.types.logical.RowType;
 import org.apache.flink.table.types.utils.TypeConversions;
@@ -34,7 +33,7 @@ final class Streams {
             StreamTableEnvironment tableEnvironment, DataStream<?> stream, RowType rowType) {
         DataTypeFactory types = ((TableEnvironmentImpl) tableEnvironment).getCatalogManager().getDataTypeFactory();
         DataType type = TypeInfoDataTypeConverter.toDataType(types, stream.getType());
-        return mapped((DataStream<Object>) stream, new ToInternal(type), InternalTypeInfo.of(rowType));
+        return mapped((DataStream<Object>) stream, new ToInternal(type), BorrowedRowType.of(rowType));
     }
 
     /** Rows with the values that users see. */

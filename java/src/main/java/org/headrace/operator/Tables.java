@@ -41,7 +41,10 @@ final class Tables {
                                 .map(field -> DataTypes.FIELD(field.getName(), field.getDataType().nullable()))
                                 .toArray(DataTypes.Field[]::new));
         DataType type = DataTypeUtils.toInternalDataType(nullable);
-        return (DataStream<RowData>) (DataStream<?>) tableEnvironment.toDataStream(table, type.notNull());
+        DataStream<RowData> stream =
+                (DataStream<RowData>) (DataStream<?>) tableEnvironment.toDataStream(table, type.notNull());
+        stream.getTransformation().setOutputType(BorrowedRowType.of((RowType) type.getLogicalType()));
+        return stream;
     }
 
     /**
