@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -38,6 +39,17 @@ NOT_FOR_ALL = {
     "pandas": set[str](),
 }
 """Distribution to the parts that may import it; others are for every part."""
+
+JAVA = PACKAGE.parents[1] / "java" / "src" / "main" / "java" / "org" / "headrace"
+JAVA_MAY_IMPORT: dict[str, frozenset[str]] = {
+    "json": frozenset(),
+    "exchange": frozenset(),
+    "plan": frozenset({"json", "exchange"}),
+    "process": frozenset({"json", "plan"}),
+    "am": frozenset({"json", "plan", "process"}),
+    "operator": frozenset({"json", "exchange", "plan", "process", "am"}),
+}
+"""The same for the packages of the JVM half."""
 
 MODULES = sorted(PACKAGE.rglob("*.py"))
 
@@ -97,3 +109,14 @@ def test_an_import_brings_no_library_of_a_higher_layer(imported: str, absent: se
         [sys.executable, "-c", program], capture_output=True, text=True, check=True
     )
     assert not absent & set(done.stdout.split())
+
+
+def test_every_java_package_has_a_layer() -> None:
+    assert {path.name for path in JAVA.iterdir()} == set(JAVA_MAY_IMPORT)
+
+
+@pytest.mark.parametrize("package", JAVA_MAY_IMPORT)
+def test_a_java_package_imports_only_lower_layers(package: str) -> None:
+    sources = "".join(path.read_text() for path in (JAVA / package).rglob("*.java"))
+    inner = set(re.findall(r"\borg\.headrace\.(\w+)", sources))
+    assert inner - {package} <= JAVA_MAY_IMPORT[package]

@@ -53,7 +53,7 @@ def test_a_killed_master_comes_back_and_every_node_learns_its_new_address(
     cluster.add(parallelism=2)
     cluster.submit().wait(timeout_s=60, show_progress=False)
     masters = cluster.starts("am")
-    assert [each["is_restart"] for each in masters] == [False, True, True]
+    assert [each["attempt"] for each in masters] == [1, 1, 1]
     assert len({each["token"] for each in masters}) == 1
     assert len({each["address"] for each in cluster.controls("worker-1")}) == 3
     assert len(cluster.starts("worker")) == 2

@@ -47,7 +47,6 @@ class StartLine(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag
     """The first line: who the child is.
 
     Attributes:
-        job_id: Flink's id of the job.
         job_name: Name of the job.
         role: Name of the role; "am" for the master.
         index: Subtask index.
@@ -61,13 +60,11 @@ class StartLine(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag
         deployment: Number of the Flink execution of the region.
         token: The job's secret; master only.
         attempt: Attempt to begin, or to go on, with; master only.
-        is_restart: Whether a former master of this deployment was lost; master only.
         restarts: Group restarts so far, from the last status; master only.
         master: Nodes only. Absent: a `master` line will follow. None: there is no master,
             the node decides by itself.
     """
 
-    job_id: str
     job_name: str
     role: str
     index: int
@@ -81,7 +78,6 @@ class StartLine(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag
     deployment: int = 0
     token: str | None = None
     attempt: int = 1
-    is_restart: bool = False
     restarts: int = 0
     master: MasterAddress | msgspec.UnsetType | None = msgspec.UNSET
 

@@ -128,7 +128,6 @@ class Cluster:
         max_restarts: int = 3,
         timeouts: TimeoutConfig = QUICK,
         attempt: int = 1,
-        is_restart: bool = False,
     ) -> Child:
         """Start a master with the role "worker" and wait until it listens."""
         spec = MasterSpec(
@@ -146,7 +145,6 @@ class Cluster:
             parallelism=1,
             token=TOKEN,
             attempt=attempt,
-            is_restart=is_restart,
         )
         self.address = child.expect("listening")["address"]
         return child
@@ -205,7 +203,6 @@ class Cluster:
         child = Child(module, self.directory / f"{work_dir.name}.log")
         self._children.append(child)
         where = {
-            "job_id": "0" * 32,
             "job_name": "job",
             "role": role,
             "host": "127.0.0.1",

@@ -172,7 +172,7 @@ def test_a_restarted_master_finds_the_running_processes_and_leaves_them_alone(
         node.expect("report")
     first.popen.kill()
     first.wait(3)
-    second = cluster.master(parallelism=2, is_restart=True)
+    second = cluster.master(parallelism=2)
     for node in nodes:
         cluster.introduce(node)
     second.expect_state("RUNNING")
@@ -195,7 +195,7 @@ def test_a_process_that_ends_while_there_is_no_master_is_not_forgotten(
     first.wait(3)
     os.kill(pid, signal.SIGKILL)
     node.expect("process_ended")
-    second = cluster.master(parallelism=1, is_restart=True)
+    second = cluster.master(parallelism=1)
     cluster.introduce(node)
     status = second.expect("status", until=lambda line: line["status"]["attempt"] == 2)
     assert status["status"]["restarts"] == 1
@@ -219,7 +219,7 @@ def test_what_a_process_reported_before_the_master_was_lost_is_in_the_last_statu
     (tmp_path / "go").touch()
     for node in nodes:
         node.expect("process_ended")
-    second = cluster.master(parallelism=2, is_restart=True)
+    second = cluster.master(parallelism=2)
     for node in nodes:
         cluster.introduce(node)
     second.expect("finish")

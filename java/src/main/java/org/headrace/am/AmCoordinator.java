@@ -12,7 +12,7 @@ import org.apache.flink.shaded.jackson2.com.fasterxml.jackson.databind.node.Obje
 
 import org.headrace.plan.ClusterPlan;
 import org.headrace.plan.PlannedRole;
-import org.headrace.process.Lines;
+import org.headrace.json.Lines;
 import org.slf4j.Logger;
 import org.slf4j.LoggerFactory;
 

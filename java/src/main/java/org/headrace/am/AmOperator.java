@@ -20,7 +20,7 @@ import org.headrace.plan.Timeouts;
 import org.headrace.process.ChildExit;
 import org.headrace.process.ChildHome;
 import org.headrace.process.ChildProcess;
-import org.headrace.process.Lines;
+import org.headrace.json.Lines;
 import org.headrace.process.MailboxWait;
 import org.headrace.process.PythonProcessException;
 
@@ -177,13 +177,13 @@ final class AmOperator extends AbstractStreamOperator<String>
             throw new IOException("The am's coordinator in the JobManager did not answer", failure);
         }
         attempt = Integer.parseInt(AmRequest.text(answer));
-        startMaster(false);
+        startMaster();
     }
 
-    private void startMaster(boolean isRestart) {
+    private void startMaster() {
         int number = masterRestarts;
         ObjectNode line =
-                home.startLine().put("token", token).put("attempt", attempt).put("is_restart", isRestart).put("restarts", restarts);
+                home.startLine().put("token", token).put("attempt", attempt).put("restarts", restarts);
         master =
                 home.start(
                         cluster.masterModule(),
@@ -267,6 +267,6 @@ final class AmOperator extends AbstractStreamOperator<String>
         }
         masterRestarts++;
         LOG.warn("{} Restart {} of {}", text, masterRestarts, cluster.maxMasterRestarts());
-        startMaster(true);
+        startMaster();
     }
 }

@@ -29,7 +29,7 @@ public final class MemoryQueue implements AutoCloseable {
      */
     public static final long LOST_GRACE_MS = 60_000;
 
-    private final ProcessLink link;
+    private final QueueConnection link;
     private final InputSide input; // null: the role has no input
     private final OutputSide output; // null: the role has no output
 
@@ -44,7 +44,7 @@ public final class MemoryQueue implements AutoCloseable {
             TaskHooks task,
             QueueListener listener) {
         List<Path> directories = Segment.directories(place.tmpDirs());
-        link = new ProcessLink(task, listener, new Handshake(settings, inputType, outputType));
+        link = new QueueConnection(task, listener, new Handshake(settings, inputType, outputType));
         List<AutoCloseable> opened = new ArrayList<>();
         try {
             input =

@@ -3,7 +3,7 @@ package org.headrace.operator;
 import org.apache.flink.annotation.Internal;
 import org.apache.flink.shaded.jackson2.com.fasterxml.jackson.databind.node.ObjectNode;
 
-import org.headrace.process.Lines;
+import org.headrace.json.Lines;
 
 /**
  * Which master a node knows, and whether the am's coordinator is being asked for a newer one.

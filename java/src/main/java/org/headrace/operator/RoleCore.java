@@ -20,7 +20,7 @@ import org.headrace.am.InputEnded;
 import org.headrace.plan.ClusterPlan;
 import org.headrace.plan.RolePlan;
 import org.headrace.plan.Timeouts;
-import org.headrace.process.Lines;
+import org.headrace.json.Lines;
 import org.headrace.process.MailboxWait;
 import org.headrace.process.PythonProcessException;
 import org.slf4j.Logger;

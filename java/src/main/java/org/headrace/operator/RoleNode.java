@@ -10,7 +10,7 @@ import org.headrace.plan.RolePlan;
 import org.headrace.process.ChildExit;
 import org.headrace.process.ChildHome;
 import org.headrace.process.ChildProcess;
-import org.headrace.process.Lines;
+import org.headrace.json.Lines;
 import org.headrace.process.MailboxWait;
 import org.headrace.process.PythonProcessException;
 import org.headrace.process.WorkDir;

@@ -6,7 +6,7 @@ import org.apache.flink.table.types.logical.RowType;
 
 import org.headrace.exchange.ArrowSchemas;
 import org.headrace.exchange.ExchangeSettings;
-import org.headrace.process.Lines;
+import org.headrace.json.Lines;
 
 import java.io.Serializable;
 

@@ -5,6 +5,7 @@ import org.apache.flink.runtime.execution.Environment;
 import org.apache.flink.shaded.jackson2.com.fasterxml.jackson.databind.node.ObjectNode;
 import org.apache.flink.streaming.api.operators.StreamingRuntimeContext;
 
+import org.headrace.json.Lines;
 import org.headrace.plan.ClusterPlan;
 
 import java.io.IOException;
@@ -61,7 +62,6 @@ public final class ChildHome implements AutoCloseable {
             Path payloadFile = workDir.write("payload.pkl", payload);
             startLine =
                     Lines.ofType("start")
-                            .put("job_id", environment.getJobID().toString())
                             .put("job_name", jobName)
                             .put("role", role)
                             .put("index", index)

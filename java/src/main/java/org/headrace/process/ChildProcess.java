@@ -3,6 +3,8 @@ package org.headrace.process;
 import org.apache.flink.annotation.Internal;
 import org.apache.flink.shaded.jackson2.com.fasterxml.jackson.databind.node.ObjectNode;
 
+import org.headrace.json.Lines;
+
 import org.slf4j.Logger;
 import org.slf4j.LoggerFactory;
 

@@ -1,4 +1,4 @@
-package org.headrace.process;
+package org.headrace.json;
 
 import org.apache.flink.annotation.Internal;
 import org.apache.flink.shaded.jackson2.com.fasterxml.jackson.core.JsonProcessingException;

@@ -13,9 +13,9 @@ import java.io.IOException;
  *
  * <p>Thread model: task thread, but for the methods of {@link QueueIo.Events}, which hand over to it.
  */
-final class ProcessLink implements QueueIo.Events, InputSide.Port {
+final class QueueConnection implements QueueIo.Events, InputSide.Port {
 
-    private static final Logger LOG = LoggerFactory.getLogger(ProcessLink.class);
+    private static final Logger LOG = LoggerFactory.getLogger(QueueConnection.class);
 
     private final TaskHooks task;
     private final QueueListener listener;
@@ -33,7 +33,7 @@ final class ProcessLink implements QueueIo.Events, InputSide.Port {
     private Throwable lostCause; // null: not lost
     private boolean isGraceOver;
 
-    ProcessLink(TaskHooks task, QueueListener listener, Handshake handshake) {
+    QueueConnection(TaskHooks task, QueueListener listener, Handshake handshake) {
         this.task = task;
         this.listener = listener;
         this.handshake = handshake;
