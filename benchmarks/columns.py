@@ -21,7 +21,7 @@ import sysconfig
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from statistics import median
@@ -65,8 +65,9 @@ class Shape:
         columns: The columns.
         rows: For the ceiling and Headrace.
         pandas_rows: For the pandas UDF.
-        udf_rows: For the row UDFs.
-        batch_rows: Rows of a batch in Headrace.
+        udf_rows: For the row UDF in a process.
+        thread_rows: For the row UDF in a thread.
+        exchange: Size of batches and slots in Headrace.
     """
 
     name: str
@@ -74,7 +75,8 @@ class Shape:
     rows: int
     pandas_rows: int
     udf_rows: int
-    batch_rows: int = 4096
+    thread_rows: int
+    exchange: ExchangeConfig = field(default_factory=ExchangeConfig)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,22 +92,35 @@ def _text(length: int) -> list[Column]:
     return [Column(name="x", type="STRING", expression=expression)]
 
 
-def _bytes(name: str, length: int, rows: int, udf_rows: int) -> Shape:
+def _bytes(name: str, length: int, rows: int, udf_rows: int, thread_rows: int) -> Shape:
+    """Return a shape of one payload, in batches of 2 MB and slots of 4 MiB."""
+    batch_rows = min(4096, 2_000_000 // length)
     return Shape(
         name=f"BYTES of {name}",
         columns=[Column(name="x", type="BYTES", expression=f"payload(id, {length})")],
         rows=rows,
         pandas_rows=udf_rows,
         udf_rows=udf_rows,
-        batch_rows=min(4096, 1_000_000 // length),
+        thread_rows=thread_rows,
+        exchange=ExchangeConfig(batch_rows=batch_rows, slot_bytes=4 << 20),
     )
 
 
 def _shape(
-    name: str, columns: list[Column], rows: int, pandas_rows: int, udf_rows: int
+    name: str,
+    columns: list[Column],
+    rows: int,
+    pandas_rows: int,
+    udf_rows: int,
+    thread_rows: int | None = None,
 ) -> Shape:
     return Shape(
-        name=name, columns=columns, rows=rows, pandas_rows=pandas_rows, udf_rows=udf_rows
+        name=name,
+        columns=columns,
+        rows=rows,
+        pandas_rows=pandas_rows,
+        udf_rows=udf_rows,
+        thread_rows=thread_rows or udf_rows,
     )
 
 
@@ -117,14 +132,14 @@ _SHAPES = [
     _SIXTEEN,
     _shape("64 FLOAT", float_columns(64), 1_500_000, 80_000, 30_000),
     _shape("256 FLOAT", float_columns(256), 400_000, 20_000, 8_000),
-    _shape("STRING of 10 B", _text(10), 6_000_000, 600_000, 250_000),
-    _shape("STRING of 100 B", _text(100), 3_000_000, 500_000, 200_000),
+    _shape("STRING of 10 B", _text(10), 6_000_000, 600_000, 250_000, 1_000_000),
+    _shape("STRING of 100 B", _text(100), 3_000_000, 500_000, 200_000, 1_000_000),
     _shape("ARRAY<FLOAT> of 64", [float_list(64)], 1_500_000, 100_000, 40_000),
     _shape("ARRAY<FLOAT> of 784", [float_list(784)], 200_000, 10_000, 4_000),
-    _bytes("100 B", 100, 5_000_000, 300_000),
-    _bytes("1 kB", 1_000, 2_000_000, 200_000),
-    _bytes("10 kB", 10_000, 400_000, 60_000),
-    _bytes("100 kB", 100_000, 40_000, 8_000),
+    _bytes("100 B", 100, 5_000_000, 300_000, 1_000_000),
+    _bytes("1 kB", 1_000, 4_000_000, 200_000, 1_000_000),
+    _bytes("10 kB", 10_000, 2_000_000, 60_000, 1_000_000),
+    _bytes("100 kB", 100_000, 400_000, 8_000, 400_000),
 ]
 
 
@@ -166,7 +181,8 @@ def run_columns(shapes: list[Shape], repeats: int, marginal: Shape | None) -> di
             name: {
                 "headrace": shape.rows,
                 "pandas UDF": shape.pandas_rows,
-                "row UDF": shape.udf_rows,
+                "row UDF, process": shape.udf_rows,
+                "row UDF, thread": shape.thread_rows,
             }
             for name, shape in [
                 *((shape.name, shape) for shape in shapes),
@@ -209,7 +225,7 @@ def _by_own_clock(shape: Shape, scratch: _Scratch) -> dict[str, Callable[[], flo
         "headrace": partial(_headrace, shape, scratch),
         "pandas UDF": lambda: udf_rate("pandas", shape.pandas_rows),
         "row UDF, process": lambda: udf_rate("process", shape.udf_rows),
-        "row UDF, thread": lambda: udf_rate("thread", shape.udf_rows),
+        "row UDF, thread": lambda: udf_rate("thread", shape.thread_rows),
     }
 
 
@@ -221,7 +237,7 @@ def _marginal(shape: Shape, scratch: _Scratch) -> dict[str, Callable[[], float]]
         "headrace": measure(lambda rows: _run_role(shape, scratch, rows)[0], shape.rows),
         "pandas UDF": measure(partial(_udf, shape, scratch, "pandas"), shape.pandas_rows),
         "row UDF, process": measure(partial(_udf, shape, scratch, "process"), shape.udf_rows),
-        "row UDF, thread": measure(partial(_udf, shape, scratch, "thread"), shape.udf_rows),
+        "row UDF, thread": measure(partial(_udf, shape, scratch, "thread"), shape.thread_rows),
     }
 
 
@@ -251,8 +267,11 @@ def _run_role(shape: Shape, scratch: _Scratch, rows: int) -> tuple[float, int, f
     table = rows_of(t_env, shape.columns, rows)
     config = RoleConfig(
         entry=_sum_up,
-        options={"warm_up_rows": int(_WARM_UP * rows), "batch_rows": shape.batch_rows},
-        exchange=ExchangeConfig(batch_rows=shape.batch_rows),
+        options={
+            "warm_up_rows": int(_WARM_UP * rows),
+            "batch_rows": shape.exchange.batch_rows,
+        },
+        exchange=shape.exchange,
     )
     running = chained_role("sum", config, input=table, output=_SUM).execute()
     with running.collect() as results:

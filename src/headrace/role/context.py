@@ -326,7 +326,8 @@ class RoleContext:
         waiting_since = self._clock()
 
         def poll(wait_s: float) -> PollResult | None:
-            wait_s = min(wait_s, REPORT_EVERY_S)  # so that a report does not wait for rows
+            if wait_s > REPORT_EVERY_S:
+                wait_s = REPORT_EVERY_S  # so that a report does not wait for rows
             if timeout_s is not None:
                 wait_s = min(wait_s, max(0.0, waiting_since + timeout_s - self._clock()))
             result = reader.poll(wait_s)
@@ -341,15 +342,14 @@ class RoleContext:
                 )
             return None
 
+        wait, on_batch = self._wait, self._on_batch
         while True:
-            match self._wait(poll):
-                case ReadyBatch() as ready:
-                    self._timestamps_ms = ready.timestamps_ms
-                    columns = ready.columns
-                    del ready  # keep nothing alive while the caller works
-                    self._on_batch(columns.num_rows)
+            match wait(poll):
+                case ReadyBatch(columns, timestamps_ms, _):
+                    self._timestamps_ms = timestamps_ms
+                    on_batch(columns.num_rows)
                     yield columns
-                    del columns
+                    del columns  # keep nothing alive while the caller works
                 case EpochEnded(epoch):
                     self._on_epoch_ended(epoch)
                 case InputEnded():

@@ -37,6 +37,9 @@ class _Phase(Enum):
     ENDED = "ended"
 
 
+_REPLAY = _Phase.REPLAY  # looked up for each batch
+
+
 class BatchReader:
     """Pulls items out of a feed and hands out batches of exactly `rows` rows.
 
@@ -161,8 +164,12 @@ class BatchReader:
             PeerLostError: The other side of the feed is gone.
             ExchangeError: The disk is too small for the spool.
         """
-        if self._phase is _Phase.REPLAY:
-            return self._poll_replay()
+        if self._phase is _REPLAY:
+            now = self._clock()
+            if now >= self._next_attend:
+                self.attend()
+                self._next_attend = now + _ATTEND_EVERY_S
+            return next(self._replay, None) or self._end_epoch()
         if self._on_poll is not None:
             self._on_poll()
         if self._phase is _Phase.STREAM:
@@ -235,14 +242,6 @@ class BatchReader:
             case End():
                 self._is_end_seen = True
         return True
-
-    def _poll_replay(self) -> PollResult:
-        now = self._clock()
-        if now >= self._next_attend:
-            self.attend()
-            self._next_attend = now + _ATTEND_EVERY_S
-        ready = next(self._replay, None)
-        return self._end_epoch() if ready is None else ready
 
     def _end_epoch(self) -> EpochEnded:
         ended = EpochEnded(self._epoch)
