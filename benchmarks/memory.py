@@ -96,6 +96,14 @@ def _figures(rows: int, samples: list[dict[str, float]]) -> dict[str, Any]:
         )
         for name in ("master", "node")
     }
+    bars |= {
+        f"{name}: growth, MB per 10 million rows": report.at_most(growth[f"{name} MB"], 1.0)
+        for name in ("master", "node")
+    }
+    outside = ("queue MB", "other MB")
+    bars["JVM: growth of all that is not heap, % per 10 million rows"] = report.at_most(
+        100 * sum(growth[key] for key in outside) / sum(medians[key] for key in outside), 1.0
+    )
     bars["JVM: growth of queue and direct memory, MB per 10 million rows"] = report.at_most(
         growth["queue MB"] + growth["direct MB"], 1.0
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import operator
 from typing import Any
 
@@ -19,10 +20,19 @@ def require_count(name: str, value: Any, *, least: int = 1, most: int | None = N
     count = _whole(value)
     if count is not None and least <= count and (most is None or count <= most):
         return count
-    nearest = least if most is None or count is None or count < least else most
     limits = f"of at least {least}" if most is None else f"from {least} to {most}"
-    msg = f"{name}={value!r} must be a whole number {limits}; try {nearest}"
+    msg = (
+        f"{name}={value!r} must be a whole number {limits}; try {_nearest(value, least, most)}"
+    )
     raise ConfigError(msg)
+
+
+def _nearest(value: Any, least: int, most: int | None) -> int:
+    """Return the count nearest to a number, the least one for what is none."""
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not is_number or not math.isfinite(value):
+        return least
+    return max(least, int(value) if most is None else min(int(value), most))
 
 
 def _whole(value: Any) -> int | None:

@@ -48,9 +48,6 @@ __all__ = [
 ]
 
 
-_NEARLY = 0.98  # the communication library measures its limit with a clock of its own
-
-
 class HeadraceError(Exception):
     """Root of the tree. Subclasses with fields pickle through their keyword arguments."""
 
@@ -195,21 +192,30 @@ class WaitTimeoutError(HeadraceError):
 class CollectiveError(HeadraceError):
     """A collective operation failed: a peer has ended, or did not take part in time.
 
-    It is a consequence: what ended the peer is the cause, and the peer reports it.
-
     Attributes:
         operation: For example "all-reduce of step 17".
         waited_s: How long this worker was in it, in seconds.
         limit_s: The limit, in seconds.
         reason: What the communication library said.
+        is_consequence: True if a peer has ended: what ended it is the cause, and is reported by
+            the peer. False if the limit has passed.
     """
 
-    def __init__(self, *, operation: str, waited_s: float, limit_s: float, reason: str) -> None:
+    def __init__(
+        self,
+        *,
+        operation: str,
+        waited_s: float,
+        limit_s: float,
+        reason: str,
+        is_consequence: bool,
+    ) -> None:
         self.operation = operation
         self.waited_s = waited_s
         self.limit_s = limit_s
         self.reason = reason
-        if self.is_consequence:
+        self.is_consequence = is_consequence
+        if is_consequence:
             what = "A peer has ended; its own error is the cause."
         else:
             what = (
@@ -220,11 +226,6 @@ class CollectiveError(HeadraceError):
             f"The {operation} failed after {waited_s:.1f} s (limit {limit_s:.1f} s, set by "
             f"`timeouts.collective_timeout_s`). {what} The library said: {reason}"
         )
-
-    @property
-    def is_consequence(self) -> bool:
-        """True if a peer has ended; False if the limit has passed, or as good as passed."""
-        return self.waited_s < self.limit_s * _NEARLY
 
 
 class ExchangeError(HeadraceError):

@@ -61,3 +61,14 @@ def _switch_off_udf_server() -> None:
 def _children() -> set[int]:
     threads = Path(f"/proc/{os.getpid()}/task").iterdir()
     return {int(pid) for thread in threads for pid in (thread / "children").read_text().split()}
+
+
+def is_waiting_for_a_slot() -> bool:
+    """Whether a task of the mini-cluster has a row that its memory queue has no room for."""
+    jvm = pyflink.java_gateway.get_gateway().jvm
+    for thread, stack in jvm.java.lang.Thread.getAllStackTraces().items():
+        if "worker" in thread.getName():
+            methods = [frame.getMethodName() for frame in stack]
+            if "startBatch" in methods and "yield" in methods:
+                return True
+    return False

@@ -23,6 +23,7 @@ from headrace.operator.failure import cause_text
 from tests.waiting import until
 
 from .conftest import MakeEnvironment
+from .jvm import is_waiting_for_a_slot
 from .scripted_cluster import ScriptedCluster
 from .test_operator_ends import RETRIES
 
@@ -193,6 +194,7 @@ def test_cancel_with_a_full_queue_ends_within_5_s(
     cluster.add(rows=numbers(t_env, 10_000_000), hangs_at=100)
     job = cluster.submit()
     until(lambda: job.status().state == "RUNNING" and (tmp_path / "pid-worker-0").exists())
+    until(is_waiting_for_a_slot)
     started_at = time.monotonic()
     job.cancel()
     with pytest.raises(JobFailedError):

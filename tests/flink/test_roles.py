@@ -18,6 +18,7 @@ from headrace.operator import Cluster, chained_role
 from tests.waiting import live_until_ended, until
 
 from .conftest import MakeEnvironment
+from .jvm import is_waiting_for_a_slot
 
 IDENTITY = {"id": DataTypes.BIGINT(), "x": DataTypes.DOUBLE(), "s": DataTypes.STRING()}
 _NOTICE_S = 3.0
@@ -268,7 +269,8 @@ def test_a_batch_worker_that_always_fails_ends_the_job_after_max_restarts(
     cluster = Cluster(t_env, name="hopeless")
     cluster.add_am_role(AMConfig(max_restarts=1))
     cluster.add_role("worker", RoleConfig(entry=entry))
-    with pytest.raises(JobFailedError, match=r"(?s)attempt 2 is no better"):
+    parts = r"(?s)(?=.*in entry\n)(?=.*`am\.max_restarts`).*attempt 2 is no better"
+    with pytest.raises(JobFailedError, match=parts):
         cluster.submit().wait(timeout_s=100)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["1", "2"]
 
@@ -328,6 +330,7 @@ def test_cancel_while_the_queue_is_full_ends_within_5_s(
     )
     job = cluster.submit()
     until(Path(marker).exists)
+    until(is_waiting_for_a_slot)
     started_at = time.monotonic()
     job.cancel()
     with pytest.raises(JobFailedError):

@@ -17,7 +17,7 @@ from headrace.config import AMConfig, ExchangeConfig, RoleConfig
 from headrace.errors import ConfigError
 from headrace.exchange import MemoryFeed
 from headrace.pytorch import TorchSettings, train
-from headrace.role import RoleContext, RoleEntry
+from headrace.role import InputEnded, ReadyBatch, RoleContext, RoleEntry
 from headrace.role.reader import BatchReader
 from headrace.role.saved import new_saved
 from headrace.testing import Kill, Pause, run
@@ -82,7 +82,7 @@ def test_a_numpy_integer_is_a_count_everywhere(
 @pytest.mark.parametrize("value", [0, *NO_COUNTS])
 @pytest.mark.parametrize("name", ["workers", "epochs"])
 def test_training_is_planned_with_counts_only(name: str, value: Any) -> None:
-    with pytest.raises(ConfigError, match=rf"^{name}=.* whole number of at least 1; try 1"):
+    with pytest.raises(ConfigError, match=rf"^{name}=.* whole number of at least 1; try [12]$"):
         train(None, lambda _: None, **{name: value})
 
 
@@ -92,13 +92,26 @@ def test_a_second_loop_over_the_input_knows_a_count_as_well(value: Any) -> None:
         again(value)
 
 
+@pytest.mark.parametrize("kind", [np.uint8, np.int8])
+def test_rows_and_epochs_of_small_numpy_integers_read_every_row(
+    tmp_path: Path, kind: Callable[[int], Any]
+) -> None:
+    reader = read(tmp_path, rows=kind(2), epochs=kind(2))
+    got = []
+    while not isinstance(result := reader.poll(0), InputEnded):
+        if isinstance(result, ReadyBatch):
+            got += result.columns["x"].to_pylist()
+    assert got == [1, 2, 3, 1, 2, 3]
+
+
 def test_counts_of_settings_travel_as_json() -> None:
     exchange = ExchangeConfig(slots=np.int64(4), linger_ms=np.int64(0))  # type: ignore[arg-type]
     assert json.loads(json.dumps(asdict(exchange)))["slots"] == 4
 
 
 def test_the_error_offers_the_nearest_count() -> None:
-    for value, nearest in ((0, 1), (9, 8), (1.5, 1)):
+    inf = float("inf")
+    for value, nearest in ((0, 1), (9, 8), (1.5, 1), (2.0, 2), (16.0, 8), (inf, 1), ("3", 1)):
         with pytest.raises(ConfigError, match=rf"from 1 to 8; try {nearest}$"):
             require_count("n", value, most=8)
     assert require_count("n", np.int8(8), most=8) == 8

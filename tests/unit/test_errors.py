@@ -19,7 +19,9 @@ SAMPLES: list[HeadraceError] = [
     errors.NodeLostError(node="ps-0", silent_s=12.0, limit_s=10.0),
     errors.MasterLostError(node="ps-0", address="localhost:1", silent_s=61.0, limit_s=60.0),
     errors.WaitTimeoutError(waited_for="a batch", waited_s=1.0, setting="timeout_s"),
-    errors.CollectiveError(operation="step", waited_s=1.0, limit_s=9.0, reason="closed"),
+    errors.CollectiveError(
+        operation="step", waited_s=1.0, limit_s=9.0, reason="closed", is_consequence=True
+    ),
     errors.ExchangeError("broken"),
     errors.PeerLostError("gone"),
     errors.RowTooLargeError(row_bytes=3, limit_bytes=2),

@@ -16,6 +16,9 @@ from headrace.framework.jvm_lines import StartLine
 
 __all__ = ["end_process", "prepare_child", "remove_work_dir"]
 
+_LOG = logging.getLogger(__name__)
+_TRIES = 3
+
 
 def prepare_child(name: str) -> BinaryIO:
     """Set up the process; returns the file for the lines to the JVM. Call it first.
@@ -38,7 +41,12 @@ def remove_work_dir(start: StartLine) -> None:
     """
     work_dir = Path(start.work_dir)
     if Path(start.spec_path).parent == work_dir:  # it was made for this child alone
-        shutil.rmtree(work_dir, ignore_errors=True)
+        for _ in range(_TRIES):  # what was just killed may have written meanwhile
+            shutil.rmtree(work_dir, ignore_errors=True)
+            if not work_dir.exists():
+                break
+        else:
+            _LOG.warning("%s could not be removed", work_dir)
     if start.queue_socket is not None:
         socket = Path(start.queue_socket)  # in a directory of its own if the path was too long
         with contextlib.suppress(OSError):

@@ -31,8 +31,9 @@ class JobStatus(msgspec.Struct, frozen=True, kw_only=True):
     """The ML cluster of a job as its master saw it last; `JobHandle.status()` returns it.
 
     Attributes:
-        state: State of the master's machine; "STARTING" until it has said anything.
-        attempt: Number of the group's start, from 1.
+        state: State of the master's machine; "GATHERING" until it has said anything, and
+            "STARTING" until the job's coordinator has.
+        attempt: Number of the group's start, from 1; 0 until the master has said anything.
         restarts: Group restarts so far.
         registered: Nodes that have registered.
         expected: Nodes that there will be; None until the first node of every role has said it.

@@ -7,9 +7,10 @@ from typing import Any, TypeVar
 
 import torch
 
+from headrace.role import REPORT_EVERY_S
+
 __all__ = ["AloneSteps"]
 
-_POLL_S = 0.2  # so that a report does not wait for rows
 _T = TypeVar("_T")
 
 
@@ -58,9 +59,8 @@ class AloneSteps:
 
     def wait(self, poll: Callable[[float], _T | None]) -> _T:
         """Call `poll` with a time-out in seconds until it returns something."""
-        event = None
-        while event is None:
-            event = poll(_POLL_S)
+        while (event := poll(REPORT_EVERY_S)) is None:
+            pass  # a report has been sent
         return event
 
     def close(self) -> None:

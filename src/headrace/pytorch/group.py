@@ -47,6 +47,7 @@ _LOST_TEXTS = (
     "Connection was likely closed",  # the store
     "remote process exit",  # nccl: ncclRemoteError
 )
+_NEARLY = 0.98  # the library measures its limit with a clock of its own
 _SIOCGIFADDR = 0x8915  # Linux: IPv4 address of an interface
 
 
@@ -174,20 +175,25 @@ class GroupAdder:
 
 @contextmanager
 def _telling(operation: str, limit_s: float) -> Iterator[None]:
-    """Turn what the library raises into a `CollectiveError`."""
+    """Turn what the library raises into a `CollectiveError`, if it is about the peers."""
     begin = monotonic()
     try:
         yield
     except RuntimeError as error:
-        failure = CollectiveError(
+        waited_s = monotonic() - begin
+        is_early = waited_s < limit_s * _NEARLY
+        is_lost = is_early and is_peer_lost(error)  # at the limit, peers close as they give up
+        if is_early and not is_lost:
+            raise  # of this worker alone, such as a lack of memory
+        if is_lost:
+            let_the_cause_go_first()
+        raise CollectiveError(
             operation=operation,
-            waited_s=monotonic() - begin,
+            waited_s=waited_s,
             limit_s=limit_s,
             reason=str(error).partition("\n")[0],
-        )
-        if failure.is_consequence:
-            let_the_cause_go_first()
-        raise failure from error
+            is_consequence=is_lost,
+        ) from error
 
 
 def let_the_cause_go_first() -> None:
@@ -200,7 +206,7 @@ def let_the_cause_go_first() -> None:
 
 
 def is_peer_lost(error: RuntimeError) -> bool:
-    """Say whether a collective of the entry function failed because a process has ended.
+    """Say whether a collective failed because a process has ended.
 
     A peer, or rank 0 with the store. Not for a time-out: that is a cause of its own. The
     library says it in its text only; tests/unit/pytorch/test_peer_loss.py provokes what the

@@ -45,6 +45,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from time import monotonic
 from typing import Any, Protocol, TypeVar
 
 import torch
@@ -52,6 +53,7 @@ import torch
 from headrace.errors import UsageError
 from headrace.pytorch.flat import FlatGradients, Reduction, Tallies
 from headrace.pytorch.rates import rates_of, require_same_rates, take_rates
+from headrace.role import REPORT_EVERY_S
 
 __all__ = ["IDLE_POLL_S", "Adder", "Lockstep", "Scheduler"]
 
@@ -163,13 +165,23 @@ class Lockstep:
             What `poll` returned.
         """
         self._require_no_open_step()
-        event = poll(self._idle_after_s)
+        event = self._poll_patiently(poll)
         if event is not None or self._is_over:
             return _wait_alone(poll, event)
         with self._keeping_gradients():
             while event is None:
                 totals = self._make_shadow_round(ended=False, finished=False)
                 event = poll(0.0 if totals.active else IDLE_POLL_S)
+        return event
+
+    def _poll_patiently(self, poll: Callable[[float], _T | None]) -> _T | None:
+        """Wait for own rows before shadowing the others, in parts: a report must not wait."""
+        deadline = monotonic() + self._idle_after_s
+        left_s = self._idle_after_s
+        while (event := poll(min(left_s, REPORT_EVERY_S))) is None:
+            left_s = deadline - monotonic()
+            if left_s <= 0:
+                return None
         return event
 
     def end_pass(self, attend: Callable[[], object]) -> None:
@@ -357,7 +369,7 @@ _NO_STEP = (
 
 def _wait_alone(poll: Callable[[float], _T | None], event: _T | None) -> _T:
     while event is None:
-        event = poll(1.0)
+        event = poll(REPORT_EVERY_S)
     return event
 
 

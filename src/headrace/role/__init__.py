@@ -11,13 +11,14 @@ from headrace.role.context import RoleContext
 from headrace.role.entry import RoleEntry
 from headrace.role.link import RoleLink
 from headrace.role.output_dir import path_below, replacing, require_writable
-from headrace.role.polled import EpochEnded, Idle, InputEnded, PollResult, ReadyBatch
+from headrace.role.polled import EpochEnded, InputEnded, PollResult, ReadyBatch
 from headrace.role.reader import BatchReader
+from headrace.role.reporting import REPORT_EVERY_S
 
 __all__ = [
+    "REPORT_EVERY_S",
     "BatchReader",
     "EpochEnded",
-    "Idle",
     "InputEnded",
     "NullRule",
     "PollResult",

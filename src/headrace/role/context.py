@@ -18,7 +18,7 @@ from headrace.framework.process import ProcessSpec
 from headrace.role.arrays import NullRule, to_numpy
 from headrace.role.emission import to_batches, to_timestamps_ms
 from headrace.role.link import RoleLink
-from headrace.role.polled import EpochEnded, Idle, InputEnded, PollResult, ReadyBatch
+from headrace.role.polled import EpochEnded, InputEnded, PollResult, ReadyBatch
 from headrace.role.reader import BatchReader
 from headrace.role.reporting import REPORT_EVERY_S, Reporter
 from headrace.role.saved import latest_saved, new_saved
@@ -308,9 +308,8 @@ class RoleContext:
 
     def _wait(self, poll: Callable[[float], PollResult | None]) -> PollResult:
         """Call `poll` with a time-out in seconds until it returns something."""
-        result = None
-        while result is None:
-            result = poll(REPORT_EVERY_S)
+        while (result := poll(REPORT_EVERY_S)) is None:
+            pass  # a report has been sent
         return result
 
     def _on_batch(self, rows: int) -> None:
@@ -323,25 +322,7 @@ class RoleContext:
         """Every row of all passes was handled."""
 
     def _ready(self, reader: BatchReader, timeout_s: float | None) -> Iterator[pa.RecordBatch]:
-        waiting_since = self._clock()
-
-        def poll(wait_s: float) -> PollResult | None:
-            if wait_s > REPORT_EVERY_S:
-                wait_s = REPORT_EVERY_S  # so that a report does not wait for rows
-            if timeout_s is not None:
-                wait_s = min(wait_s, max(0.0, waiting_since + timeout_s - self._clock()))
-            result = reader.poll(wait_s)
-            if not isinstance(result, Idle):
-                return result
-            waited_s = self._clock() - waiting_since
-            if timeout_s is not None and waited_s >= timeout_s:
-                raise WaitTimeoutError(
-                    waited_for=f"{reader.rows} rows of input",
-                    waited_s=waited_s,
-                    setting="timeout_s of ctx.batches",
-                )
-            return None
-
+        poll = reader.poll if timeout_s is None else self._bounded(reader, timeout_s)
         wait, on_batch = self._wait, self._on_batch
         while True:
             match wait(poll):
@@ -355,8 +336,30 @@ class RoleContext:
                 case InputEnded():
                     self._on_input_ended()
                     return
-            if timeout_s is not None:
-                waiting_since = self._clock()
+
+    def _bounded(
+        self, reader: BatchReader, timeout_s: float
+    ) -> Callable[[float], PollResult | None]:
+        """Return `reader.poll`, which raises if nothing comes for `timeout_s` seconds."""
+        asked_since: float | None = None
+
+        def poll(wait_s: float) -> PollResult | None:
+            nonlocal asked_since
+            begin = self._clock()
+            asked_since = begin if asked_since is None else asked_since
+            result = reader.poll(min(wait_s, max(0.0, asked_since + timeout_s - begin)))
+            waited_s = self._clock() - asked_since
+            if result is not None:
+                asked_since = None
+            elif waited_s >= timeout_s:
+                raise WaitTimeoutError(
+                    waited_for=f"{reader.rows} rows of input",
+                    waited_s=waited_s,
+                    setting="timeout_s of ctx.batches",
+                )
+            return result
+
+        return poll
 
     def _row_counts(self) -> tuple[int, int]:
         return (0 if self._reader is None else self._reader.rows_in, self._rows_out)

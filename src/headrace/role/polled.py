@@ -7,7 +7,7 @@ from typing import NamedTuple, TypeAlias
 
 import pyarrow as pa
 
-__all__ = ["EpochEnded", "Idle", "InputEnded", "PollResult", "ReadyBatch"]
+__all__ = ["EpochEnded", "InputEnded", "PollResult", "ReadyBatch"]
 
 
 class ReadyBatch(NamedTuple):
@@ -27,11 +27,6 @@ class ReadyBatch(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Idle:
-    """No batch became complete in time; ask again."""
-
-
-@dataclass(frozen=True, slots=True)
 class EpochEnded:
     """Every row of the pass `epoch` was handled. Comes once for each pass, an empty one too."""
 
@@ -43,4 +38,4 @@ class InputEnded:
     """All passes are over. Comes from then on."""
 
 
-PollResult: TypeAlias = ReadyBatch | Idle | EpochEnded | InputEnded
+PollResult: TypeAlias = ReadyBatch | EpochEnded | InputEnded

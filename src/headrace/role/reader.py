@@ -23,7 +23,7 @@ from headrace.exchange import (
     stamped,
     unstamped,
 )
-from headrace.role.polled import EpochEnded, Idle, InputEnded, PollResult, ReadyBatch
+from headrace.role.polled import EpochEnded, InputEnded, PollResult, ReadyBatch
 from headrace.role.replay import replay
 
 __all__ = ["BatchReader"]
@@ -98,6 +98,7 @@ class BatchReader:
                 "`input`, or read your own files"
             )
             raise UsageError(msg)
+        rows = require_count("rows", rows)
         epochs = require_count("epochs", epochs)
         if epochs > 1 and spool_dir is None:
             msg = f"epochs={epochs} needs a spool_dir for the passes after the first"
@@ -107,7 +108,7 @@ class BatchReader:
         self._epochs = epochs
         self._clock = clock
         self._on_poll = on_poll
-        self._rebatcher = Rebatcher(require_count("rows", rows))
+        self._rebatcher = Rebatcher(rows)
         self._phase = _Phase.STREAM
         self._epoch = 0
         self._streamed_rows = 0
@@ -151,14 +152,17 @@ class BatchReader:
         """Size of the spool; 0 before the end of the first pass, and without one."""
         return 0 if self._spool is None else self._spool.size_bytes
 
-    def poll(self, timeout_s: float | None) -> PollResult:
-        """Take the next batch, or say why there is none.
+    def poll(self, timeout_s: float | None) -> PollResult | None:
+        """Take the next batch, or say that a pass or the input has ended.
 
         Blocks for at most `timeout_s`; see the class for what the call implies.
 
         Args:
             timeout_s: Longest wait, in seconds; 0 takes only what is there, None waits for as
-                long as the other side lives (then the answer is never `Idle`).
+                long as the other side lives.
+
+        Returns:
+            None if no batch became complete within `timeout_s`: ask again.
 
         Raises:
             PeerLostError: The other side of the feed is gone.
@@ -198,7 +202,7 @@ class BatchReader:
         if self._spool is not None:
             self._spool.close()
 
-    def _poll_stream(self, timeout_s: float | None) -> PollResult:
+    def _poll_stream(self, timeout_s: float | None) -> PollResult | None:
         self._send_watermarks()
         deadline = None if timeout_s is None else self._clock() + timeout_s
         is_late = False
@@ -216,10 +220,10 @@ class BatchReader:
             elif self._is_end_seen:
                 return self._end_epoch()
             elif is_late:
-                return Idle()
+                return None
             elif not self._receive(deadline):
                 if not self.allows_short:
-                    return Idle()
+                    return None
                 is_late = True
 
     def _receive(self, deadline: float | None) -> bool:

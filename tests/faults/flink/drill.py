@@ -22,7 +22,7 @@ from tests.faults.flink.plan import (
     expected_cause,
     expected_outcome,
 )
-from tests.faults.flink.scene import WORKERS, Scene, open_scene
+from tests.faults.flink.scene import ROWS, WORKERS, Scene, open_scene
 from tests.faults.flink.sight import JobView, Member, files_left, members, traces_in_jvm
 from tests.faults.flink.task_managers import TaskManagers
 from tests.flink.system import Process, descendants
@@ -106,7 +106,7 @@ class _Drill:
         elif outcome is Outcome.MASTER_RESTART:
             self._expect_new_master(target)
         elif outcome is Outcome.GROUP_RESTART:
-            self._expect_group_restart()
+            self._expect_group_restart(target)
         else:
             self._expect_flink_restart()
         seconds = time.monotonic() - hit_at
@@ -150,7 +150,8 @@ class _Drill:
 
     def _await_full_queues(self) -> None:
         """The workers are held: when nothing has moved for several looks, nothing can."""
-        until_settled(self.view.rows_in, "rows, and then none", for_s=0.5)
+        rows = until_settled(self.view.rows_in, "rows, and then none", for_s=0.5)
+        assert rows < ROWS, "the queues have room for every row"
 
     def _find(self) -> Member | None:
         found = members()
@@ -207,8 +208,11 @@ class _Drill:
         status = self.job.status()
         return status.state != "GATHERING" and status.registered == WORKERS
 
-    def _expect_group_restart(self) -> None:
+    def _expect_group_restart(self, lost: Member) -> None:
         until(lambda: self.scene.attempts().get(2), "a second attempt", _NOTICE_S)
+        failed = [event for event in self.scene.events() if event["type"] == "ProcessFailed"]
+        assert failed[0]["failure"]["signal"] == self.fault.signal.name, failed
+        assert lost.index is None or failed[0]["node"] == f"worker-{lost.index}", failed
         assert not self.view.failures(), "Flink restarted the job, not the master the group"
 
     def _expect_flink_restart(self) -> None:

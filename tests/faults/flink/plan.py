@@ -155,10 +155,12 @@ def pairwise(seed: int, targets: tuple[Target, ...] = PYTHON) -> list[Fault]:
 
 
 def random_faults(seed: int, count: int, targets: tuple[Target, ...] = PYTHON) -> list[Fault]:
-    """Return `count` faults, each drawn by itself."""
+    """Return `count` faults in random order; none comes twice before each has come once."""
     source = random.Random(seed)
-    faults = every_fault(targets)
-    return [_at(source.choice(faults), source.randrange(2)) for _ in range(count)]
+    every = every_fault(targets)
+    rounds = -(-count // len(every))
+    faults = [each for _ in range(rounds) for each in source.sample(every, len(every))]
+    return [_at(fault, source.randrange(2)) for fault in faults[:count]]
 
 
 def expected_outcome(fault: Fault) -> Outcome:

@@ -109,6 +109,11 @@ class Scene:
             found.setdefault(int(attempt), set()).add(int(index))
         return found
 
+    def events(self) -> list[dict[str, Any]]:
+        """What the master has noted in its log, in order; it is there while the job runs."""
+        logs = sorted(self.tmp_dir.rglob("events-*.jsonl"))
+        return [json.loads(line) for log in logs for line in log.read_text().splitlines()[1:]]
+
     def results(self) -> list[int]:
         """What has come out for good: ids of rows, or numbers of workers in batch mode."""
         if self.fault.mode is Mode.BATCH:

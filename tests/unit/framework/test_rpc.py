@@ -276,7 +276,7 @@ def test_calls_that_the_end_of_the_server_ends_write_no_traceback(
         it.master.close()
         await it.server.stop(0)
         for stream in streams:
-            stream.add_done_callback(asyncio.Future.exception)
+            stream.add_done_callback(lambda it: it.cancelled() or it.exception())
 
     asyncio.run(scenario())
     assert [each.getMessage() for each in caplog.records if each.levelname == "ERROR"] == []

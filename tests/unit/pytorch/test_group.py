@@ -139,6 +139,13 @@ def test_a_lost_peer_may_tell_the_cause_before_this_worker_fails(
     assert len(waits) == pauses
 
 
+def test_a_failure_that_is_not_about_peers_stays_as_it_is() -> None:
+    failure = RuntimeError("not enough memory: you tried to allocate 8 bytes")
+    with pytest.raises(RuntimeError) as caught, _telling("sum", 60):
+        raise failure
+    assert caught.value is failure
+
+
 def test_a_collective_of_the_entry_function_that_lost_a_peer_waits_as_well(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

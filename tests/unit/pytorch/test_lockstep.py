@@ -13,6 +13,7 @@ from torch import nn
 from headrace.errors import UsageError
 from headrace.pytorch.flat import FlatGradients, Reduction
 from headrace.pytorch.lockstep import Lockstep
+from headrace.role import REPORT_EVERY_S
 from tests.unit.pytorch.workers import SharedSum, run_workers
 
 NOTHING = "nothing comes in time"
@@ -346,3 +347,25 @@ def test_a_closure_is_refused() -> None:
     with pytest.raises(UsageError, match="closure"):
         optimizer.step(lambda: torch.tensor(0.0))
     lockstep.close()
+
+
+def test_a_worker_waits_for_own_rows_as_long_as_idle_after_s_says_and_reports_meanwhile(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    waits: list[float] = []
+
+    def poll(wait_s: float) -> str | None:
+        waits.append(wait_s)
+        return "rows" if len(waits) == 4 else None
+
+    monkeypatch.setattr("headrace.pytorch.lockstep.monotonic", lambda: sum(waits))
+    model = build_model()
+    lockstep = Lockstep(
+        FlatGradients(list(model.parameters()), model.buffers()),
+        torch.optim.SGD(model.parameters(), lr=0.1),
+        None,
+        SharedSum(2),  # of whom one never comes: a shadow round would not end
+        idle_after_s=1.0,
+    )
+    assert lockstep.wait(poll) == "rows"
+    assert waits == [REPORT_EVERY_S] * 4

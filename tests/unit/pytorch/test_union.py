@@ -42,7 +42,7 @@ def scenarios_of(workers: int) -> dict[str, Scenario]:
     for loader in LOADERS:
         for split_name, split in SPLITS[workers].items():
             found[f"{split_name}-{loader}"] = Scenario(split=split, loader=loader)
-        pauses = [Pause(worker=workers - 1, after_rows=12, for_s=0.6)]
+        pauses = [Pause(worker=workers - 1, after_rows=12, for_s=3.0)]
         found[f"idles-{loader}"] = Scenario(loader=loader, faults=pauses, recipe="adam")
         uneven = [0.7, 0.3] if workers == 2 else [0.5, 0.15, 0.35]
         found[f"epochs-{loader}"] = Scenario(loader=loader, split=uneven, epochs=3)
@@ -107,6 +107,15 @@ def test_several_workers_equal_one_process_on_the_union(
     saved = torch.load(result.saved[0], weights_only=True)
     tolerance = EXACT if recipe.dtype == torch.float64 else 1e-4
     require_same_model(saved, expected.state_dict(), tolerance)
+
+
+@pytest.mark.parametrize("loader", LOADERS)
+@pytest.mark.parametrize("workers", SPLITS)
+def test_workers_that_have_rows_take_steps_together(
+    groups: Groups, workers: int, loader: str
+) -> None:
+    steps = Steps.of(groups.result(workers, f"even-{loader}"))
+    assert max(len(parts) for parts in steps.parts.values()) == workers
 
 
 @pytest.mark.parametrize("recipe", RECIPES)

@@ -53,7 +53,7 @@ async def _run(jvm: JvmLink) -> None:
     try:
         await _serve_job(jvm, start)
     except BaseException:
-        # With it, the directory may be for another master, and the JVM removes it.
+        # A JVM that lives may start another master in the directory, and removes it itself.
         if await jvm.is_gone(_GONE_S):
             remove_work_dir(start)
         raise
@@ -124,9 +124,11 @@ async def _serve(master: Master, start: StartLine, jvm: JvmLink) -> None:
     finally:
         watch.cancel()
         listen.cancel()
-        await asyncio.wait({watch, listen})
-        master.close()
-        await server.stop(_STOP_S)
+        try:
+            await asyncio.wait({watch, listen}, timeout=_STOP_S)
+        finally:
+            master.close()
+            await server.stop(_STOP_S)
 
 
 async def _listen(jvm: JvmLink) -> None:

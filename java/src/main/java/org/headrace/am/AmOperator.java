@@ -181,7 +181,7 @@ final class AmOperator extends AbstractStreamOperator<String>
     }
 
     private void startMaster() {
-        int number = masterRestarts;
+        int restart = masterRestarts;
         ObjectNode line =
                 home.startLine().put("token", token).put("attempt", attempt).put("restarts", restarts);
         master =
@@ -191,7 +191,7 @@ final class AmOperator extends AbstractStreamOperator<String>
                         new ChildProcess.Listener() {
                             @Override
                             public void onLine(ObjectNode said) {
-                                wait.post(() -> onMasterLine(number, said), "headrace master line");
+                                wait.post(() -> onMasterLine(restart, said), "headrace master line");
                             }
 
                             @Override
@@ -201,15 +201,18 @@ final class AmOperator extends AbstractStreamOperator<String>
                         });
     }
 
-    private void onMasterLine(int number, ObjectNode line) throws Exception {
+    private void onMasterLine(int restart, ObjectNode line) throws Exception {
         String type = Lines.requireText(line, "type");
         switch (type) {
             case "listening":
-                if (number == masterRestarts) { // else its master has ended, and its last words came late
+                if (restart == masterRestarts) { // else its master has ended, and its last words came late
                     emitAddress(Lines.requireText(line, "address"));
                 }
                 break;
             case "status":
+                if (restart < masterRestarts) {
+                    break; // the master after it knows more
+                }
                 attempt = Math.max(attempt, line.path("status").path("attempt").asInt(0));
                 restarts = Math.max(restarts, line.path("status").path("restarts").asInt(0));
                 lastStatus.add(line.path("status").toString());

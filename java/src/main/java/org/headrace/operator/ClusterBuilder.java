@@ -88,7 +88,7 @@ public final class ClusterBuilder {
      *
      * @param roleJson {@code role, parallelism, spec, exchange}
      * @param payload cloudpickle payload of the node
-     * @param clusterJson as for the constructor, without {@code am_spec} and {@code max_master_restarts}
+     * @param clusterJson as for the constructor, without what is for the am alone
      * @param outputType type of the rows that its processes emit; null if they emit none
      */
     public static DataStream<RowData> addChained(

@@ -16,13 +16,13 @@ import org.headrace.json.Lines;
 @Internal
 public final class LatestMaster {
 
-    private boolean isKnown; // the two below count
+    private boolean isKnown; // false until the first record
     private int deployment;
     private int masterRestarts;
     private boolean isAsking;
 
-    /** Notes the master of a control record; returns false if it is the known one or an older one. */
-    public boolean isNewer(String record) {
+    /** Notes the master of a control record; returns false, and notes nothing, if it is not a newer one. */
+    public boolean accept(String record) {
         ObjectNode line = Lines.parse(record);
         int itsDeployment = Lines.requireInt(line, "deployment");
         int itsRestarts = Lines.requireInt(line, "master_restarts");

@@ -85,7 +85,7 @@ final class RoleCore implements RoleNode.ProcessListener, AutoCloseable {
 
     /** A record of the control stream, by either of its ways. */
     void onControl(String record) {
-        if (!master.isNewer(record)) {
+        if (!master.accept(record)) {
             return;
         }
         String hex = Lines.requireText(Lines.parse(record), "am_operator");
