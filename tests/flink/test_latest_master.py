@@ -18,18 +18,18 @@ def record(deployment: int, master_restarts: int) -> str:
 
 
 def test_the_first_record_and_later_ones_count(latest: Any) -> None:
-    assert latest.isNewer(record(0, 0))
-    assert latest.isNewer(record(0, 1))
-    assert latest.isNewer(record(0, 3))
-    assert latest.isNewer(record(1, 0))
+    assert latest.accept(record(0, 0))
+    assert latest.accept(record(0, 1))
+    assert latest.accept(record(0, 3))
+    assert latest.accept(record(1, 0))
 
 
 def test_a_record_that_was_overtaken_or_comes_twice_does_not_count(latest: Any) -> None:
-    assert latest.isNewer(record(2, 1))
-    assert not latest.isNewer(record(2, 1))
-    assert not latest.isNewer(record(2, 0))
-    assert not latest.isNewer(record(1, 5))
-    assert latest.isNewer(record(2, 2))
+    assert latest.accept(record(2, 1))
+    assert not latest.accept(record(2, 1))
+    assert not latest.accept(record(2, 0))
+    assert not latest.accept(record(1, 5))
+    assert latest.accept(record(2, 2))
 
 
 def test_the_coordinator_is_asked_once_at_a_time(latest: Any) -> None:
