@@ -70,7 +70,7 @@ def echo_of_numbers(reuse: str) -> tuple[StreamTableEnvironment, Table, Table]:
 
 def test_the_maker_of_lent_rows_and_the_role_are_one_task() -> None:
     t_env, _, out = echo_of_numbers("false")
-    t_env.to_data_stream(out).print()
+    t_env.to_data_stream(out)
     j_env = t_env._j_tenv.execEnv()
     vertices = j_env.getStreamGraph(False).getJobGraph().getVerticesAsArray()
     names = [vertex.getName() for vertex in vertices]
