@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 import torch
 
-from headrace.role import REPORT_EVERY_S
+from headrace.role import wait_patiently
 
 __all__ = ["AloneSteps"]
 
@@ -59,9 +59,7 @@ class AloneSteps:
 
     def wait(self, poll: Callable[[float], _T | None]) -> _T:
         """Call `poll` with a time-out in seconds until it returns something."""
-        while (event := poll(REPORT_EVERY_S)) is None:
-            pass  # a report has been sent
-        return event
+        return wait_patiently(poll)
 
     def close(self) -> None:
         """Unhook the optimizer. Idempotent."""

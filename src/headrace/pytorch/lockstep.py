@@ -53,7 +53,7 @@ import torch
 from headrace.errors import UsageError
 from headrace.pytorch.flat import FlatGradients, Reduction, Tallies
 from headrace.pytorch.rates import rates_of, require_same_rates, take_rates
-from headrace.role import REPORT_EVERY_S
+from headrace.role import REPORT_EVERY_S, wait_patiently
 
 __all__ = ["IDLE_POLL_S", "Adder", "Lockstep", "Scheduler"]
 
@@ -166,8 +166,10 @@ class Lockstep:
         """
         self._require_no_open_step()
         event = self._poll_patiently(poll)
-        if event is not None or self._is_over:
-            return _wait_alone(poll, event)
+        if event is not None:
+            return event
+        if self._is_over:
+            return wait_patiently(poll)
         with self._keeping_gradients():
             while event is None:
                 totals = self._make_shadow_round(ended=False, finished=False)
@@ -365,12 +367,6 @@ _NO_STEP = (
     "that step already. Call step() after it every time; to skip a step, zero the "
     "gradients."
 )
-
-
-def _wait_alone(poll: Callable[[float], _T | None], event: _T | None) -> _T:
-    while event is None:
-        event = poll(REPORT_EVERY_S)
-    return event
 
 
 def _has_closure(args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:

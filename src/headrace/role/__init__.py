@@ -13,7 +13,7 @@ from headrace.role.link import RoleLink
 from headrace.role.output_dir import path_below, replacing, require_writable
 from headrace.role.polled import EpochEnded, InputEnded, PollResult, ReadyBatch
 from headrace.role.reader import BatchReader
-from headrace.role.reporting import REPORT_EVERY_S
+from headrace.role.reporting import REPORT_EVERY_S, wait_patiently
 
 __all__ = [
     "REPORT_EVERY_S",
@@ -30,4 +30,5 @@ __all__ = [
     "replacing",
     "require_writable",
     "to_numpy",
+    "wait_patiently",
 ]

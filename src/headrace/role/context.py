@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, cast
 
 import pyarrow as pa
 
@@ -20,7 +20,7 @@ from headrace.role.emission import to_batches, to_timestamps_ms
 from headrace.role.link import RoleLink
 from headrace.role.polled import EpochEnded, InputEnded, PollResult, ReadyBatch
 from headrace.role.reader import BatchReader
-from headrace.role.reporting import REPORT_EVERY_S, Reporter
+from headrace.role.reporting import Reporter, wait_patiently
 from headrace.role.saved import latest_saved, new_saved
 
 __all__ = ["RoleContext"]
@@ -308,9 +308,7 @@ class RoleContext:
 
     def _wait(self, poll: Callable[[float], PollResult | None]) -> PollResult:
         """Call `poll` with a time-out in seconds until it returns something."""
-        while (result := poll(REPORT_EVERY_S)) is None:
-            pass  # a report has been sent
-        return result
+        return cast("PollResult", wait_patiently(poll))
 
     def _on_batch(self, rows: int) -> None:
         """A batch is about to be handed out."""

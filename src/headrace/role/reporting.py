@@ -5,14 +5,26 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 from headrace.errors import DataError
 from headrace.role.link import RoleLink
 
-__all__ = ["REPORT_EVERY_S", "Reporter"]
+__all__ = ["REPORT_EVERY_S", "Reporter", "wait_patiently"]
 
 REPORT_EVERY_S = 0.2
+_T = TypeVar("_T")
+
+
+def wait_patiently(poll: Callable[[float], _T | None]) -> _T:
+    """Call `poll` with a time-out in seconds until it returns something.
+
+    In parts, since a poll of the input sends reports. What `poll` raises ends the wait: the
+    loss of the other side, for example.
+    """
+    while (result := poll(REPORT_EVERY_S)) is None:
+        pass
+    return result
 
 
 class Reporter:

@@ -10,9 +10,9 @@ import org.apache.flink.runtime.source.event.SourceEventWrapper;
 import org.apache.flink.shaded.jackson2.com.fasterxml.jackson.databind.JsonNode;
 import org.apache.flink.shaded.jackson2.com.fasterxml.jackson.databind.node.ObjectNode;
 
+import org.headrace.json.Lines;
 import org.headrace.plan.ClusterPlan;
 import org.headrace.plan.PlannedRole;
-import org.headrace.json.Lines;
 import org.slf4j.Logger;
 import org.slf4j.LoggerFactory;
 

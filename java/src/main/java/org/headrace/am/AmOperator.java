@@ -14,13 +14,13 @@ import org.apache.flink.streaming.api.operators.StreamOperatorParameters;
 import org.apache.flink.streaming.runtime.streamrecord.StreamRecord;
 import org.apache.flink.util.SerializedValue;
 
+import org.headrace.json.Lines;
 import org.headrace.plan.ClusterPlan;
 import org.headrace.plan.PlannedRole;
 import org.headrace.plan.Timeouts;
 import org.headrace.process.ChildExit;
 import org.headrace.process.ChildHome;
 import org.headrace.process.ChildProcess;
-import org.headrace.json.Lines;
 import org.headrace.process.MailboxWait;
 import org.headrace.process.PythonProcessException;
 
@@ -203,14 +203,15 @@ final class AmOperator extends AbstractStreamOperator<String>
 
     private void onMasterLine(int restart, ObjectNode line) throws Exception {
         String type = Lines.requireText(line, "type");
+        boolean isOfFormer = restart < masterRestarts; // it has ended, and its last words came late
         switch (type) {
             case "listening":
-                if (restart == masterRestarts) { // else its master has ended, and its last words came late
+                if (!isOfFormer) {
                     emitAddress(Lines.requireText(line, "address"));
                 }
                 break;
             case "status":
-                if (restart < masterRestarts) {
+                if (isOfFormer) {
                     break; // the master after it knows more
                 }
                 attempt = Math.max(attempt, line.path("status").path("attempt").asInt(0));

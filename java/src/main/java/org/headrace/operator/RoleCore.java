@@ -17,10 +17,10 @@ import org.apache.flink.util.StringUtils;
 
 import org.headrace.am.AmRequest;
 import org.headrace.am.InputEnded;
+import org.headrace.json.Lines;
 import org.headrace.plan.ClusterPlan;
 import org.headrace.plan.RolePlan;
 import org.headrace.plan.Timeouts;
-import org.headrace.json.Lines;
 import org.headrace.process.MailboxWait;
 import org.headrace.process.PythonProcessException;
 import org.slf4j.Logger;

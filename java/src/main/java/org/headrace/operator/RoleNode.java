@@ -5,12 +5,12 @@ import org.apache.flink.shaded.jackson2.com.fasterxml.jackson.databind.JsonNode;
 import org.apache.flink.shaded.jackson2.com.fasterxml.jackson.databind.node.ObjectNode;
 import org.apache.flink.streaming.api.operators.StreamingRuntimeContext;
 
+import org.headrace.json.Lines;
 import org.headrace.plan.ClusterPlan;
 import org.headrace.plan.RolePlan;
 import org.headrace.process.ChildExit;
 import org.headrace.process.ChildHome;
 import org.headrace.process.ChildProcess;
-import org.headrace.json.Lines;
 import org.headrace.process.MailboxWait;
 import org.headrace.process.PythonProcessException;
 import org.headrace.process.WorkDir;
