@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import gc
 import os
+import socket
 import sys
 import threading
 import time
@@ -127,9 +128,16 @@ def _channels() -> set[str]:
 
 
 def _gateway_sockets() -> set[int]:
-    """PyFlink keeps a pool of connections to its JVM, for the session."""
+    """PyFlink keeps connections to its JVM for the session, in a pool or lent at the moment."""
     gateway = getattr(sys.modules.get("pyflink.java_gateway"), "_gateway", None)
     if gateway is None:
         return set()
-    pool = gateway._gateway_client.deque
-    return {each.socket.fileno() for each in list(pool) if each.socket is not None}
+    found: set[int] = set()
+    for descriptor in Path("/proc/self/fd").iterdir():
+        with contextlib.suppress(OSError):
+            if not str(descriptor.readlink()).startswith("socket:"):
+                continue
+            with socket.socket(fileno=os.dup(int(descriptor.name))) as end:
+                if end.getpeername()[1:2] == (gateway._gateway_client.port,):
+                    found.add(int(descriptor.name))
+    return found
