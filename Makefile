@@ -6,7 +6,7 @@ SHELL := /bin/bash
 
 VENV := .venv
 BIN := $(VENV)/bin
-EXTRAS := torch,examples,dev
+EXTRAS := torch,tensorflow,examples,dev
 READY := $(VENV)/.headrace-ready
 
 # The first of these that is a Python 3.10 to 3.12; `make setup PYTHON=...` overrides it.

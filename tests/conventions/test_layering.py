@@ -23,8 +23,9 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
     "role": BASE | {"exchange", "framework"},
     "operator": BASE | {"framework", "role"},
     "pytorch": BASE | {"exchange", "framework", "role", "operator"},
-    "testing": BASE | {"exchange", "framework", "role", "operator", "pytorch"},
-    "__init__": BASE | {"operator", "pytorch", "testing"},
+    "tensorflow": BASE | {"exchange", "framework", "role", "operator"},
+    "testing": BASE | {"exchange", "framework", "role", "operator", "pytorch", "tensorflow"},
+    "__init__": BASE | {"operator", "pytorch", "tensorflow", "testing"},
 }
 """Part of the package to the other parts that it may import."""
 
@@ -33,9 +34,10 @@ NOT_FOR_ALL = {
     "py4j": {"operator"},
     "torch": {"pytorch"},
     "grpc": {"framework"},
-    "pyarrow": {"exchange", "role", "pytorch", "testing"},
-    "numpy": {"exchange", "role", "pytorch", "testing"},
-    "tensorflow": set[str](),
+    "pyarrow": {"exchange", "role", "pytorch", "tensorflow", "testing"},
+    "numpy": {"exchange", "role", "pytorch", "tensorflow", "testing"},
+    "tensorflow": {"tensorflow"},
+    "keras": {"tensorflow"},
     "pandas": set[str](),
 }
 """Distribution to the parts that may import it; others are for every part."""
