@@ -141,6 +141,9 @@ class RoleConfig:
         args: Command-line arguments of a script.
         environment: Environment variables of the algorithm process.
         options: JSON values that the entry function finds in `ctx.options`.
+        has_port: Whether each node keeps a TCP port for its process. It is there before any
+            process starts, and every process finds the addresses of all nodes with ports; a
+            server that sets SO_REUSEADDR, as gRPC does, can listen on it.
         exchange: Size and pace of the memory queue.
     """
 
@@ -150,6 +153,7 @@ class RoleConfig:
     args: tuple[str, ...] = ()
     environment: Mapping[str, str] = field(default_factory=dict)
     options: Mapping[str, Any] = field(default_factory=dict)
+    has_port: bool = False
     exchange: ExchangeConfig = field(default_factory=ExchangeConfig)
 
     def __post_init__(self) -> None:

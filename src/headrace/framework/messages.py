@@ -27,7 +27,7 @@ __all__ = [
 ]
 
 
-class NodeRequest(msgspec.Struct, frozen=True, kw_only=True):
+class NodeRequest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What every request carries.
 
     Attributes:
@@ -49,6 +49,8 @@ class Register(NodeRequest, frozen=True, kw_only=True):
         index: Number in the role.
         parallelism: Nodes of the role at run time.
         host: Where the node runs, as peers can reach it.
+        port: The TCP port that the node keeps for its process; None if the role has none.
+        url_scheme: Such as "http", if a person can open what the process serves on the port.
         process: State of the algorithm process.
         process_attempt: Attempt of that process; None if none was started.
         failure: How it failed, if it did.
@@ -62,6 +64,8 @@ class Register(NodeRequest, frozen=True, kw_only=True):
     index: int
     parallelism: int
     host: str
+    port: int | None = None
+    url_scheme: str | None = None
     process: ProcessState = ProcessState.NONE
     process_attempt: int | None = None
     failure: Failure | None = None
@@ -87,16 +91,18 @@ class Attend(NodeRequest, frozen=True, kw_only=True):
     """Open the stream of directives. The present directive comes first, if there is one."""
 
 
-class StartProcess(msgspec.Struct, frozen=True, kw_only=True, tag="start"):
+class StartProcess(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag="start"):
     """Run the process of `attempt`, after ending an older one. Safe to repeat.
 
     Attributes:
         attempt: Number of the group's start.
         cluster: Role to the hosts of its nodes, in the order of their index.
+        ports: Role to the ports of its nodes, likewise; roles with ports only.
     """
 
     attempt: int
     cluster: dict[str, tuple[str, ...]]
+    ports: dict[str, tuple[int, ...]] = {}
 
 
 class StopProcess(msgspec.Struct, frozen=True, kw_only=True, tag="stop"):

@@ -10,6 +10,7 @@ import msgspec
 from headrace._environ import PROCESS_SPEC, environment_value
 from headrace.config import TimeoutConfig
 from headrace.errors import UsageError
+from headrace.framework.address import join_address
 
 __all__ = ["ProcessSpec", "read_process_spec"]
 
@@ -25,7 +26,10 @@ class ProcessSpec(msgspec.Struct, frozen=True, kw_only=True):
         attempt: Number of the group's start, from 1.
         cluster: Role to the hosts of its processes in the order of their index; empty without a
             master.
+        ports: Role to the ports of its nodes, likewise; only roles with `has_port`.
         host: Where this process runs, as peers can reach it.
+        port: The TCP port that is kept for this process on its host; a server that sets
+            SO_REUSEADDR can listen on it. None without `has_port`.
         queue_socket: Path of the memory queue's socket; None if the role has no input or
             output.
         is_restored: Whether the input starts behind a Flink checkpoint, so that rows before it
@@ -46,7 +50,9 @@ class ProcessSpec(msgspec.Struct, frozen=True, kw_only=True):
     parallelism: int
     attempt: int
     cluster: dict[str, tuple[str, ...]] = {}
+    ports: dict[str, tuple[int, ...]] = {}
     host: str
+    port: int | None = None
     queue_socket: str | None = None
     is_restored: bool = False
     work_dir: str
@@ -59,6 +65,17 @@ class ProcessSpec(msgspec.Struct, frozen=True, kw_only=True):
     def node(self) -> str:
         """Name of the node, for example "worker-0"."""
         return f"{self.role}-{self.index}"
+
+    @property
+    def addresses(self) -> dict[str, tuple[str, ...]]:
+        """Role to the "host:port" of its nodes in the order of their index; IPv6 in brackets.
+
+        Only roles with ports. Every port is kept for its node before any process starts.
+        """
+        return {
+            role: tuple(map(join_address, self.cluster[role], ports))
+            for role, ports in self.ports.items()
+        }
 
 
 def read_process_spec() -> ProcessSpec:

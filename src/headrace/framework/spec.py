@@ -58,6 +58,8 @@ class NodeSpec(msgspec.Struct, frozen=True, kw_only=True):
             working directory and then on the Python path, where shipped files are.
         args: Command-line arguments of a script.
         environment: Environment variables of the algorithm process, over the node's own.
+        has_port: Whether the node keeps a TCP port for its process.
+        url_scheme: Such as "http", if a person can open what the process serves on the port.
         checkpoint_dir: Directory that all attempts share; None if the job has none.
         options: JSON values for the entry function.
         timeouts: Limits on every wait.
@@ -67,6 +69,8 @@ class NodeSpec(msgspec.Struct, frozen=True, kw_only=True):
     script: str | None = None
     args: tuple[str, ...] = ()
     environment: dict[str, str] = {}
+    has_port: bool = False
+    url_scheme: str | None = None
     checkpoint_dir: str | None = None
     options: dict[str, Any] = {}
     timeouts: TimeoutConfig = msgspec.field(default_factory=TimeoutConfig)

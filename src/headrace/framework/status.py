@@ -13,6 +13,8 @@ class NodeStatus(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         state: "registered", "running", "finished", "failed", "stopped" or "lost".
         host: Where it runs.
+        address: "host:port", where its process may listen; None if its role has no port.
+        url: What a browser can open there, such as TensorBoard; None if there is nothing.
         attempt: The group attempt that this is about.
         rows_in: Rows that its process has taken from Flink.
         rows_out: Rows that its process has emitted.
@@ -21,6 +23,8 @@ class NodeStatus(msgspec.Struct, frozen=True, kw_only=True):
 
     state: str
     host: str = ""
+    address: str | None = None
+    url: str | None = None
     attempt: int = 0
     rows_in: int = 0
     rows_out: int = 0

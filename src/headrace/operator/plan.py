@@ -160,6 +160,7 @@ def _node_spec(
         script=config.entry if isinstance(config.entry, str) else None,
         args=config.args,
         environment=dict(config.environment),
+        has_port=config.has_port,
         checkpoint_dir=None if checkpoint_dir is None else str(checkpoint_dir),
         options=dict(config.options),
         timeouts=timeouts,

@@ -44,6 +44,7 @@ class Progress:
         self._line_every_s = line_every_s
         self._started_at = clock()
         self._next_line_at = self._started_at + line_every_s
+        self._told_urls: set[str] = set()
         self._bar: _Bar | None = None
         if self._stream.isatty():
             self._bar = _Bar(
@@ -55,7 +56,8 @@ class Progress:
             )
 
     def update(self, status: JobStatus) -> None:
-        """Show `status`; in a log only when a line is due."""
+        """Show `status`; in a log only when a line is due. A new URL is shown at once."""
+        self._tell_urls(status)
         if self._bar is not None:
             self._bar.set_postfix_str(_figures(status), refresh=False)
             self._bar.update(max(0, status.rows_in - self._bar.n))
@@ -71,6 +73,18 @@ class Progress:
             self._bar.close()
         else:
             self._write_line(status)
+
+    def _tell_urls(self, status: JobStatus) -> None:
+        for name, node in status.nodes.items():
+            if node.url is None or node.url in self._told_urls or node.state != "running":
+                continue
+            self._told_urls.add(node.url)
+            line = f"{self._job_name}: {name} serves {node.url}"
+            if self._bar is not None:
+                self._bar.write(line, file=self._stream)
+            else:
+                self._stream.write(f"{line}\n")
+                self._stream.flush()
 
     def _write_line(self, status: JobStatus) -> None:
         elapsed_s = max(self._clock() - self._started_at, 1e-9)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 import json
 
+import msgspec
+
 from headrace.framework.status import JobStatus, NodeStatus
 from headrace.operator.progress import Progress
 
@@ -57,6 +59,21 @@ def test_in_a_log_a_line_comes_only_when_it_is_due() -> None:
         now[0] = second
         progress.update(RUNNING)
     assert log.getvalue() == "delays: 4,000 rows, 400 rows/s, RUNNING, loss=0.375, restarts=1\n"
+
+
+def test_what_a_node_serves_is_shown_once_and_at_once() -> None:
+    node = NodeStatus(state="registered", url="http://host:6006")
+    waiting = JobStatus(state="GATHERING", nodes={"tensorboard-0": node})
+    runs = msgspec.structs.replace(node, state="running")
+    running = JobStatus(state="RUNNING", nodes={"tensorboard-0": runs})
+    log, terminal = io.StringIO(), Terminal()
+    for progress in (Progress("delays", stream=log), Progress("delays", stream=terminal)):
+        for status in (waiting, running, running):
+            progress.update(status)
+        progress.close(running)
+    assert log.getvalue().startswith("delays: tensorboard-0 serves http://host:6006\n")
+    for text in (log.getvalue(), terminal.getvalue()):
+        assert text.count("http://host:6006") == 1
 
 
 def test_on_a_terminal_the_line_is_live() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 from typing import TypeAlias
 
@@ -30,11 +30,19 @@ class DeadlineName(Enum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StartProcesses:
-    """Run the algorithm process of `attempt` on `nodes`; an older one is ended first."""
+    """Run the algorithm process of `attempt` on `nodes`; an older one is ended first.
+
+    Attributes:
+        attempt: The attempt that they run.
+        nodes: Whom to tell.
+        cluster: Role to the hosts of its nodes, in the order of their index.
+        ports: Role to the ports of its nodes, likewise; roles with ports only.
+    """
 
     attempt: int
     nodes: tuple[str, ...]
     cluster: Mapping[str, tuple[str, ...]]
+    ports: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

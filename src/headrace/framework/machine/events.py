@@ -66,6 +66,7 @@ class NodeRegistered(NodeEvent, frozen=True, kw_only=True, tag=True):
         index: Its number in the role.
         parallelism: Nodes of its role at run time.
         host: Where it runs, as peers can reach it.
+        port: The TCP port that it keeps for its process; None if its role has none.
         process: State of its algorithm process.
         process_attempt: Attempt of that process; None if none was started.
         failure: How the process failed, if it did.
@@ -76,6 +77,7 @@ class NodeRegistered(NodeEvent, frozen=True, kw_only=True, tag=True):
     index: int
     parallelism: int
     host: str
+    port: int | None = None
     process: ProcessState = ProcessState.NONE
     process_attempt: int | None = None
     failure: Failure | None = None

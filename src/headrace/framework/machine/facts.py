@@ -80,6 +80,7 @@ class NodeFacts:
         role: Its role.
         index: Its number in the role, from 0.
         host: Where it runs, as peers can reach it.
+        port: The TCP port that it keeps for its process; None if its role has none.
         instance: Identity of the node process; a new one means that the node was started again.
         process: State of its algorithm process in the present attempt.
     """
@@ -87,6 +88,7 @@ class NodeFacts:
     role: str
     index: int
     host: str
+    port: int | None = None
     instance: str
     process: ProcessState = ProcessState.NONE
 
@@ -170,6 +172,15 @@ class Job:
         for node in self.nodes.values():
             hosts[node.role].append((node.index, node.host))
         return {name: tuple(host for _, host in sorted(pairs)) for name, pairs in hosts.items()}
+
+    @property
+    def ports(self) -> dict[str, tuple[int, ...]]:
+        """Ports of every role whose nodes have one, in the order of the index."""
+        ports: dict[str, list[tuple[int, int]]] = {}
+        for node in self.nodes.values():
+            if node.port is not None:
+                ports.setdefault(node.role, []).append((node.index, node.port))
+        return {name: tuple(port for _, port in sorted(pairs)) for name, pairs in ports.items()}
 
     def is_decided(self) -> bool:
         """Whether every node of every deciding role has finished."""

@@ -89,7 +89,8 @@ def on_registered_while_running(job: Job, event: NodeRegistered) -> Step:
     known = job.nodes[event.node]
     if event.instance != known.instance:
         if known.process is ProcessState.FINISHED and not job.restarts_finished:
-            return job.with_node(event.node, replace(known, instance=event.instance)), []
+            again = replace(known, instance=event.instance, host=event.host, port=event.port)
+            return job.with_node(event.node, again), []
         failure = Failure(
             kind="node",
             message=f"Node {event.node} was started again while the group ran (its former "
@@ -259,7 +260,10 @@ def _open(job: Job) -> Step:
 def _start(job: Job, nodes: tuple[str, ...]) -> Step:
     for name in nodes:
         job = job.with_process(name, ProcessState.RUNNING)
-    return job, [StartProcesses(attempt=job.attempt, nodes=nodes, cluster=job.cluster)]
+    start = StartProcesses(
+        attempt=job.attempt, nodes=nodes, cluster=job.cluster, ports=job.ports
+    )
+    return job, [start]
 
 
 def _start_again(job: Job) -> Step:
@@ -348,6 +352,7 @@ def _with_registration(job: Job, event: NodeRegistered) -> Job:
         role=event.role,
         index=event.index,
         host=event.host,
+        port=event.port,
         instance=event.instance,
         process=process,
     )

@@ -130,6 +130,10 @@ class Master:
             self._heartbeats.beat(node, self._clock.monotonic())
         return True
 
+    def observed(self, node: str) -> Observation | None:
+        """Return what a node told about itself last."""
+        return self._observed.get(node)
+
     def observe(self, node: str, seen: Observation) -> None:
         """Keep what a node told about itself, for the status."""
         if self._observed.get(node) != seen:
@@ -218,8 +222,11 @@ class Master:
     def _execute(self, command: Command) -> None:
         match command:
             case StartProcesses():
-                cluster = {role: tuple(hosts) for role, hosts in command.cluster.items()}
-                start = StartProcess(attempt=command.attempt, cluster=cluster)
+                start = StartProcess(
+                    attempt=command.attempt,
+                    cluster=dict(command.cluster),
+                    ports=dict(command.ports),
+                )
                 self.directives.set(command.nodes, start)
                 for node in command.nodes:
                     self._heartbeats.beat(node, self._clock.monotonic())

@@ -19,9 +19,20 @@ _STATES = {
 
 
 class Observation(msgspec.Struct, frozen=True, kw_only=True):
-    """The latest heartbeat of one node, or nothing yet."""
+    """What one node has told about itself, with the values of its latest heartbeat.
+
+    Attributes:
+        host: Where it runs.
+        address: "host:port" for a node with a port.
+        url: What a person can open there, if there is anything.
+        rows_in: Rows that its process has taken.
+        rows_out: Rows that it has emitted.
+        report: Latest values of `ctx.report`.
+    """
 
     host: str
+    address: str | None = None
+    url: str | None = None
     rows_in: int = 0
     rows_out: int = 0
     report: dict[str, float] = {}
@@ -35,6 +46,8 @@ def build_status(job: Job, observed: dict[str, Observation]) -> JobStatus:
         nodes[name] = NodeStatus(
             state="lost" if facts is None else _STATES[facts.process],
             host=seen.host,
+            address=seen.address,
+            url=seen.url,
             rows_in=seen.rows_in,
             rows_out=seen.rows_out,
             report=seen.report,

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 
+import msgspec
+
+from headrace.framework.address import join_address
 from headrace.framework.failure import Failure
 from headrace.framework.machine import (
     NodeRegistered,
@@ -64,12 +67,13 @@ class NodeService:
                 index=request.index,
                 parallelism=request.parallelism,
                 host=request.host,
+                port=request.port,
                 process=request.process,
                 process_attempt=request.process_attempt,
                 failure=request.failure,
                 ending_reason=request.ending_reason,
             ),
-            _observation(request, request.host),
+            _described(request),
         )
         self._master.note_sign_of_life(request.node, request.instance)
         return RegisterReply(
@@ -139,8 +143,10 @@ class NodeService:
         return Ack()
 
     def _observe(self, request: Beat | ReportEnd) -> None:
-        host = self._master.job.nodes[request.node].host
-        self._master.observe(request.node, _observation(request, host))
+        former = self._master.observed(request.node)
+        if former is None:
+            former = Observation(host=self._master.job.nodes[request.node].host)
+        self._master.observe(request.node, _with_values(former, request))
 
     def _require_known(self, request: NodeRequest) -> None:
         if not self._master.note_sign_of_life(request.node, request.instance):
@@ -152,9 +158,21 @@ class NodeService:
             raise StaleAttemptError(self._master.job.attempt)
 
 
-def _observation(request: Register | Beat | ReportEnd, host: str) -> Observation:
-    return Observation(
-        host=host,
+def _described(request: Register) -> Observation:
+    """Return a node as it describes itself."""
+    address = None if request.port is None else join_address(request.host, request.port)
+    is_url = address is not None and request.url_scheme is not None
+    seen = Observation(
+        host=request.host,
+        address=address,
+        url=f"{request.url_scheme}://{address}" if is_url else None,
+    )
+    return _with_values(seen, request)
+
+
+def _with_values(seen: Observation, request: Register | Beat | ReportEnd) -> Observation:
+    return msgspec.structs.replace(
+        seen,
         rows_in=request.rows_in,
         rows_out=request.rows_out,
         report=request.report,

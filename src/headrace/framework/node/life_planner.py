@@ -32,10 +32,12 @@ class LifePlanner:
     Args:
         start: Who the node is.
         spec: What its role runs.
+        port: The TCP port that the node keeps; None if its role has none.
     """
 
-    def __init__(self, start: StartLine, spec: NodeSpec) -> None:
+    def __init__(self, start: StartLine, spec: NodeSpec, port: int | None = None) -> None:
         self._start = start
+        self._port = port
         self._spec = spec
         self._runner: Runner | None = None
 
@@ -49,7 +51,9 @@ class LifePlanner:
             parallelism=start.parallelism,
             attempt=directive.attempt,
             cluster=directive.cluster,
+            ports=directive.ports,
             host=start.host,
+            port=self._port,
             queue_socket=start.queue_socket,
             is_restored=start.is_restored,
             work_dir=str(Path(start.work_dir) / f"process-{directive.attempt}"),

@@ -38,6 +38,7 @@ from headrace.framework.node.attendance import Attendance
 from headrace.framework.node.coordination import LoneCoordination, MasterCoordination
 from headrace.framework.node.life import Coordination, LifeEnd, ProcessLife
 from headrace.framework.node.life_planner import LifePlanner
+from headrace.framework.node.port import ReservedPort
 from headrace.framework.rpc.client import MasterClient
 from headrace.framework.spec import NodeSpec
 
@@ -72,7 +73,8 @@ class Node:
         self._exit: asyncio.Future[int] = self._loop.create_future()
         self._instance = f"{os.getpid()}-{secrets.token_hex(4)}"
         self._attendance = Attendance(self, timeouts=spec.timeouts, clock=clock)
-        self._planner = LifePlanner(start, spec)
+        self._port = ReservedPort() if spec.has_port else None
+        self._planner = LifePlanner(start, spec, self._port_number)
         self._attempt = start.attempt
         self._life: ProcessLife | None = None
         self._living: asyncio.Task[None] | None = None
@@ -107,6 +109,8 @@ class Node:
             if self._living is not None:
                 ends.add(self._living)
             await asyncio.wait(ends, timeout=_END_S)
+            if self._port is not None:
+                self._port.close()
 
     def end(self, exit_code: int) -> None:
         """Kill the algorithm process and end. Safe to repeat."""
@@ -117,6 +121,10 @@ class Node:
         """Take the exit status of descendants that have become children of this node."""
         if self._life is not None:
             self._life.reap_orphans()
+
+    @property
+    def _port_number(self) -> int | None:
+        return None if self._port is None else self._port.number
 
     # What the attendance asks and tells.
 
@@ -130,6 +138,8 @@ class Node:
             index=self._start.index,
             parallelism=self._start.parallelism,
             host=self._start.host,
+            port=self._port_number,
+            url_scheme=self._spec.url_scheme,
             process=self._process,
             process_attempt=self._process_attempt,
             failure=self._failure,

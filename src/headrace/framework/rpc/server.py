@@ -11,6 +11,7 @@ from typing import Any, Protocol, TypeVar
 import msgspec
 
 from headrace.errors import ConfigError
+from headrace.framework.address import join_address
 from headrace.framework.messages import (
     Ack,
     Attend,
@@ -95,9 +96,8 @@ class MasterServer:
         Raises:
             ConfigError: The host has no address here that can be bound.
         """
-        at = f"[{host}]" if ":" in host else host
         try:
-            port = self._server.add_insecure_port(f"{at}:0")
+            port = self._server.add_insecure_port(join_address(host, 0))
         except RuntimeError as exc:
             msg = (
                 f"The master cannot listen on {host!r}: {exc}. The host is what Flink calls "
@@ -105,7 +105,7 @@ class MasterServer:
             )
             raise ConfigError(msg) from exc
         await self._server.start()
-        return f"{at}:{port}"
+        return join_address(host, port)
 
     async def stop(self, grace_s: float) -> None:
         """Refuse new calls and end those that still run after `grace_s` seconds.
