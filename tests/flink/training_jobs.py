@@ -15,7 +15,7 @@ from pyflink.table import DataTypes, StreamTableEnvironment
 from torch import nn
 from torch.utils.data import DataLoader
 
-from headrace.pytorch.job import TrainingPlan
+from headrace.pytorch import TrainingPlan
 
 ROWS = 1003
 STEPS = {

@@ -6,9 +6,10 @@ this package too, so it imports pyflink only when a job is planned.
 
 from __future__ import annotations
 
+from headrace.operator.training import TrainingPlan
 from headrace.pytorch.context import TorchContext
 from headrace.pytorch.entry import TorchEntry
-from headrace.pytorch.job import TrainingPlan, train
+from headrace.pytorch.job import train
 from headrace.pytorch.settings import TorchSettings
 
 __all__ = ["TorchContext", "TorchEntry", "TorchSettings", "TrainingPlan", "train"]

@@ -10,13 +10,13 @@ import pyarrow as pa
 import torch
 
 from headrace._counts import require_count
-from headrace.errors import PlanError, UsageError
+from headrace.errors import UsageError
 from headrace.pytorch.alone import AloneSteps
 from headrace.pytorch.dataset import BatchDataset, split_rows
 from headrace.pytorch.flat import Reduction
 from headrace.pytorch.group import close_group
 from headrace.pytorch.lockstep import Lockstep, Scheduler
-from headrace.pytorch.lone_step import RESTORED, LoneStep
+from headrace.pytorch.lone_step import LoneStep
 from headrace.pytorch.parallel import open_lockstep, require_supported
 from headrace.pytorch.saving import save_atomically
 from headrace.pytorch.settings import TorchSettings
@@ -26,8 +26,8 @@ from headrace.role import (
     NullRule,
     PollResult,
     ReadyBatch,
-    RoleContext,
-    path_below,
+    TrainingContext,
+    require_not_restored,
 )
 
 __all__ = ["TorchContext"]
@@ -36,7 +36,7 @@ _M = TypeVar("_M", bound=torch.nn.Module)
 _DROPS_PER_ROUND = 64  # so that the others do not wait for a long input to be dropped
 
 
-class TorchContext(RoleContext):
+class TorchContext(TrainingContext):
     """The one argument of a PyTorch entry function.
 
     The default process group of `torch.distributed` exists already, also with one worker, so
@@ -50,7 +50,7 @@ class TorchContext(RoleContext):
         world_size: Workers in the group, at run time.
     """
 
-    settings = TorchSettings()
+    settings: TorchSettings = TorchSettings()
     device = torch.device("cpu")
     _converter: TensorConverter | None = None
     _is_data_parallel = False
@@ -106,15 +106,7 @@ class TorchContext(RoleContext):
             timeout_s: Longest wait for one batch, in seconds; None waits as long as the job
                 runs.
         """
-        count = self.settings.epochs if epochs is None else epochs
-        return super().batches(rows, count, nulls=nulls, timeout_s=timeout_s)
-
-    def arrow_batches(
-        self, rows: int = 1024, epochs: int | None = None, *, timeout_s: float | None = None
-    ) -> Iterator[pa.RecordBatch]:
-        """Iterate over the input as Arrow record batches; else like `batches`."""
-        count = self.settings.epochs if epochs is None else epochs
-        return super().arrow_batches(rows, count, timeout_s=timeout_s)
+        return super().batches(rows, epochs, nulls=nulls, timeout_s=timeout_s)
 
     def dataset(
         self, rows: int | None = None, epochs: int | None = None, *, nulls: NullRule = "error"
@@ -193,8 +185,7 @@ class TorchContext(RoleContext):
                 "parameters of several models into one optimizer with parameter groups."
             )
             raise UsageError(msg)
-        if self.is_restored:
-            raise PlanError(RESTORED)
+        require_not_restored(is_restored=self.is_restored)
         require_supported(model, optimizer, scheduler, loss_reduction)
         self._watch.close()
         self._is_data_parallel = True
@@ -263,14 +254,10 @@ class TorchContext(RoleContext):
             UsageError: The job was planned without `output_dir`.
             ConfigError: `name` leads out of the output directory.
         """
-        directory = self.settings.output_dir
-        if directory is None:
-            msg = "ctx.save needs a place: give headrace.pytorch.train an output_dir"
-            raise UsageError(msg)
-        path = path_below(directory, name)
+        path = self.output_path(name)
         if self._is_input_ended:
             self._steps.finish(self._attend)
-        if self.rank == 0:
+        if self.is_saver:
             save_atomically(thing, path)
         return path
 

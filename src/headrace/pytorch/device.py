@@ -1,8 +1,7 @@
-"""Which device a worker computes on, and with how many threads."""
+"""Which device a worker computes on."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 
 import torch
@@ -10,7 +9,7 @@ import torch
 from headrace._environ import environment_value
 from headrace.errors import ConfigError
 
-__all__ = ["choose_device", "choose_threads"]
+__all__ = ["choose_device"]
 
 
 def choose_device(hosts: Sequence[str], index: int, *, is_required: bool) -> torch.device:
@@ -44,18 +43,3 @@ def choose_device(hosts: Sequence[str], index: int, *, is_required: bool) -> tor
         )
         raise ConfigError(msg)
     return torch.device("cuda", place)
-
-
-def choose_threads(hosts: Sequence[str], index: int) -> int | None:
-    """Return how many threads torch should use, or None to leave it to OMP_NUM_THREADS.
-
-    The cores that this process may use are divided among the workers on its host.
-
-    Args:
-        hosts: Host of each worker of the role, in the order of their index.
-        index: This worker's place in `hosts`.
-    """
-    if environment_value("OMP_NUM_THREADS") or environment_value("MKL_NUM_THREADS"):
-        return None
-    beside = max(1, list(hosts).count(hosts[index]) if index < len(hosts) else 1)
-    return max(1, len(os.sched_getaffinity(0)) // beside)

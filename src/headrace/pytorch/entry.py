@@ -9,15 +9,16 @@ import torch
 from headrace.errors import CollectiveError
 from headrace.framework.process import ProcessSpec
 from headrace.pytorch.context import TorchContext
-from headrace.pytorch.device import choose_device, choose_threads
-from headrace.pytorch.group import (
-    GroupSpec,
-    is_peer_lost,
-    let_the_cause_go_first,
-    open_group,
-)
+from headrace.pytorch.device import choose_device
+from headrace.pytorch.group import GroupSpec, is_peer_lost, open_group
 from headrace.pytorch.settings import TorchSettings
-from headrace.role import RoleContext, RoleEntry, RoleLink, require_writable
+from headrace.role import (
+    RoleContext,
+    RoleEntry,
+    RoleLink,
+    choose_threads,
+    let_the_cause_go_first,
+)
 
 __all__ = ["TorchEntry"]
 
@@ -42,30 +43,14 @@ class TorchEntry(RoleEntry):
         super().__init__(entry)
         self.settings = settings or TorchSettings()
 
-    def open_context(self, spec: ProcessSpec, link: RoleLink) -> TorchContext:
-        """Connect the memory queue, meet the other workers, and return the context.
-
-        Blocks for at most `timeouts.process_start_timeout_s` and `timeouts.gather_timeout_s`.
-        """
-        context = super().open_context(spec, link)
-        assert isinstance(context, TorchContext)
-        try:
-            self.prepare(context, spec, link)
-        except BaseException:
-            context.close(is_success=False)
-            raise
-        return context
-
-    def prepare(self, context: TorchContext, spec: ProcessSpec, link: RoleLink) -> None:
+    def prepare(self, context: RoleContext, spec: ProcessSpec, link: RoleLink) -> None:
         """Give a new context its settings, threads, device and process group.
 
-        Blocks until all workers have met, at most `timeouts.gather_timeout_s`. Part of
-        `open_context`; `headrace.testing` calls it with a context that has no memory queue.
+        Blocks until all workers have met, at most `timeouts.gather_timeout_s`.
         """
-        context.settings = self.settings
+        assert isinstance(context, TorchContext)
+        context.use_settings(self.settings)
         hosts = spec.cluster.get(spec.role, ())
-        if spec.index == 0 and self.settings.output_dir is not None:
-            require_writable(self.settings.output_dir)
         context.device = self._device(hosts, spec.index)
         threads = choose_threads(hosts, spec.index)
         if threads is not None:

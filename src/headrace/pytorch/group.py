@@ -14,7 +14,6 @@ from __future__ import annotations
 import fcntl
 import socket
 import struct
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -28,6 +27,7 @@ from torch._C._distributed_c10d import HashStore, PrefixStore, Store, TCPStore
 
 from headrace._environ import environment_value, set_environment_default
 from headrace.errors import CollectiveError, WaitTimeoutError
+from headrace.role import let_the_cause_go_first, open_listener
 
 __all__ = [
     "GroupAdder",
@@ -35,11 +35,9 @@ __all__ = [
     "Rendezvous",
     "close_group",
     "is_peer_lost",
-    "let_the_cause_go_first",
     "open_group",
 ]
 
-_CAUSE_FIRST_S = 2.0  # in which the master hears of a peer's death before it hears of ours
 _LOST_TEXTS = (
     "Connection closed by peer",  # gloo
     "Connection reset by peer",
@@ -196,15 +194,6 @@ def _telling(operation: str, limit_s: float) -> Iterator[None]:
         ) from error
 
 
-def let_the_cause_go_first() -> None:
-    """Wait after the loss of a peer, so that the master hears of the peer's own end first.
-
-    Nothing tells when it has. Mostly the node stops this process meanwhile, and
-    `StopRequestedExit` comes out of here.
-    """
-    threading.Event().wait(_CAUSE_FIRST_S)
-
-
 def is_peer_lost(error: RuntimeError) -> bool:
     """Say whether a collective failed because a process has ended.
 
@@ -220,7 +209,7 @@ def _open_store(spec: GroupSpec, rendezvous: Rendezvous) -> Store:
     key = f"pytorch/{spec.role}/{spec.attempt}/store"
     limit = timedelta(seconds=spec.rendezvous_timeout_s)
     if spec.rank == 0:
-        listener = _listen(spec)
+        listener = open_listener(spec.host, peers=spec.world_size)
         port = int(listener.getsockname()[1])
         store = TCPStore(
             spec.host,
@@ -242,20 +231,6 @@ def _open_store(spec: GroupSpec, rendezvous: Rendezvous) -> Store:
         ) from error
     host, _, port_text = address.rpartition(":")
     return TCPStore(host, int(port_text), is_master=False, timeout=limit)
-
-
-def _listen(spec: GroupSpec) -> socket.socket:
-    listener = socket.socket(socket.AF_INET6 if ":" in spec.host else socket.AF_INET)
-    try:
-        try:
-            listener.bind((spec.host, 0))
-        except OSError:  # the others reach this host by an address that it does not have itself
-            listener.bind(("", 0))
-        listener.listen(spec.world_size + 128)
-    except OSError:
-        listener.close()
-        raise
-    return listener
 
 
 def _meet(spec: GroupSpec, store: Store, stage: str) -> None:

@@ -3,52 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from headrace._counts import require_count
 from headrace.config import AMConfig, ExchangeConfig, RoleConfig, TimeoutConfig
-from headrace.errors import PlanError
+from headrace.operator.training import TrainingPlan, plan_training
 from headrace.pytorch.context import TorchContext
 from headrace.pytorch.entry import TorchEntry
 from headrace.pytorch.settings import TorchSettings
 
-if TYPE_CHECKING:  # pyflink belongs to the program that plans, not to the worker processes
-    from headrace.operator import Cluster, JobHandle
-
-__all__ = ["TrainingPlan", "train"]
+__all__ = ["train"]
 
 _ROLE = "worker"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TrainingPlan:
-    """A planned job; nothing runs yet.
-
-    Attributes:
-        cluster: The roles as planned, to add further ones or to submit with other sinks.
-        output: Rows that the workers emit (a Table, or a DataStream if the input is one), to
-            give to further queries and sinks before `submit`; None without `output`.
-    """
-
-    cluster: Cluster
-    output: Any
-
-    def submit(self, statements: Any = None) -> JobHandle:
-        """Submit the job, with every sink of its environment.
-
-        Args:
-            statements: A `StatementSet` of the same table environment whose INSERTs join the
-                job.
-
-        Returns:
-            A handle of the running job.
-
-        Raises:
-            PlanError: It was submitted already.
-        """
-        return self.cluster.submit(statements)
 
 
 def train(
@@ -108,8 +75,6 @@ def train(
         >>> job = headrace.pytorch.train(features, train, workers=2).submit()  # doctest: +SKIP
         >>> job.wait()  # doctest: +SKIP
     """
-    from headrace.operator import Cluster, environment_of  # imports pyflink
-
     settings = TorchSettings(
         epochs=epochs,
         output_dir=None if output_dir is None else Path(output_dir).absolute(),
@@ -127,18 +92,13 @@ def train(
         max_restarts=max_restarts,
         timeouts=timeouts or TimeoutConfig(),
     )
-    cluster = Cluster(
-        None if rows is None else environment_of(rows), name=name, checkpoint_dir=checkpoint_dir
+    return plan_training(
+        rows,
+        name=name,
+        master=master,
+        roles={_ROLE: worker},
+        fed_role=_ROLE,
+        output=output,
+        checkpoint_dir=checkpoint_dir,
+        epochs=settings.epochs,
     )
-    cluster.add_am_role(master)
-    emitted = cluster.add_role(_ROLE, worker, input=rows, output=output)
-    if rows is not None:
-        if settings.epochs > 1 and cluster.has_endless_input:
-            msg = (
-                f"epochs={epochs} needs an input that ends, but a source of `rows` is "
-                "unbounded: the first pass would never be over. Use epochs=1, or a bounded one"
-            )
-            raise PlanError(msg)
-        # A restart would go on behind the last checkpoint, which holds no model yet.
-        cluster.set_flink_default("restart-strategy.type", "none")
-    return TrainingPlan(cluster=cluster, output=emitted)

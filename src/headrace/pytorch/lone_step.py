@@ -7,19 +7,11 @@ from typing import Any
 
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
-from headrace.errors import PlanError
+from headrace.role import require_not_restored
 
-__all__ = ["RESTORED", "LoneStep"]
+__all__ = ["LoneStep"]
 
 _LOG = logging.getLogger(__name__)
-RESTORED = (
-    "This job was restored from a Flink checkpoint or savepoint. Its sources go on behind rows "
-    "that the model has not seen, and Flink's checkpoints do not hold the model yet: it would "
-    "be trained on a part of the rows only. Start the job without restoring it, and without a "
-    "restart strategy (restart-strategy.type: none) while checkpointing is on."
-)
-"""Why a job that was restored from a Flink checkpoint does not train."""
-
 _LONE = (
     "An optimizer steps, but ctx.data_parallel was not called: each of the %d workers trains "
     "a model of its own on the rows that Flink gives it, and ctx.save writes that of rank 0. "
@@ -59,7 +51,6 @@ class LoneStep:
         if self._has_looked:
             return
         self._has_looked = True  # the hook stays: torch walks the hooks while this one runs
-        if self._is_restored:
-            raise PlanError(RESTORED)
+        require_not_restored(is_restored=self._is_restored)
         if self._workers > 1:
             _LOG.warning(_LONE, self._workers)

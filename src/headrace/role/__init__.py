@@ -7,13 +7,19 @@ framework.
 from __future__ import annotations
 
 from headrace.role.arrays import NullRule, to_numpy
+from headrace.role.cause import let_the_cause_go_first
 from headrace.role.context import RoleContext
 from headrace.role.entry import RoleEntry
 from headrace.role.link import RoleLink
+from headrace.role.listening import open_listener
 from headrace.role.output_dir import path_below, replacing, require_writable
 from headrace.role.polled import EpochEnded, InputEnded, PollResult, ReadyBatch
 from headrace.role.reader import BatchReader
 from headrace.role.reporting import REPORT_EVERY_S, wait_patiently
+from headrace.role.restored import require_not_restored
+from headrace.role.settings import TrainingSettings
+from headrace.role.threads import choose_threads
+from headrace.role.training import TrainingContext
 
 __all__ = [
     "REPORT_EVERY_S",
@@ -26,8 +32,14 @@ __all__ = [
     "RoleContext",
     "RoleEntry",
     "RoleLink",
+    "TrainingContext",
+    "TrainingSettings",
+    "choose_threads",
+    "let_the_cause_go_first",
+    "open_listener",
     "path_below",
     "replacing",
+    "require_not_restored",
     "require_writable",
     "to_numpy",
     "wait_patiently",

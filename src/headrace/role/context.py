@@ -56,8 +56,17 @@ class RoleContext:
         link: RoleLink,
         feed: Feed | None = None,
         clock: Callable[[], float] = time.monotonic,
+        on_report: Callable[[Mapping[str, Any]], object] | None = None,
     ) -> None:
-        """Wrap an open feed; `RoleEntry.open_context` and `headrace.testing` do this."""
+        """Wrap an open feed; `RoleEntry.open_context` does this.
+
+        Args:
+            spec: The facts about this process.
+            link: The line to the node.
+            feed: Where rows come from and go to; the context closes it.
+            clock: Monotonic seconds.
+            on_report: Called with the values of each `report`, which the link gets thinned out.
+        """
         self.job_name = spec.job_name
         self.role = spec.role
         self.index = spec.index
@@ -79,6 +88,7 @@ class RoleContext:
         self._nulls: NullRule = "error"
         self._rows_out = 0
         self._is_closed = False
+        self._on_report = on_report
         self._reporter = Reporter(link, self._row_counts, clock)
 
     @property
@@ -231,6 +241,8 @@ class RoleContext:
             DataError: A value is not one number.
         """
         self._reporter.update(values)
+        if self._on_report is not None:
+            self._on_report(values)
 
     def publish(self, key: str, value: str) -> None:
         """Make `value` known under `key` to every process of this attempt."""

@@ -27,7 +27,7 @@ def require_writable(directory: Path) -> None:
             file.write(b"headrace")
     except OSError as exc:
         msg = (
-            f"output_dir={str(directory)!r}: the worker of rank 0, on host "
+            f"output_dir={str(directory)!r}: the process that saves, on host "
             f"{socket.gethostname()}, cannot write there: {exc}. Nothing was trained. Give a "
             "directory that this host can write to"
         )

@@ -11,7 +11,7 @@ import msgspec
 import pyarrow as pa
 
 from headrace.framework.process import ProcessSpec
-from headrace.role import RoleContext, RoleEntry, RoleLink
+from headrace.role import RoleEntry, RoleLink
 from headrace.testing.faults import Fault
 from headrace.testing.feed import TableFeed
 
@@ -72,7 +72,7 @@ class FedEntry:
 
     def __call__(self, spec: ProcessSpec, link: RoleLink) -> None:
         """Run one worker to its end. Blocks."""
-        entry, index = self.entry, spec.index
+        index = spec.index
         feed = TableFeed(
             None if self.tables is None else self.tables[index],
             output_schema=self.output_schema,
@@ -80,26 +80,7 @@ class FedEntry:
             faults=[fault for fault in self.faults if fault.worker == index],
         )
         recorder = _Recorder(link)
-
-        def open_context(spec: ProcessSpec, _link: RoleLink) -> RoleContext:
-            context = entry.context_class(spec=spec, link=recorder, feed=feed)
-            report = context.report
-
-            def report_and_note(**values: Any) -> None:
-                report(**values)
-                recorder.history.append({name: float(value) for name, value in values.items()})
-
-            vars(context)["report"] = report_and_note
-            prepare = getattr(entry, "prepare", None)
-            if prepare is not None:
-                prepare(context, spec, recorder)
-            return context
-
-        vars(entry)["open_context"] = open_context
-        try:
-            entry(spec, recorder)
-        finally:
-            del vars(entry)["open_context"]
+        self.entry(spec, recorder, feed=feed, on_report=recorder.note)
         self._write(index, recorder, feed)
 
     def _write(self, index: int, recorder: _Recorder, feed: TableFeed) -> None:
@@ -119,6 +100,10 @@ class _Recorder:
     rows_in: int = 0
     rows_out: int = 0
     history: list[dict[str, float]] = field(default_factory=list)
+
+    def note(self, values: Mapping[str, Any]) -> None:
+        if values:
+            self.history.append({name: float(value) for name, value in values.items()})
 
     def report(self, values: Mapping[str, float], rows_in: int, rows_out: int) -> None:
         self.rows_in, self.rows_out = rows_in, rows_out

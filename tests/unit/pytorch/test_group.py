@@ -12,7 +12,6 @@ from torch import nn
 
 from headrace.config import TimeoutConfig
 from headrace.errors import CollectiveError, WaitTimeoutError
-from headrace.pytorch.device import choose_threads
 from headrace.pytorch.group import GroupSpec, _telling, open_group
 from headrace.testing import run
 
@@ -86,23 +85,6 @@ def test_models_that_differ_are_refused_on_every_worker() -> None:
 
     result = run(train, workers=2, timeout_s=90.0)
     assert [report["is_refused"] for report in result.reports] == [1, 1]
-
-
-def test_threads_are_divided_among_the_workers_of_a_host(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-    monkeypatch.delenv("MKL_NUM_THREADS", raising=False)
-    monkeypatch.setattr("os.sched_getaffinity", lambda _pid: set(range(8)))
-    assert choose_threads(["a", "b", "a", "a"], 0) == 2
-    assert choose_threads(["a", "b", "a", "a"], 1) == 8
-    assert choose_threads(["a"] * 20, 3) == 1
-    assert choose_threads([], 0) == 8
-
-
-def test_an_explicit_thread_count_wins(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("OMP_NUM_THREADS", "3")
-    assert choose_threads(["a"], 0) is None
 
 
 def test_the_store_is_bound_before_its_address_is_told() -> None:

@@ -1,0 +1,106 @@
+"""Plans a training as a Flink job, for every framework.
+
+Imports pyflink only when it plans: the framework layers, which worker processes import too,
+take `TrainingPlan` from here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from headrace.config import AMConfig, RoleConfig
+from headrace.errors import PlanError
+
+if TYPE_CHECKING:
+    from headrace.operator.cluster import Cluster
+    from headrace.operator.handle import JobHandle
+
+__all__ = ["TrainingPlan", "plan_training"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainingPlan:
+    """A planned job; nothing runs yet.
+
+    Attributes:
+        cluster: The roles as planned, to add further ones or to submit with other sinks.
+        output: Rows that the workers emit (a Table, or a DataStream if the input is one), to
+            give to further queries and sinks before `submit`; None without `output`.
+    """
+
+    cluster: Cluster
+    output: Any
+
+    def submit(self, statements: Any = None) -> JobHandle:
+        """Submit the job, with every sink of its environment.
+
+        Args:
+            statements: A `StatementSet` of the same table environment whose INSERTs join the
+                job.
+
+        Returns:
+            A handle of the running job.
+
+        Raises:
+            PlanError: It was submitted already.
+        """
+        return self.cluster.submit(statements)
+
+
+def plan_training(
+    rows: Any,
+    *,
+    name: str,
+    master: AMConfig,
+    roles: Mapping[str, RoleConfig],
+    fed_role: str = "worker",
+    output: Any = None,
+    checkpoint_dir: str | Path | None = None,
+    epochs: int = 1,
+) -> TrainingPlan:
+    """Plan one job with a master and all roles of a training.
+
+    In *stream mode* one role gets rows from Flink; in *batch mode* (`rows` is None) none does.
+
+    Args:
+        rows: A Table or DataStream, insert-only, for `fed_role`; None.
+        name: Name of the job.
+        master: The application master.
+        roles: What to run, by the role's name, in the order in which they are planned.
+        fed_role: Name of the role that gets `rows` and emits `output`.
+        output: Columns that `fed_role` emits, name to `DataTypes`; None: it emits nothing.
+        checkpoint_dir: Directory for `ctx.checkpoint_path` in batch mode.
+        epochs: Passes over `rows`; more than 1 needs a bounded input.
+
+    Returns:
+        The plan, with the emitted rows.
+
+    Raises:
+        PlanError: The job cannot be planned like this.
+    """
+    from headrace.operator.cluster import Cluster
+    from headrace.operator.streams import environment_of
+
+    cluster = Cluster(
+        None if rows is None else environment_of(rows), name=name, checkpoint_dir=checkpoint_dir
+    )
+    cluster.add_am_role(master)
+    emitted = None
+    for role, config in roles.items():
+        if role == fed_role:
+            emitted = cluster.add_role(role, config, input=rows, output=output)
+        else:
+            cluster.add_role(role, config)
+    if rows is not None:
+        if epochs > 1 and cluster.has_endless_input:
+            msg = (
+                f"epochs={epochs} needs an input that ends, but a source of `rows` is "
+                "unbounded: the first pass would never be over. Use epochs=1, or a bounded one"
+            )
+            raise PlanError(msg)
+        # A restart would go on behind the last checkpoint, which holds no model yet.
+        cluster.set_flink_default("restart-strategy.type", "none")
+    return TrainingPlan(cluster=cluster, output=emitted)

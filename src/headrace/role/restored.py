@@ -1,0 +1,30 @@
+"""Training does not go on behind a Flink checkpoint that holds no model."""
+
+from __future__ import annotations
+
+from headrace.errors import PlanError
+
+__all__ = ["require_not_restored"]
+
+_RESTORED = (
+    "This job was restored from a Flink checkpoint or savepoint. Its sources go on behind rows "
+    "that the model has not seen, and Flink's checkpoints do not hold the model yet: it would "
+    "be trained on a part of the rows only. Start the job without restoring it, and without a "
+    "restart strategy (restart-strategy.type: none) while checkpointing is on."
+)
+
+
+def require_not_restored(*, is_restored: bool) -> None:
+    """Refuse to train in a job that begins behind a Flink checkpoint.
+
+    Call it where a model is about to be trained on rows from Flink, not earlier: a function
+    that trains nothing may be restored.
+
+    Args:
+        is_restored: `RoleContext.is_restored`.
+
+    Raises:
+        PlanError: `is_restored`.
+    """
+    if is_restored:
+        raise PlanError(_RESTORED)

@@ -1,0 +1,119 @@
+"""What every training has: passes, an output directory, one process that saves."""
+
+from __future__ import annotations
+
+import socket
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+
+from headrace.errors import ConfigError, PlanError, UsageError
+from headrace.exchange import Batch, End, MemoryFeed
+from headrace.framework.process import ProcessSpec
+from headrace.role import (
+    RoleContext,
+    RoleEntry,
+    RoleLink,
+    TrainingContext,
+    TrainingSettings,
+    open_listener,
+    require_not_restored,
+)
+from tests.unit.role.doubles import FakeLink, spec_in
+
+SCHEMA = pa.schema([("x", pa.int64())])
+
+
+class Entry(RoleEntry):
+    """The least that a framework does."""
+
+    context_class = TrainingContext
+
+    def __init__(self, entry: Any, settings: TrainingSettings) -> None:
+        super().__init__(entry)
+        self.settings = settings
+
+    def prepare(self, context: RoleContext, spec: ProcessSpec, link: RoleLink) -> None:
+        assert isinstance(context, TrainingContext)
+        context.use_settings(self.settings)
+
+
+def feed_of(rows: int) -> MemoryFeed:
+    batch = pa.record_batch([list(range(rows))], schema=SCHEMA)
+    return MemoryFeed([Batch(batch), End()], input_schema=SCHEMA)
+
+
+@pytest.mark.parametrize("method", ["batches", "arrow_batches"])
+@pytest.mark.parametrize(("given", "passes"), [(None, 3), (1, 1)])
+def test_a_call_that_names_no_epochs_makes_the_planned_passes(
+    method: str, given: int | None, passes: int, tmp_path: Path
+) -> None:
+    rows: list[int] = []
+
+    def read(ctx: TrainingContext) -> None:
+        assert ctx.epochs == 3
+        rows.extend(len(batch["x"]) for batch in getattr(ctx, method)(4, given))
+
+    Entry(read, TrainingSettings(epochs=3))(spec_in(tmp_path), FakeLink(), feed=feed_of(6))
+    assert rows == [4, 2] * passes
+
+
+@pytest.mark.parametrize("index", [0, 1])
+def test_one_process_saves_and_all_know_where(index: int, tmp_path: Path) -> None:
+    output_dir = tmp_path / "out"
+    seen: list[Any] = []
+
+    def look(ctx: TrainingContext) -> None:
+        seen.append((ctx.output_path("deep/model"), ctx.is_saver))
+        with pytest.raises(ConfigError, match="below the output directory"):
+            ctx.output_path("../model")
+
+    entry = Entry(look, TrainingSettings(output_dir=output_dir))
+    entry(spec_in(tmp_path, index=index), FakeLink())
+    assert seen == [(output_dir / "deep" / "model", index == 0)]
+    assert output_dir.exists() == (index == 0)
+
+
+def test_without_an_output_dir_there_is_no_place_to_save_to(tmp_path: Path) -> None:
+    entry = Entry(lambda ctx: ctx.output_path("model"), TrainingSettings())
+    with pytest.raises(UsageError, match="plan the training with an output_dir"):
+        entry(spec_in(tmp_path), FakeLink())
+
+
+def test_a_context_that_cannot_be_prepared_is_closed(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    feed = feed_of(1)
+    entry = Entry(print, TrainingSettings(output_dir=tmp_path / "file" / "models"))
+    with pytest.raises(ConfigError, match=r"output_dir=.*Nothing was trained"):
+        entry(spec_in(tmp_path, index=0), FakeLink(), feed=feed)
+    assert feed.is_closed
+
+
+def test_every_report_is_told_to_who_asked_for_it(tmp_path: Path) -> None:
+    told: list[Any] = []
+
+    def report(ctx: RoleContext) -> None:
+        for step in range(3):
+            ctx.report(step=step)
+
+    link = FakeLink()
+    RoleEntry(report)(spec_in(tmp_path), link, on_report=told.append)
+    assert told == [{"step": 0}, {"step": 1}, {"step": 2}]
+    assert link.reports[-1][0] == {"step": 2.0}
+
+
+def test_a_restored_job_does_not_train() -> None:
+    require_not_restored(is_restored=False)
+    with pytest.raises(PlanError, match="restored from a Flink checkpoint or savepoint"):
+        require_not_restored(is_restored=True)
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "192.0.2.7"])  # the second is nobody's
+def test_a_listener_is_open_before_its_address_is_told(host: str) -> None:
+    with (
+        open_listener(host, peers=2) as listener,
+        socket.create_connection(("127.0.0.1", listener.getsockname()[1]), timeout=5.0),
+    ):
+        pass
