@@ -38,6 +38,7 @@ def run_data_parallel(turns: int, steps: int) -> dict[str, Any]:
     result = run(
         lambda ctx: _compare(ctx, turns, steps),
         table,
+        framework="pytorch",
         workers=_WORKERS,
         split=[table] * _WORKERS,
         batch_rows=4096,

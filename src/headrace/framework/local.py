@@ -8,13 +8,12 @@ import shutil
 import sys
 import tempfile
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import TracebackType
-from typing import Any
 
 import msgspec
 
@@ -22,6 +21,7 @@ from headrace._environ import copy_environment
 from headrace.config import TimeoutConfig
 from headrace.errors import UserCodeError, WaitTimeoutError
 from headrace.framework.link_lines import ReportLine
+from headrace.framework.local_role import LocalResult, LocalRole, build_local_specs
 from headrace.framework.machine.facts import ProcessState
 from headrace.framework.master.rendezvous import Rendezvous
 from headrace.framework.node.life import LifeEnd, LifePlan, ProcessLife
@@ -29,26 +29,7 @@ from headrace.framework.payload import dump_payload
 from headrace.framework.process import ProcessSpec
 from headrace.framework.runner import FunctionRunner, RunnerContext
 
-__all__ = ["LocalGroup", "LocalResult", "run_local"]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LocalResult:
-    """How one process has ended with success.
-
-    Attributes:
-        node: Its name, for example "worker-0".
-        values: What it has reported last.
-        rows_in: Rows that it has taken, as it reported last.
-        rows_out: Rows that it has emitted, as it reported last.
-        was_stopped: Whether it was ended because another process asked to stop the job.
-    """
-
-    node: str
-    values: Mapping[str, float]
-    rows_in: int
-    rows_out: int
-    was_stopped: bool
+__all__ = ["LocalGroup", "run_local"]
 
 
 @dataclass(slots=True)
@@ -56,73 +37,57 @@ class _Member:
     """What changes while one process runs; owned by the group's loop."""
 
     node: str
+    is_deciding: bool
     life: ProcessLife | None = None
     latest: ReportLine = field(default_factory=ReportLine)
 
 
 class LocalGroup:
-    """Runs `entry(spec, link)` in several processes that can meet each other through the link.
+    """Runs roles in processes that can meet each other through their links.
 
     A process is started, watched and ended by the same code as in a node. It runs in the
     present working directory and finds the modules that this process finds. The first
-    failure ends the others. Use it as a context manager: `close` ends every process and
-    removes the files.
+    failure ends the others. When the processes of all deciding roles have ended, the rest are
+    stopped (TERM, and KILL after `timeouts.stop_grace_s`), and however they end then is
+    success. Use it as a context manager: `close` ends every process and removes the files.
 
     Thread model: one thread, "headrace-local", owns the processes; they die with it, and so
     with this process. The methods may be called from one other thread.
 
     Args:
-        entry: The function of every process; it travels by cloudpickle.
-        role: Name of the role.
-        parallelism: Number of processes.
-        options: What the processes find in `spec.options`; one mapping for all.
+        roles: What to run, by the role's name.
         timeouts: Limits on every wait.
         work_dir: Directory for files; a temporary one if it is None.
-        queue_sockets: Path of each process' memory queue, by index; None without queues.
         checkpoint_dir: What the processes find in `spec.checkpoint_dir`.
         environment: Environment variables of the processes, over those of this process.
         attempt: What the processes find in `spec.attempt`.
         sink: Takes their output, whole lines with the node's name in front, on one thread
             for each process; None writes to `sys.stdout`.
+
+    Raises:
+        ConfigError: No role decides when the group ends.
+        PlanError: A function cannot be pickled.
     """
 
     def __init__(
         self,
-        entry: Callable[..., object],
+        roles: Mapping[str, LocalRole],
         *,
-        role: str = "worker",
-        parallelism: int = 1,
-        options: Mapping[str, Any] | None = None,
         timeouts: TimeoutConfig | None = None,
         work_dir: str | Path | None = None,
-        queue_sockets: Sequence[str] | None = None,
         checkpoint_dir: str | None = None,
         environment: Mapping[str, str] | None = None,
         attempt: int = 1,
         sink: Callable[[str], object] | None = None,
     ) -> None:
         self._timeouts = timeouts or TimeoutConfig()
-        self._payload = dump_payload(entry=entry)
+        self._roles = dict(roles)
+        self._payloads = {name: dump_payload(entry=role.entry) for name, role in roles.items()}
         self._work_dir = work_dir
         self._directory: Path | None = None
-        self._specs = [
-            ProcessSpec(
-                job_name="local",
-                role=role,
-                index=index,
-                parallelism=parallelism,
-                attempt=attempt,
-                cluster={role: ("127.0.0.1",) * parallelism},
-                host="127.0.0.1",
-                queue_socket=queue_sockets[index] if queue_sockets is not None else None,
-                work_dir="",  # this and the next are known at the start
-                payload_path="",
-                checkpoint_dir=checkpoint_dir,
-                options=dict(options or {}),
-                timeouts=self._timeouts,
-            )
-            for index in range(parallelism)
-        ]
+        self._specs = build_local_specs(
+            roles, attempt=attempt, checkpoint_dir=checkpoint_dir, timeouts=self._timeouts
+        )
         self._environment = {
             **copy_environment(),
             "PYTHONPATH": os.pathsep.join(str(Path(place).absolute()) for place in sys.path),
@@ -132,7 +97,9 @@ class LocalGroup:
         self._result: Future[list[LocalResult]] = Future()
         self._is_ready = threading.Event()
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._members = [_Member(spec.node) for spec in self._specs]
+        self._members = [
+            _Member(spec.node, roles[spec.role].is_deciding) for spec in self._specs
+        ]
         self._rendezvous = Rendezvous(attempt)
         self._thread = threading.Thread(target=self._run, name="headrace-local")
 
@@ -140,12 +107,15 @@ class LocalGroup:
         """Start the processes; does not wait for them. Call it once."""
         directory = Path(tempfile.mkdtemp(prefix="headrace-", dir=self._work_dir))
         self._directory = directory
-        payload = directory / "payload"
-        payload.touch(mode=0o600)
-        payload.write_bytes(self._payload)
+        for name, content in self._payloads.items():
+            payload = _payload_path(directory, name)
+            payload.touch(mode=0o600)
+            payload.write_bytes(content)
         self._specs = [
             msgspec.structs.replace(
-                spec, work_dir=str(directory / spec.node), payload_path=str(payload)
+                spec,
+                work_dir=str(directory / spec.node),
+                payload_path=str(_payload_path(directory, spec.role)),
             )
             for spec in self._specs
         ]
@@ -153,7 +123,7 @@ class LocalGroup:
         self._is_ready.wait()
 
     def wait(self, timeout_s: float | None = None) -> list[LocalResult]:
-        """Wait until every process has ended; return their results by index.
+        """Wait until every process has ended; return their results, role by role.
 
         Args:
             timeout_s: Longest wait, in seconds; None waits for ever.
@@ -209,12 +179,18 @@ class LocalGroup:
         self._is_ready.set()
         first: UserCodeError | None = None
         ends: dict[str, LifeEnd] = {}
+        deciding = {member.node for member in self._members if member.is_deciding}
         for ended in asyncio.as_completed(lives):
             member, end = await ended
             ends[member.node] = end
+            if not deciding:
+                continue  # stopped, or it would have been
+            deciding.discard(member.node)
             if end.failure is not None and first is None:
                 first = end.failure.to_error(member.node)
                 self._kill()
+            elif not deciding:
+                self._stop()
         if first is not None:
             self._result.set_exception(first)
             return
@@ -245,7 +221,7 @@ class LocalGroup:
         return LifePlan(
             spec=spec,
             command=lambda: replace(FunctionRunner().command(context), cwd=str(Path.cwd())),
-            environment=self._environment,
+            environment={**self._environment, **self._roles[spec.role].environment},
             is_subreaper=False,
             sink=write,
             prefix=f"{spec.node}: ".encode(),
@@ -290,33 +266,31 @@ class _LocalCoordination:
 
 
 def run_local(
-    entry: Callable[..., object],
+    roles: Mapping[str, LocalRole],
     *,
-    role: str = "worker",
-    parallelism: int = 1,
-    options: Mapping[str, Any] | None = None,
     timeouts: TimeoutConfig | None = None,
     work_dir: str | Path | None = None,
+    checkpoint_dir: str | None = None,
     timeout_s: float | None = None,
 ) -> list[LocalResult]:
-    """Run `entry(spec, link)` in `parallelism` processes and wait for all of them.
+    """Run the roles of a `LocalGroup` and wait for all of them.
 
     Nothing that they have started is left afterwards, also after an exception.
 
     Raises:
         UserCodeError: A process failed: the first that did.
         WaitTimeoutError: They have not ended within `timeout_s` seconds; they are killed.
-        PlanError: The function cannot be pickled.
+        ConfigError: No role decides when the group ends.
+        PlanError: A function cannot be pickled.
     """
     with LocalGroup(
-        entry,
-        role=role,
-        parallelism=parallelism,
-        options=options,
-        timeouts=timeouts,
-        work_dir=work_dir,
+        roles, timeouts=timeouts, work_dir=work_dir, checkpoint_dir=checkpoint_dir
     ) as group:
         return group.wait(timeout_s)
+
+
+def _payload_path(directory: Path, role: str) -> Path:
+    return directory / f"{role}.payload"
 
 
 def _write_to_stdout(lines: str) -> None:

@@ -1,26 +1,31 @@
-"""Runs a training function as a Flink job would, without Flink."""
+"""Runs an entry function as a Flink job would, without Flink."""
 
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pyarrow as pa
 
 from headrace._counts import require_count
-from headrace.config import TimeoutConfig
+from headrace.config import RoleConfig, TimeoutConfig
 from headrace.errors import ConfigError, UsageError
-from headrace.framework import ProcessSpec
 from headrace.framework.local import run_local
+from headrace.framework.local_role import LocalRole, build_local_specs
 from headrace.role import RoleEntry
+from headrace.testing.entries import Framework, build_entry
 from headrace.testing.faults import Fault, Kill
 from headrace.testing.split import Split, split_table
 from headrace.testing.worker import FedEntry, WorkerResult, read_result
 
 __all__ = ["RunResult", "run"]
+
+
+_WORKER = "worker"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,10 +34,12 @@ class RunResult:
 
     Attributes:
         workers: What each worker did, by its index.
+        others: The same for each process of the other roles, by the role's name.
         saved: Files in the output directory, sorted.
     """
 
     workers: tuple[WorkerResult, ...]
+    others: Mapping[str, tuple[WorkerResult, ...]] = field(default_factory=dict)
     saved: tuple[Path, ...] = ()
 
     @property
@@ -53,13 +60,17 @@ class RunResult:
 
 
 def run(
-    train: Callable[[Any], object] | RoleEntry,
+    entry: Callable[[Any], object] | RoleEntry,
     table: pa.Table | None = None,
     *,
+    framework: Framework | None = None,
     workers: int = 1,
+    others: Mapping[str, RoleConfig] | None = None,
+    deciding: Collection[str] = (_WORKER,),
     epochs: int = 1,
     output_schema: pa.Schema | None = None,
     output_dir: Path | None = None,
+    checkpoint_dir: Path | None = None,
     split: Split | None = None,
     batch_rows: int = 1024,
     faults: Sequence[Fault] = (),
@@ -68,81 +79,107 @@ def run(
 ) -> RunResult:
     """Run an entry function on the rows of a table, and return what it did.
 
-    One worker runs in the calling process, so a debugger works in it and its exceptions arrive
-    as they are. Several run in processes of their own, with a process group as
-    in a job. Blocks until all have ended.
+    One worker alone runs in the calling process, so a debugger works in it and its exceptions
+    arrive as they are. Several, and those of other roles, run in processes of their own, which
+    meet each other as in a job. Blocks until all have ended.
 
     Args:
-        train: A PyTorch entry function, or a `RoleEntry` such as `TorchEntry(train, settings)`.
-        table: The input; None: no input, the function reads its own files.
+        entry: What the workers run: a function, or a `RoleEntry` such as
+            `TorchEntry(train, settings)`.
+        table: The input of the workers; None: no input, they read their own files.
+        framework: Whose context a plain function gets: "pytorch" for that of
+            `headrace.pytorch.train`; None for that of `Cluster.add_role`.
         workers: How many, at least 1.
-        epochs: Passes over the input, for a PyTorch function that names none.
-        output_schema: Columns that the function may emit; None: none.
-        output_dir: Where `ctx.save` of a PyTorch function writes.
+        others: Other roles by name, such as parameter servers; they get no rows. What
+            `RoleConfig` says of runner, args and exchange has no meaning here.
+        deciding: Roles whose end is the end of the run: when all their processes have ended,
+            those of the rest are stopped, however far they are.
+        epochs: Passes over the input, for a function of a framework that names none.
+        output_schema: Columns that the workers may emit; None: none.
+        output_dir: Where `ctx.save` of a function of a framework writes.
+        checkpoint_dir: Directory for `ctx.checkpoint_path`; None: there is none.
         split: Rows of each worker: fractions of the table, or one table each. None: batches of
             `batch_rows` rows are dealt in turn.
         batch_rows: Most rows that arrive at once.
         faults: What goes wrong, see `headrace.testing.Pause` and `headrace.testing.Kill`.
         timeouts: Limits on the waits inside.
-        timeout_s: Limit on the whole run of several workers, in seconds; None: none.
+        timeout_s: Limit on the whole run of several processes, in seconds; None: none.
 
     Raises:
-        WaitTimeoutError: Several workers have not ended within `timeout_s`; they are killed.
+        WaitTimeoutError: Several processes have not ended within `timeout_s`; they are killed.
         ConfigError: The arguments do not fit each other.
-        UserCodeError: A worker of several failed; the first failure, with its traceback.
+        UserCodeError: A process of several failed; the first failure, with its traceback.
+
+    Example:
+        >>> run(train, table, framework="pytorch", workers=2)  # doctest: +SKIP
     """
     workers = require_count("workers", workers)
     epochs = require_count("epochs", epochs)
     batch_rows = require_count("batch_rows", batch_rows)
-    _require_faults_fit(faults, workers)
-    entry = train if isinstance(train, RoleEntry) else _torch_entry(train, epochs, output_dir)
+    others = others or {}
+    _require_roles_fit(others, deciding)
+    is_alone = workers == 1 and not others
+    _require_faults_fit(faults, workers, is_alone=is_alone)
+    role_entry = build_entry(entry, framework, epochs=epochs, output_dir=output_dir)
     tables = None
     if table is not None:
         tables = split_table(table, workers, split=split, batch_rows=batch_rows)
     with tempfile.TemporaryDirectory(prefix="headrace-testing-") as name:
         result_dir = Path(name)
         fed = FedEntry(
-            entry=entry,
+            entry=role_entry,
+            result_dir=result_dir,
             tables=tables,
             output_schema=output_schema,
             batch_rows=batch_rows,
             faults=tuple(faults),
-            result_dir=result_dir,
         )
         limits = timeouts or TimeoutConfig()
-        if workers == 1:
-            _run_here(fed, limits)
+        place = None if checkpoint_dir is None else str(checkpoint_dir)
+        if is_alone:
+            _run_here(fed, limits, place)
         else:
-            run_local(fed, parallelism=workers, timeouts=limits, timeout_s=timeout_s)
-        results = tuple(read_result(result_dir, index) for index in range(workers))
+            roles = {
+                role: _local_role(role, config, result_dir, deciding)
+                for role, config in others.items()
+            }
+            roles[_WORKER] = LocalRole(
+                entry=fed, parallelism=workers, is_deciding=_WORKER in deciding
+            )
+            run_local(roles, timeouts=limits, checkpoint_dir=place, timeout_s=timeout_s)
+        results = {
+            role: tuple(read_result(result_dir, f"{role}-{index}") for index in range(count))
+            for role, count in _counts(workers, others).items()
+        }
     saved = [] if output_dir is None else [p for p in output_dir.rglob("*") if p.is_file()]
-    return RunResult(workers=results, saved=tuple(sorted(saved)))
+    return RunResult(workers=results.pop(_WORKER), others=results, saved=tuple(sorted(saved)))
 
 
-def _torch_entry(
-    train: Callable[[Any], object], epochs: int, output_dir: Path | None
-) -> RoleEntry:
-    from headrace.pytorch import TorchEntry, TorchSettings  # needs torch
-
-    return TorchEntry(train, TorchSettings(epochs=epochs, output_dir=output_dir))
+def _counts(workers: int, others: Mapping[str, RoleConfig]) -> dict[str, int]:
+    return {_WORKER: workers, **{role: each.parallelism for role, each in others.items()}}
 
 
-def _run_here(fed: FedEntry, timeouts: TimeoutConfig) -> None:
+def _local_role(
+    name: str, config: RoleConfig, result_dir: Path, deciding: Collection[str]
+) -> LocalRole:
+    assert callable(config.entry)
+    return LocalRole(
+        entry=FedEntry(entry=build_entry(config.entry, None), result_dir=result_dir),
+        parallelism=config.parallelism,
+        is_deciding=name in deciding,
+        options=config.options,
+        environment=config.environment,
+    )
+
+
+def _run_here(fed: FedEntry, timeouts: TimeoutConfig, checkpoint_dir: str | None) -> None:
     work_dir = fed.result_dir / "work"
     work_dir.mkdir()
-    spec = ProcessSpec(
-        job_name="testing",
-        role="worker",
-        index=0,
-        parallelism=1,
-        attempt=1,
-        cluster={"worker": ("127.0.0.1",)},
-        host="127.0.0.1",
-        work_dir=str(work_dir),
-        payload_path="",
-        timeouts=timeouts,
+    role = LocalRole(entry=fed)
+    (spec,) = build_local_specs(
+        {_WORKER: role}, attempt=1, checkpoint_dir=checkpoint_dir, timeouts=timeouts
     )
-    fed(spec, _NoNode())
+    fed(msgspec.structs.replace(spec, work_dir=str(work_dir)), _NoNode())
 
 
 class _NoNode:
@@ -169,11 +206,25 @@ class _NoNode:
         """There is nobody else to stop."""
 
 
-def _require_faults_fit(faults: Sequence[Fault], workers: int) -> None:
+def _require_roles_fit(others: Mapping[str, RoleConfig], deciding: Collection[str]) -> None:
+    for role, config in others.items():
+        if role == _WORKER:
+            msg = f"others={{{role!r}: ...}} is the role that `entry` and `workers` describe"
+            raise ConfigError(msg)
+        if not callable(config.entry):
+            msg = f"others={{{role!r}: ...}} is the script {config.entry!r}; give a function"
+            raise ConfigError(msg)
+    known = {_WORKER, *others}
+    if not deciding or not set(deciding) <= known:
+        msg = f"deciding={sorted(deciding)} must name some of the roles {sorted(known)}"
+        raise ConfigError(msg)
+
+
+def _require_faults_fit(faults: Sequence[Fault], workers: int, *, is_alone: bool) -> None:
     for fault in faults:
         if fault.worker >= workers:
             msg = f"{fault} is for a worker that is not there: workers={workers}"
             raise ConfigError(msg)
-        if workers == 1 and isinstance(fault, Kill):
+        if is_alone and isinstance(fault, Kill):
             msg = f"{fault} would end the calling process; it needs workers of 2 or more"
             raise ConfigError(msg)

@@ -1,4 +1,4 @@
-"""One worker of a test run: feeds an entry from a table and notes what comes of it."""
+"""One process of a test run: feeds an entry from a table and notes what comes of it."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class _Notes(msgspec.Struct):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkerResult:
-    """What one worker did.
+    """What one process did.
 
     Attributes:
         rows_in: Rows of the input that it was given; later epochs do not count.
@@ -51,45 +51,50 @@ class WorkerResult:
 class FedEntry:
     """Calls a `RoleEntry` with a context over a table; travels to the process by cloudpickle.
 
-    Each worker writes its notes and what it emitted to `result_dir` when its entry has
-    returned.
+    Each process writes its notes and what it emitted to `result_dir` when its entry has ended.
 
     Attributes:
         entry: What to run.
-        tables: Input of each worker; None: no input.
+        result_dir: Existing directory of this run.
+        tables: Input of each process of the role; None: no input.
         output_schema: Columns that may be emitted; None: none may.
         batch_rows: Rows of one received batch.
-        faults: Faults of all workers.
-        result_dir: Existing directory of this run.
+        faults: Faults of all processes of the role.
     """
 
     entry: RoleEntry
-    tables: list[pa.Table] | None
-    output_schema: pa.Schema | None
-    batch_rows: int
-    faults: tuple[Fault, ...]
     result_dir: Path
+    tables: list[pa.Table] | None = None
+    output_schema: pa.Schema | None = None
+    batch_rows: int = 1024
+    faults: tuple[Fault, ...] = ()
 
     def __call__(self, spec: ProcessSpec, link: RoleLink) -> None:
-        """Run one worker to its end. Blocks."""
-        index = spec.index
-        feed = TableFeed(
+        """Run one process to its end. Blocks."""
+        feed = self._feed(spec.index)
+        recorder = _Recorder(link)
+        try:
+            self.entry(spec, recorder, feed=feed, on_report=recorder.note)
+        finally:
+            self._write(spec.node, recorder, feed)
+
+    def _feed(self, index: int) -> TableFeed | None:
+        if self.tables is None and self.output_schema is None:
+            return None
+        return TableFeed(
             None if self.tables is None else self.tables[index],
             output_schema=self.output_schema,
             batch_rows=self.batch_rows,
             faults=[fault for fault in self.faults if fault.worker == index],
         )
-        recorder = _Recorder(link)
-        self.entry(spec, recorder, feed=feed, on_report=recorder.note)
-        self._write(index, recorder, feed)
 
-    def _write(self, index: int, recorder: _Recorder, feed: TableFeed) -> None:
+    def _write(self, node: str, recorder: _Recorder, feed: TableFeed | None) -> None:
         notes = _Notes(recorder.rows_in, recorder.rows_out, recorder.history)
-        if self.output_schema is not None:
-            path = str(_rows_path(self.result_dir, index))
-            with pa.ipc.new_file(path, self.output_schema) as writer:
+        if feed is not None and feed.output_schema is not None:
+            path = str(_rows_path(self.result_dir, node))
+            with pa.ipc.new_file(path, feed.output_schema) as writer:
                 writer.write_table(feed.output)
-        _notes_path(self.result_dir, index).write_bytes(msgspec.json.encode(notes))
+        _notes_path(self.result_dir, node).write_bytes(msgspec.json.encode(notes))
 
 
 @dataclass
@@ -119,13 +124,13 @@ class _Recorder:
         self.link.stop_job(reason)
 
 
-def read_result(result_dir: Path, index: int) -> WorkerResult:
-    """Return what the worker `index` has written; empty if it was stopped before its end."""
-    path = _notes_path(result_dir, index)
+def read_result(result_dir: Path, node: str) -> WorkerResult:
+    """Return what the process has written; empty if it was killed."""
+    path = _notes_path(result_dir, node)
     if not path.exists():
         return WorkerResult(rows_in=0)
     notes = msgspec.json.decode(path.read_bytes(), type=_Notes)
-    rows = _rows_path(result_dir, index)
+    rows = _rows_path(result_dir, node)
     emitted = None
     if rows.exists():
         with pa.OSFile(str(rows)) as file:
@@ -133,9 +138,9 @@ def read_result(result_dir: Path, index: int) -> WorkerResult:
     return WorkerResult(rows_in=notes.rows_in, history=tuple(notes.history), emitted=emitted)
 
 
-def _notes_path(result_dir: Path, index: int) -> Path:
-    return result_dir / f"worker-{index}.json"
+def _notes_path(result_dir: Path, node: str) -> Path:
+    return result_dir / f"{node}.json"
 
 
-def _rows_path(result_dir: Path, index: int) -> Path:
-    return result_dir / f"worker-{index}.arrow"
+def _rows_path(result_dir: Path, node: str) -> Path:
+    return result_dir / f"{node}.arrow"

@@ -18,6 +18,7 @@ from torch.utils.data import DataLoader
 
 from headrace.config import TimeoutConfig
 from headrace.framework.local import run_local
+from headrace.framework.local_role import LocalRole
 from headrace.pytorch import TorchEntry, TorchSettings
 from headrace.testing import Fault, RunResult
 from headrace.testing.split import Split, split_table
@@ -105,10 +106,13 @@ def run_all(
     for name in scenarios:
         (directory / name).mkdir()
     series = _Series(dict(scenarios), workers, directory)
-    run_local(series, parallelism=workers, timeouts=_LIMITS, timeout_s=110.0)
+    role = LocalRole(entry=series, parallelism=workers)
+    run_local({"worker": role}, timeouts=_LIMITS, timeout_s=110.0)
     return {
         name: RunResult(
-            workers=tuple(read_result(directory / name, index) for index in range(workers)),
+            workers=tuple(
+                read_result(directory / name, f"worker-{index}") for index in range(workers)
+            ),
             saved=(directory / name / "model.pt",),
         )
         for name in scenarios

@@ -13,7 +13,7 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from headrace.errors import ConfigError, UsageError, WaitTimeoutError
-from headrace.testing import Pause, run
+from headrace.testing import Pause
 from tests.unit.pytorch.training import (
     OPTIMIZERS,
     STEPS_SCHEMA,
@@ -21,6 +21,7 @@ from tests.unit.pytorch.training import (
     build_model,
     build_table,
     checksums,
+    run,
     train_step,
 )
 

@@ -12,13 +12,8 @@ from torch import nn
 
 from headrace.config import TimeoutConfig
 from headrace.errors import UserCodeError
-from headrace.testing import Kill, Pause, run
-from tests.unit.pytorch.training import (
-    STEPS_SCHEMA,
-    Training,
-    build_table,
-    replay,
-)
+from headrace.testing import Kill, Pause
+from tests.unit.pytorch.training import STEPS_SCHEMA, Training, build_table, replay, run
 
 ROWS = 101  # divides by neither workers nor batches
 LIMITS = TimeoutConfig(collective_timeout_s=30.0, gather_timeout_s=60.0)

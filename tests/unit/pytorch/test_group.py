@@ -13,7 +13,7 @@ from torch import nn
 from headrace.config import TimeoutConfig
 from headrace.errors import CollectiveError, WaitTimeoutError
 from headrace.pytorch.group import GroupSpec, _telling, open_group
-from headrace.testing import run
+from tests.unit.pytorch.training import run
 
 CLOSED = (
     "[gloo/transport/tcp/pair.cc:553] Connection closed by peer [127.0.0.1]:20696"  # gloo's

@@ -16,8 +16,7 @@ from torch.utils.data import DataLoader
 from headrace.config import TimeoutConfig
 from headrace.errors import ConfigError, DataError, PlanError, UserCodeError
 from headrace.pytorch.lone_step import LoneStep
-from headrace.testing import run
-from tests.unit.pytorch.training import build_model, build_table, train_step
+from tests.unit.pytorch.training import build_model, build_table, run, train_step
 
 pytestmark = pytest.mark.timeout(120)
 LIMITS = TimeoutConfig(collective_timeout_s=60.0, gather_timeout_s=60.0)

@@ -13,7 +13,7 @@ import pytest
 import torch
 from torch import nn
 
-from headrace.testing import Pause, RunResult, run
+from headrace.testing import Pause, RunResult
 from tests.unit.pytorch.recipes import RECIPES, Recipe
 from tests.unit.pytorch.scenarios import (
     SCHEMA,
@@ -25,6 +25,7 @@ from tests.unit.pytorch.scenarios import (
     run_all,
     tensors,
 )
+from tests.unit.pytorch.training import run
 
 pytestmark = pytest.mark.timeout(120)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -13,10 +14,14 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader
 
+from headrace import testing
 from headrace.testing import RunResult
 
 FEATURES = 3
 STEPS_SCHEMA = pa.schema([("step", pa.int64()), ("id", pa.int64())])
+
+run = partial(testing.run, framework="pytorch")
+"""Runs a plain function as `headrace.pytorch.train` does, without Flink."""
 
 
 def build_table(rows: int) -> pa.Table:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pytest
 
+from headrace.config import RoleConfig
 from headrace.errors import ConfigError, UsageError, UserCodeError
-from headrace.role import RoleEntry
+from headrace.role import RoleContext, RoleEntry
 from headrace.testing import Kill, Pause, run
 
 TABLE = pa.table({"n": list(range(10))})
@@ -74,6 +76,79 @@ def test_an_entry_can_be_run_again_after_a_failure() -> None:
     for _ in range(2):
         with pytest.raises(ZeroDivisionError):
             run(entry)
+
+
+def serve(ctx: Any) -> None:
+    ctx.publish("address", f"{ctx.role} {dict(ctx.cluster)} {ctx.options['size']}")
+    ctx.report(rows=float(ctx.input_schema is not None))
+    ctx.lookup("never", 1000.0)
+
+
+def ask(ctx: Any) -> None:
+    assert ctx.lookup("address", 30.0).startswith("ps {")
+    ctx.report(rows=sum(len(batch["n"]) for batch in ctx.batches(rows=4)))
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_server_beside_the_workers_gets_no_rows_and_is_stopped_after_them(
+    workers: int,
+) -> None:
+    ps = RoleConfig(entry=serve, options={"size": 3})
+    result = run(ask, TABLE, workers=workers, others={"ps": ps}, batch_rows=5, timeout_s=60.0)
+    assert result.rows_in == ((10,) if workers == 1 else (5, 5))
+    assert [report["rows"] for report in result.reports] == [10 / workers] * workers
+    assert [each.report for each in result.others["ps"]] == [{"rows": 0}]
+
+
+def test_a_role_that_decides_is_waited_for() -> None:
+    def lead(ctx: Any) -> None:
+        ctx.publish("go", "on")
+        ctx.report(led=1)
+
+    def follow(ctx: Any) -> None:
+        ctx.lookup("go", 30.0)
+        ctx.lookup("never", 1000.0)
+
+    chief = RoleConfig(entry=lead)
+    result = run(follow, others={"chief": chief}, deciding=["chief"], timeout_s=60.0)
+    assert result.others["chief"][0].report == {"led": 1}
+
+
+def test_a_plain_function_gets_the_context_of_a_role() -> None:
+    kinds: list[type] = []
+    run(lambda ctx: kinds.append(type(ctx)))
+    assert kinds == [RoleContext]
+
+
+def test_checkpoints_are_in_the_given_directory(tmp_path: Path) -> None:
+    def save(ctx: Any) -> None:
+        with ctx.checkpoint_path(3) as path:
+            path.write_text("saved")
+
+    run(save, checkpoint_dir=tmp_path)
+    assert [each.read_text() for each in tmp_path.iterdir()] == ["saved"]
+
+
+def test_settings_that_a_plain_function_does_not_have_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"epochs=2.*framework='pytorch'"):
+        run(double, TABLE, epochs=2)
+    with pytest.raises(ConfigError, match=r"output_dir=.*framework='pytorch'"):
+        run(double, TABLE, output_dir=tmp_path)
+    unknown: Any = "torch"
+    with pytest.raises(ConfigError, match="framework='torch' must be one of"):
+        run(double, TABLE, framework=unknown)
+    with pytest.raises(ConfigError, match="leave it out"):
+        run(RoleEntry(double), TABLE, framework="pytorch")
+
+
+def test_roles_that_do_not_fit_are_refused() -> None:
+    config = RoleConfig(entry=serve)
+    with pytest.raises(ConfigError, match="the role that `entry` and `workers` describe"):
+        run(double, TABLE, others={"worker": config})
+    with pytest.raises(ConfigError, match=r"deciding=\['chief'\] must name"):
+        run(double, TABLE, others={"ps": config}, deciding=["chief"])
+    with pytest.raises(ConfigError, match=r"the script 'serve\.py'"):
+        run(double, TABLE, others={"ps": RoleConfig(entry="serve.py", runner="script")})
 
 
 def test_arguments_that_cannot_work_are_refused() -> None:

@@ -1,0 +1,58 @@
+"""From a plain function to the entry of a framework, as a plan does it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Literal, TypeAlias, get_args
+
+from headrace.errors import ConfigError
+from headrace.role import RoleEntry
+
+__all__ = ["Framework", "build_entry"]
+
+Framework: TypeAlias = Literal["pytorch"]
+
+
+def build_entry(
+    entry: Callable[[Any], object] | RoleEntry,
+    framework: Framework | None,
+    *,
+    epochs: int = 1,
+    output_dir: Path | None = None,
+) -> RoleEntry:
+    """Return what a process of the framework runs; a `RoleEntry` is taken as it is.
+
+    Imports the framework, and no other one.
+
+    Args:
+        entry: A function of one argument, the context; or a `RoleEntry`.
+        framework: Whose context the function gets; None: a `RoleContext`.
+        epochs: Passes over the input where the function names none.
+        output_dir: Where `ctx.save` writes.
+
+    Raises:
+        ConfigError: `entry` is a `RoleEntry` and there is a framework too; `epochs` or
+            `output_dir` is given without a framework that knows them; or the framework is
+            unknown.
+    """
+    if framework not in (None, *get_args(Framework)):
+        msg = f"framework={framework!r} must be one of {get_args(Framework)} or None"
+        raise ConfigError(msg)
+    if framework is None:
+        is_set = epochs != 1 or output_dir is not None
+        if is_set and not isinstance(entry, RoleEntry):
+            msg = (
+                f"epochs={epochs} and output_dir={output_dir} are settings of a framework, and "
+                "a plain function has none; give framework='pytorch'"
+            )
+            raise ConfigError(msg)
+        return entry if isinstance(entry, RoleEntry) else RoleEntry(entry)
+    if isinstance(entry, RoleEntry):
+        msg = (
+            f"framework={framework!r} is for a plain function, not for {entry!r}; leave it out"
+        )
+        raise ConfigError(msg)
+    from headrace.pytorch import TorchEntry, TorchSettings
+
+    return TorchEntry(entry, TorchSettings(epochs=epochs, output_dir=output_dir))
