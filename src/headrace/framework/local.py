@@ -21,10 +21,16 @@ from headrace._environ import copy_environment
 from headrace.config import TimeoutConfig
 from headrace.errors import UserCodeError, WaitTimeoutError
 from headrace.framework.link_lines import ReportLine
-from headrace.framework.local_role import LocalResult, LocalRole, build_local_specs
+from headrace.framework.local_role import (
+    LocalResult,
+    LocalRole,
+    build_local_specs,
+    require_decider,
+)
 from headrace.framework.machine.facts import ProcessState
 from headrace.framework.master.rendezvous import Rendezvous
 from headrace.framework.node.life import LifeEnd, LifePlan, ProcessLife
+from headrace.framework.node.port import ReservedPort
 from headrace.framework.payload import dump_payload
 from headrace.framework.process import ProcessSpec
 from headrace.framework.runner import FunctionRunner, RunnerContext
@@ -36,10 +42,14 @@ __all__ = ["LocalGroup", "run_local"]
 class _Member:
     """What changes while one process runs; owned by the group's loop."""
 
-    node: str
+    spec: ProcessSpec
     is_deciding: bool
     life: ProcessLife | None = None
     latest: ReportLine = field(default_factory=ReportLine)
+
+    @property
+    def node(self) -> str:
+        return self.spec.node
 
 
 class LocalGroup:
@@ -81,13 +91,14 @@ class LocalGroup:
         sink: Callable[[str], object] | None = None,
     ) -> None:
         self._timeouts = timeouts or TimeoutConfig()
+        require_decider(roles)
         self._roles = dict(roles)
         self._payloads = {name: dump_payload(entry=role.entry) for name, role in roles.items()}
         self._work_dir = work_dir
         self._directory: Path | None = None
-        self._specs = build_local_specs(
-            roles, attempt=attempt, checkpoint_dir=checkpoint_dir, timeouts=self._timeouts
-        )
+        self._checkpoint_dir = checkpoint_dir
+        self._attempt = attempt
+        self._ports: list[ReservedPort] = []
         self._environment = {
             **copy_environment(),
             "PYTHONPATH": os.pathsep.join(str(Path(place).absolute()) for place in sys.path),
@@ -97,9 +108,7 @@ class LocalGroup:
         self._result: Future[list[LocalResult]] = Future()
         self._is_ready = threading.Event()
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._members = [
-            _Member(spec.node, roles[spec.role].is_deciding) for spec in self._specs
-        ]
+        self._members: list[_Member] = []
         self._rendezvous = Rendezvous(attempt)
         self._thread = threading.Thread(target=self._run, name="headrace-local")
 
@@ -111,14 +120,25 @@ class LocalGroup:
             payload = _payload_path(directory, name)
             payload.touch(mode=0o600)
             payload.write_bytes(content)
-        self._specs = [
-            msgspec.structs.replace(
+        specs = build_local_specs(
+            self._roles,
+            ports={
+                name: tuple(self._reserve_port() for _ in range(role.parallelism))
+                for name, role in self._roles.items()
+                if role.has_port
+            },
+            attempt=self._attempt,
+            checkpoint_dir=self._checkpoint_dir,
+            timeouts=self._timeouts,
+        )
+        for spec in specs:
+            placed = msgspec.structs.replace(
                 spec,
                 work_dir=str(directory / spec.node),
                 payload_path=str(_payload_path(directory, spec.role)),
             )
-            for spec in self._specs
-        ]
+            is_deciding = self._roles[spec.role].is_deciding
+            self._members.append(_Member(placed, is_deciding=is_deciding))
         self._thread.start()
         self._is_ready.wait()
 
@@ -147,11 +167,17 @@ class LocalGroup:
         if loop is not None and self._thread.is_alive():
             loop.call_soon_threadsafe(self._kill)
             self._thread.join()
+        for port in self._ports:
+            port.close()
         if self._directory is not None:
             shutil.rmtree(self._directory, ignore_errors=True)
 
     def __enter__(self) -> LocalGroup:
-        self.start()
+        try:
+            self.start()
+        except BaseException:
+            self.close()
+            raise
         return self
 
     def __exit__(
@@ -161,6 +187,11 @@ class LocalGroup:
         trace: TracebackType | None,
     ) -> None:
         self.close()
+
+    def _reserve_port(self) -> int:
+        port = ReservedPort()
+        self._ports.append(port)
+        return port.number
 
     def _run(self) -> None:
         try:
@@ -172,9 +203,9 @@ class LocalGroup:
 
     async def _live(self) -> None:
         self._loop = asyncio.get_running_loop()
-        for member, spec in zip(self._members, self._specs, strict=True):
+        for member in self._members:
             coordination = _LocalCoordination(member, self._rendezvous, self._stop)
-            member.life = ProcessLife(self._plan(spec), coordination)
+            member.life = ProcessLife(self._plan(member.spec), coordination)
         lives = [asyncio.create_task(self._follow(member)) for member in self._members]
         self._is_ready.set()
         first: UserCodeError | None = None

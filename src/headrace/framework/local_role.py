@@ -10,7 +10,7 @@ from headrace.config import TimeoutConfig
 from headrace.errors import ConfigError
 from headrace.framework.process import ProcessSpec
 
-__all__ = ["LOCAL_HOST", "LocalResult", "LocalRole", "build_local_specs"]
+__all__ = ["LOCAL_HOST", "LocalResult", "LocalRole", "build_local_specs", "require_decider"]
 
 LOCAL_HOST = "127.0.0.1"
 
@@ -24,6 +24,8 @@ class LocalRole:
         parallelism: Number of processes.
         is_deciding: Whether the group lasts until the processes of this role have ended. Those
             of a role that does not decide are stopped then, which is a success.
+        has_port: Whether each process has a TCP port that is kept for it, as in
+            `RoleConfig.has_port`.
         queue_sockets: Path of each process' memory queue, by index; None without queues.
         options: What the processes find in `spec.options`; one mapping for all.
         environment: Environment variables of the processes, over those of the group.
@@ -32,6 +34,7 @@ class LocalRole:
     entry: Callable[..., object]
     parallelism: int = 1
     is_deciding: bool = True
+    has_port: bool = False
     queue_sockets: Sequence[str] | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
     environment: Mapping[str, str] = field(default_factory=dict)
@@ -57,14 +60,8 @@ class LocalResult:
     was_stopped: bool
 
 
-def build_local_specs(
-    roles: Mapping[str, LocalRole],
-    *,
-    attempt: int,
-    checkpoint_dir: str | None,
-    timeouts: TimeoutConfig,
-) -> list[ProcessSpec]:
-    """Return the facts for each process, role by role; without the paths of its files.
+def require_decider(roles: Mapping[str, LocalRole]) -> None:
+    """Refuse a group that would never end.
 
     Raises:
         ConfigError: No role decides when the group ends.
@@ -75,6 +72,25 @@ def build_local_specs(
             "one is_deciding=True"
         )
         raise ConfigError(msg)
+
+
+def build_local_specs(
+    roles: Mapping[str, LocalRole],
+    *,
+    ports: Mapping[str, tuple[int, ...]],
+    attempt: int,
+    checkpoint_dir: str | None,
+    timeouts: TimeoutConfig,
+) -> list[ProcessSpec]:
+    """Return the facts for each process, role by role; without the paths of its files.
+
+    Args:
+        roles: The roles, by name.
+        ports: Ports of the processes of each role with `has_port`, by index.
+        attempt: Number of the group's start.
+        checkpoint_dir: What the processes find in `spec.checkpoint_dir`.
+        timeouts: Limits on every wait.
+    """
     cluster = {name: (LOCAL_HOST,) * role.parallelism for name, role in roles.items()}
     return [
         ProcessSpec(
@@ -84,7 +100,9 @@ def build_local_specs(
             parallelism=role.parallelism,
             attempt=attempt,
             cluster=cluster,
+            ports=dict(ports),
             host=LOCAL_HOST,
+            port=ports[name][index] if name in ports else None,
             queue_socket=None if role.queue_sockets is None else role.queue_sockets[index],
             work_dir="",
             payload_path="",

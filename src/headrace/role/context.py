@@ -42,6 +42,10 @@ class RoleContext:
         parallelism: Processes of this role, at run time.
         attempt: Number of the group's start, from 1; higher after a restart.
         cluster: Role to the hosts of its processes, in the order of their index.
+        addresses: Role to the "host:port" of its processes, likewise; only roles whose
+            processes have ports.
+        port: The TCP port that is kept for this process, see `RoleConfig.has_port`; None
+            without.
         options: What the framework layer has set.
         checkpoint_dir: Directory that all attempts share; None if the job has none.
         is_restored: Whether the input starts behind a Flink checkpoint, so that rows before it
@@ -75,6 +79,8 @@ class RoleContext:
         self.cluster: Mapping[str, tuple[str, ...]] = MappingProxyType(
             {role: tuple(hosts) for role, hosts in spec.cluster.items()}
         )
+        self.addresses: Mapping[str, tuple[str, ...]] = MappingProxyType(spec.addresses)
+        self.port = spec.port
         self.options: Mapping[str, Any] = MappingProxyType(dict(spec.options))
         self.checkpoint_dir = None if spec.checkpoint_dir is None else Path(spec.checkpoint_dir)
         self.is_restored = spec.is_restored

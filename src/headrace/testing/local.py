@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import tempfile
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,6 +17,7 @@ from headrace.config import RoleConfig, TimeoutConfig
 from headrace.errors import ConfigError, UsageError
 from headrace.framework.local import run_local
 from headrace.framework.local_role import LocalRole, build_local_specs
+from headrace.framework.node.port import ReservedPort
 from headrace.role import RoleEntry
 from headrace.testing.entries import Framework, build_entry
 from headrace.testing.faults import Fault, Kill
@@ -65,6 +67,7 @@ def run(
     *,
     framework: Framework | None = None,
     workers: int = 1,
+    has_port: bool = False,
     others: Mapping[str, RoleConfig] | None = None,
     deciding: Collection[str] = (_WORKER,),
     epochs: int = 1,
@@ -90,6 +93,7 @@ def run(
         framework: Whose context a plain function gets: "pytorch" for that of
             `headrace.pytorch.train`; None for that of `Cluster.add_role`.
         workers: How many, at least 1.
+        has_port: Whether each worker has a TCP port, as in `RoleConfig.has_port`.
         others: Other roles by name, such as parameter servers; they get no rows. What
             `RoleConfig` says of runner, args and exchange has no meaning here.
         deciding: Roles whose end is the end of the run: when all their processes have ended,
@@ -137,14 +141,17 @@ def run(
         limits = timeouts or TimeoutConfig()
         place = None if checkpoint_dir is None else str(checkpoint_dir)
         if is_alone:
-            _run_here(fed, limits, place)
+            _run_here(fed, limits, place, has_port=has_port)
         else:
             roles = {
                 role: _local_role(role, config, result_dir, deciding)
                 for role, config in others.items()
             }
             roles[_WORKER] = LocalRole(
-                entry=fed, parallelism=workers, is_deciding=_WORKER in deciding
+                entry=fed,
+                parallelism=workers,
+                is_deciding=_WORKER in deciding,
+                has_port=has_port,
             )
             run_local(roles, timeouts=limits, checkpoint_dir=place, timeout_s=timeout_s)
         results = {
@@ -167,19 +174,31 @@ def _local_role(
         entry=FedEntry(entry=build_entry(config.entry, None), result_dir=result_dir),
         parallelism=config.parallelism,
         is_deciding=name in deciding,
+        has_port=config.has_port,
         options=config.options,
         environment=config.environment,
     )
 
 
-def _run_here(fed: FedEntry, timeouts: TimeoutConfig, checkpoint_dir: str | None) -> None:
+def _run_here(
+    fed: FedEntry, timeouts: TimeoutConfig, checkpoint_dir: str | None, *, has_port: bool
+) -> None:
     work_dir = fed.result_dir / "work"
     work_dir.mkdir()
-    role = LocalRole(entry=fed)
-    (spec,) = build_local_specs(
-        {_WORKER: role}, attempt=1, checkpoint_dir=checkpoint_dir, timeouts=timeouts
-    )
-    fed(msgspec.structs.replace(spec, work_dir=str(work_dir)), _NoNode())
+    with contextlib.ExitStack() as opened:
+        ports = {}
+        if has_port:
+            port = ReservedPort()
+            opened.callback(port.close)
+            ports[_WORKER] = (port.number,)
+        (spec,) = build_local_specs(
+            {_WORKER: LocalRole(entry=fed)},
+            ports=ports,
+            attempt=1,
+            checkpoint_dir=checkpoint_dir,
+            timeouts=timeouts,
+        )
+        fed(msgspec.structs.replace(spec, work_dir=str(work_dir)), _NoNode())
 
 
 class _NoNode:

@@ -210,3 +210,32 @@ def test_each_role_has_its_own_environment() -> None:
 def test_a_group_in_which_no_role_decides_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"No role of \['ps'\] decides"):
         run_local({"ps": LocalRole(entry=serve, is_deciding=False)})
+
+
+def test_each_process_of_a_role_with_ports_has_one_that_all_know() -> None:
+    def listen(spec, link):  # type: ignore[no-untyped-def]
+        import socket
+
+        with socket.socket() as listener:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listener.bind(("127.0.0.1", spec.port))
+            listener.listen()
+            link.publish(f"listens-{spec.index}", "yes")
+            link.lookup("never", 1000.0)
+
+    def connect(spec, link):  # type: ignore[no-untyped-def]
+        import socket
+
+        assert spec.port is None
+        assert list(spec.addresses) == ["ps"]
+        for index, address in enumerate(spec.addresses["ps"]):
+            link.lookup(f"listens-{index}", 30.0)
+            host, port = address.split(":")
+            socket.create_connection((host, int(port)), timeout=10.0).close()
+        link.report({"ports": len(set(spec.ports["ps"]))}, 0, 0)
+
+    roles = {
+        **workers(connect),
+        "ps": LocalRole(entry=listen, parallelism=2, is_deciding=False, has_port=True),
+    }
+    assert run_local(roles, timeout_s=60)[0].values == {"ports": 2}

@@ -100,6 +100,16 @@ def test_a_server_beside_the_workers_gets_no_rows_and_is_stopped_after_them(
     assert [each.report for each in result.others["ps"]] == [{"rows": 0}]
 
 
+@pytest.mark.parametrize("workers", [1, 2])
+def test_workers_with_ports_know_each_others(workers: int) -> None:
+    def look(ctx: Any) -> None:
+        own = ctx.addresses["worker"][ctx.index]
+        ctx.report(is_own=own == f"127.0.0.1:{ctx.port}", known=len(ctx.addresses["worker"]))
+
+    result = run(look, workers=workers, has_port=True, timeout_s=60.0)
+    assert [*result.reports] == [{"is_own": 1, "known": workers}] * workers
+
+
 def test_a_role_that_decides_is_waited_for() -> None:
     def lead(ctx: Any) -> None:
         ctx.publish("go", "on")
