@@ -135,10 +135,12 @@ class RoleConfig:
 
     Attributes:
         entry: Function of one argument, the role's context (it travels by cloudpickle), a
-            `headrace.role.RoleEntry`, or the path of a script for `runner="script"`.
+            `headrace.role.RoleEntry`, or the path of a script for `runner="script"`. None for a
+            runner that needs none.
         parallelism: Nodes of this role, at least 1.
-        runner: "function", "script", or a subclass of `headrace.framework.runner.Runner`.
-        args: Command-line arguments of a script.
+        runner: "function", "script", "tensorboard" (shows `options["log_dir"]`), or a subclass
+            of `headrace.framework.runner.Runner`.
+        args: Command-line arguments of a script, or further flags of TensorBoard.
         environment: Environment variables of the algorithm process.
         options: JSON values that the entry function finds in `ctx.options`.
         has_port: Whether each node keeps a TCP port for its process. It is there before any
@@ -147,7 +149,7 @@ class RoleConfig:
         exchange: Size and pace of the memory queue.
     """
 
-    entry: Callable[..., object] | str
+    entry: Callable[..., object] | str | None = None
     parallelism: int = 1
     runner: Any = "function"
     args: tuple[str, ...] = ()
@@ -158,16 +160,12 @@ class RoleConfig:
 
     def __post_init__(self) -> None:
         _set_count(self, "role", "parallelism", 1, 32_768)
-        is_shipped = isinstance(self.runner, str)
-        if is_shipped and isinstance(self.entry, str) != (self.runner == "script"):
-            msg = (
-                f"role.entry={self.entry!r} does not fit role.runner={self.runner!r}: "
-                "a path needs runner='script', a function needs runner='function'"
-            )
-            raise ConfigError(msg)
         entry: object = self.entry
-        if not isinstance(entry, str) and not callable(entry):
-            msg = f"role.entry={entry!r} must be a function of one argument or a script path"
+        if entry is not None and not isinstance(entry, str) and not callable(entry):
+            msg = (
+                f"role.entry={entry!r} must be a function of one argument, a script path, or "
+                "None for a runner without an entry"
+            )
             raise ConfigError(msg)
         _require_texts("role.args", self.args)
         _require_texts("role.environment", [*self.environment, *self.environment.values()])

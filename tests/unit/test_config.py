@@ -32,7 +32,6 @@ def entry(ctx: object) -> None: ...
             r"parallelism=nan .* try 1",
         ),
         (lambda: RoleConfig(entry=3), r"role\.entry=3"),  # type: ignore[arg-type]
-        (lambda: RoleConfig(entry="train.py"), r"a path needs runner='script'"),
         (
             lambda: RoleConfig(entry=entry, environment={"A": 1}),  # type: ignore[dict-item]
             r"role\.environment holds 1",

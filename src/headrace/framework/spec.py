@@ -53,7 +53,7 @@ class NodeSpec(msgspec.Struct, frozen=True, kw_only=True):
     """What a node needs to know, the same for every node of its role.
 
     Attributes:
-        runner: "function" or "script"; None if the payload holds a `Runner` class.
+        runner: Name of a shipped runner; None if the payload holds a `Runner` class.
         script: Path of the script for runner="script"; a relative one is looked for in the
             working directory and then on the Python path, where shipped files are.
         args: Command-line arguments of a script.

@@ -18,7 +18,7 @@ from headrace.config import AMConfig, RoleConfig, TimeoutConfig
 from headrace.errors import PlanError
 from headrace.framework import MasterSpec, NodeSpec, dump_payload
 from headrace.framework.machine import Machine, shipped_machine, validate
-from headrace.framework.runner import Runner
+from headrace.framework.runner import EntryKind, Runner, shipped_runner
 from headrace.role import RoleEntry
 
 __all__ = [
@@ -29,6 +29,12 @@ __all__ = [
     "role_document",
     "role_payload",
 ]
+
+_TAKES: dict[EntryKind, str] = {
+    "function": "a function",
+    "script": "the path of a script",
+    "none": "no entry",
+}
 
 
 def cluster_document(
@@ -109,24 +115,18 @@ def role_payload(name: str, config: RoleConfig) -> bytes:
     """Return a role's payload: its entry function and, if it has one, its own runner class.
 
     Raises:
-        PlanError: The runner is unknown, or a part does not pickle; names the role.
+        PlanError: The runner is unknown, the entry or the options do not fit it, or a part does
+            not pickle; names the role.
     """
-    runner: type[Runner] | None = None
-    if isinstance(config.runner, type) and issubclass(config.runner, Runner):
-        runner = config.runner
-    elif config.runner not in ("function", "script"):
-        msg = (
-            f"role {name!r}: runner={config.runner!r} must be 'function', 'script' or a "
-            "subclass of headrace.framework.Runner"
-        )
-        raise PlanError(msg)
-    entry: object = None
-    if not isinstance(config.entry, str):
-        entry = config.entry
-        if not isinstance(entry, RoleEntry):
-            entry = RoleEntry(config.entry)
     try:
-        return dump_payload(entry=entry, runner=runner)
+        runner = _runner_class(config.runner)
+        _require_fit(config, runner)
+        entry: object = None
+        if config.entry is not None and not isinstance(config.entry, str):
+            is_wrapped = isinstance(config.entry, RoleEntry)
+            entry = config.entry if is_wrapped else RoleEntry(config.entry)
+        is_shipped = isinstance(config.runner, str)
+        return dump_payload(entry=entry, runner=None if is_shipped else runner)
     except PlanError as exc:
         msg = f"role {name!r}: {exc}"
         raise PlanError(msg) from exc
@@ -152,15 +152,50 @@ def checkpoint_dir_of_job(
     return folder / f"headrace-{job_name}-{uuid.uuid4().hex[:12]}"
 
 
+def _runner_class(runner: object) -> type[Runner]:
+    if isinstance(runner, str):
+        return shipped_runner(runner)
+    if isinstance(runner, type) and issubclass(runner, Runner):
+        return runner
+    msg = (
+        f"runner={runner!r} must be the name of a shipped runner or a subclass of "
+        "headrace.framework.Runner"
+    )
+    raise PlanError(msg)
+
+
+def _require_fit(config: RoleConfig, runner: type[Runner]) -> None:
+    kind = _kind_of(config.entry)
+    if runner.entry_kind not in (kind, "any"):
+        msg = (
+            f"entry={config.entry!r} does not fit runner={config.runner!r}, which takes "
+            f"{_TAKES[runner.entry_kind]}; a function needs runner='function', a path needs "
+            "runner='script'"
+        )
+        raise PlanError(msg)
+    missing = [key for key in runner.needed_options if key not in config.options]
+    if missing:
+        msg = f"runner={config.runner!r} needs {missing} in options={dict(config.options)!r}"
+        raise PlanError(msg)
+
+
+def _kind_of(entry: object) -> EntryKind:
+    if entry is None:
+        return "none"
+    return "script" if isinstance(entry, str) else "function"
+
+
 def _node_spec(
     config: RoleConfig, timeouts: TimeoutConfig, checkpoint_dir: Path | None
 ) -> dict[str, Any]:
+    runner = _runner_class(config.runner)
     spec = NodeSpec(
         runner=config.runner if isinstance(config.runner, str) else None,
         script=config.entry if isinstance(config.entry, str) else None,
         args=config.args,
         environment=dict(config.environment),
-        has_port=config.has_port,
+        has_port=config.has_port or runner.needs_port,
+        url_scheme=runner.url_scheme,
         checkpoint_dir=None if checkpoint_dir is None else str(checkpoint_dir),
         options=dict(config.options),
         timeouts=timeouts,

@@ -125,15 +125,24 @@ class Cluster:
         machine: str = "all_finish",
         parallelism: int = 1,
         has_input: bool = False,
+        others: dict[str, int] | None = None,
         max_restarts: int = 3,
         timeouts: TimeoutConfig = QUICK,
         attempt: int = 1,
     ) -> Child:
-        """Start a master with the role "worker" and wait until it listens."""
+        """Start a master and wait until it listens.
+
+        Its roles are "worker", and `others` with their parallelism, which have no input.
+        """
+        more = {
+            name: PlannedRole(planned_parallelism=count)
+            for name, count in (others or {}).items()
+        }
+        worker = PlannedRole(planned_parallelism=parallelism, has_input=has_input)
         spec = MasterSpec(
             job_name="job",
             machine=machine,
-            roles={"worker": PlannedRole(planned_parallelism=parallelism, has_input=has_input)},
+            roles={"worker": worker, **more},
             max_restarts=max_restarts,
             timeouts=timeouts,
         )
@@ -153,6 +162,7 @@ class Cluster:
         self,
         entry: Callable[..., object] | None = None,
         *,
+        role: str = "worker",
         index: int = 0,
         parallelism: int = 1,
         spec: NodeSpec | None = None,
@@ -160,10 +170,10 @@ class Cluster:
         payload: bytes | None = None,
         **fields: object,
     ) -> Child:
-        """Start a node of the role "worker"; without a master it decides by itself."""
+        """Start a node; without a master it decides by itself."""
         spec = spec or NodeSpec(timeouts=QUICK)
         payload = payload if payload is not None else dump_payload(entry=entry)
-        child, where = self._child("node", "worker", encode_spec(spec), payload)
+        child, where = self._child("node", role, encode_spec(spec), payload)
         if not has_master:
             fields["master"] = None
         child.send("start", **where, index=index, parallelism=parallelism, **fields)

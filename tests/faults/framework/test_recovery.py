@@ -326,6 +326,8 @@ def test_reports_of_the_processes_are_in_the_status(cluster: Cluster) -> None:
     assert line["status"]["nodes"]["worker-0"] == {
         "state": "running",
         "host": "127.0.0.1",
+        "address": None,
+        "url": None,
         "rows_in": 100,
         "rows_out": 7,
         "report": {"loss": 0.25},

@@ -15,11 +15,10 @@ from headrace.framework.payload import load_runner
 from headrace.framework.process import ProcessSpec
 from headrace.framework.rpc.library import inherited_environment
 from headrace.framework.runner import (
-    FunctionRunner,
     Runner,
     RunnerCommand,
     RunnerContext,
-    ScriptRunner,
+    shipped_runner,
 )
 from headrace.framework.spec import NodeSpec
 
@@ -87,16 +86,12 @@ class LifePlanner:
 
 
 def _build_runner(name: str | None, payload_path: str | None) -> Runner:
-    match name:
-        case "function":
-            return FunctionRunner()
-        case "script":
-            return ScriptRunner()
-        case None if payload_path is not None:
-            return load_runner(payload_path)()
-        case _:
-            msg = f"There is no runner {name!r}; shipped are 'function' and 'script'."
-            raise ProtocolError(msg)
+    if name is not None:
+        return shipped_runner(name)()
+    if payload_path is None:
+        msg = "The node's spec names no runner, and there is no payload with one"
+        raise ProtocolError(msg)
+    return load_runner(payload_path)()
 
 
 def _write_to_log(lines: bytes) -> None:

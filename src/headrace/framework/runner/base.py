@@ -5,10 +5,14 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import ClassVar, Literal, TypeAlias
 
 from headrace.framework.process import ProcessSpec
 
-__all__ = ["Runner", "RunnerCommand", "RunnerContext"]
+__all__ = ["EntryKind", "Runner", "RunnerCommand", "RunnerContext"]
+
+EntryKind: TypeAlias = Literal["function", "script", "none", "any"]
+"""What a runner takes as `RoleConfig.entry`: a function, a path, nothing, or any of these."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,8 +57,20 @@ class Runner(ABC):
     An exit code of 0 is success; anything else is a failure.
 
     Thread model: `command` runs on a thread of the node that may block, bounded by
-    `timeouts.process_start_timeout_s`, once per attempt. An exception from it fails the node.
+    `timeouts.process_start_timeout_s`, once per start. An exception from it fails the node.
+
+    Attributes:
+        entry_kind: What it takes as the role's entry; checked when the role is planned.
+        needs_port: Whether every node of the role keeps a TCP port, whatever the role says.
+        url_scheme: Such as "http", if a person can open what the process serves on the port;
+            `JobHandle.status()` then shows the URL. None if there is nothing to open.
+        needed_options: Keys that the role's options must have; checked likewise.
     """
+
+    entry_kind: ClassVar[EntryKind] = "any"
+    needs_port: ClassVar[bool] = False
+    url_scheme: ClassVar[str | None] = None
+    needed_options: ClassVar[tuple[str, ...]] = ()
 
     @abstractmethod
     def command(self, context: RunnerContext) -> RunnerCommand:

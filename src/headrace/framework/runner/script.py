@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import ClassVar
 
 from headrace.errors import ConfigError
-from headrace.framework.runner.base import Runner, RunnerCommand, RunnerContext
+from headrace.framework.runner.base import EntryKind, Runner, RunnerCommand, RunnerContext
 
 __all__ = ["ScriptRunner"]
 
@@ -17,6 +18,8 @@ class ScriptRunner(Runner):
     The script finds its facts in the file that HEADRACE_PROCESS_SPEC names; it may use
     `read_process_spec` and `ProcessLink`, and need not know Headrace at all.
     """
+
+    entry_kind: ClassVar[EntryKind] = "script"
 
     def command(self, context: RunnerContext) -> RunnerCommand:
         """Return the command.
