@@ -57,7 +57,7 @@ PLACES: list[tuple[str, Callable[[Any, Path], object]]] = [
 
 
 def save(directory: Path, step: Any) -> None:
-    with new_saved(directory, step, 1) as path:
+    with new_saved(directory, step, 1, node="worker-0") as path:
         path.touch()
 
 

@@ -12,16 +12,18 @@ from typing import Any, cast
 import pyarrow as pa
 
 from headrace._counts import require_count
-from headrace.errors import ConfigError, DataError, UsageError, WaitTimeoutError
+from headrace.errors import ConfigError, DataError, UsageError
 from headrace.exchange import Feed
 from headrace.framework.process import ProcessSpec
 from headrace.role.arrays import NullRule, to_numpy
+from headrace.role.bounded import bounded_poll
 from headrace.role.emission import to_batches, to_timestamps_ms
+from headrace.role.following import follow_saved
 from headrace.role.link import RoleLink
 from headrace.role.polled import EpochEnded, InputEnded, PollResult, ReadyBatch
 from headrace.role.reader import BatchReader
 from headrace.role.reporting import Reporter, wait_patiently
-from headrace.role.saved import latest_saved, new_saved
+from headrace.role.saved import latest_saved, new_saved, require_directory
 
 __all__ = ["RoleContext"]
 
@@ -85,6 +87,7 @@ class RoleContext:
         self.checkpoint_dir = None if spec.checkpoint_dir is None else Path(spec.checkpoint_dir)
         self.is_restored = spec.is_restored
         self.timeouts = spec.timeouts
+        self._node = spec.node
         self._work_dir = Path(spec.work_dir)
         self._link = link
         self._feed = feed
@@ -276,27 +279,65 @@ class RoleContext:
             return None
         return latest_saved(self.checkpoint_dir, self.attempt)
 
-    def checkpoint_path(self, step: int) -> AbstractContextManager[Path]:
+    def checkpoint_path(
+        self, step: int, *, keep: int | None = None
+    ) -> AbstractContextManager[Path]:
         """Offer a path to save to; it counts once the `with` block has ended well.
 
         What was saved counts as a whole or not at all. The path does not exist yet: write a
         file to it, or make it a directory. One process per job should save.
+
+        Args:
+            step: Number of the checkpoint; what the attempt saved under it before is replaced.
+            keep: How many checkpoints of this job to keep, at least 1: older ones are removed,
+                except for what `latest_checkpoint` answers to this attempt. None keeps all.
 
         Example:
             with ctx.checkpoint_path(step) as path:
                 torch.save(model.state_dict(), path)
 
         Raises:
-            ConfigError: `step` is no count.
+            ConfigError: `step` or `keep` is no count.
             UsageError: The job has no checkpoint directory, or nothing was written.
         """
-        if self.checkpoint_dir is None:
-            msg = (
-                "This job has no checkpoint directory. Give `checkpoint_dir=` to `Cluster` or "
-                "`train`: a directory that every host reaches by the same path"
-            )
-            raise UsageError(msg)
-        return new_saved(self.checkpoint_dir, step, self.attempt)
+        return new_saved(
+            require_directory(self.checkpoint_dir),
+            step,
+            self.attempt,
+            node=self._node,
+            keep=keep,
+        )
+
+    def follow_checkpoints(
+        self, *, timeout_s: float | None = None
+    ) -> Iterator[tuple[int, Path]]:
+        """Iterate over what any process of the job saves, in this attempt or an earlier one.
+
+        For a role that looks at the model while others train it. Each checkpoint comes once,
+        the newest that has not come yet first, beginning with what is there already. Who saves
+        with `keep` may remove one while it is read: keep a few, or go on after the `OSError`.
+
+        Args:
+            timeout_s: Longest wait for the next one, in seconds, after which the iteration
+                ends. None waits as long as the job runs: `StopRequestedExit` comes out of here
+                when the node stops this process.
+
+        Returns:
+            Pairs of step and path.
+
+        Example:
+            for step, path in ctx.follow_checkpoints():
+                ctx.report(step=step, loss=evaluate(torch.load(path)))
+
+        Raises:
+            UsageError: The job has no checkpoint directory.
+        """
+        return follow_saved(
+            require_directory(self.checkpoint_dir),
+            timeout_s=timeout_s,
+            on_look=self._reporter.tick,
+            clock=self._clock,
+        )
 
     def close(self, *, is_success: bool) -> None:
         """End the process's part: send the last report and, on success, the end of the output.
@@ -338,7 +379,9 @@ class RoleContext:
         """Every row of all passes was handled."""
 
     def _ready(self, reader: BatchReader, timeout_s: float | None) -> Iterator[pa.RecordBatch]:
-        poll = reader.poll if timeout_s is None else self._bounded(reader, timeout_s)
+        poll: Callable[[float], PollResult | None] = reader.poll
+        if timeout_s is not None:
+            poll = bounded_poll(reader, timeout_s, self._clock)
         wait, on_batch = self._wait, self._on_batch
         while True:
             match wait(poll):
@@ -352,30 +395,6 @@ class RoleContext:
                 case InputEnded():
                     self._on_input_ended()
                     return
-
-    def _bounded(
-        self, reader: BatchReader, timeout_s: float
-    ) -> Callable[[float], PollResult | None]:
-        """Return `reader.poll`, which raises if nothing comes for `timeout_s` seconds."""
-        asked_since: float | None = None
-
-        def poll(wait_s: float) -> PollResult | None:
-            nonlocal asked_since
-            begin = self._clock()
-            asked_since = begin if asked_since is None else asked_since
-            result = reader.poll(min(wait_s, max(0.0, asked_since + timeout_s - begin)))
-            waited_s = self._clock() - asked_since
-            if result is not None:
-                asked_since = None
-            elif waited_s >= timeout_s:
-                raise WaitTimeoutError(
-                    waited_for=f"{reader.rows} rows of input",
-                    waited_s=waited_s,
-                    setting="timeout_s of ctx.batches",
-                )
-            return result
-
-        return poll
 
     def _row_counts(self) -> tuple[int, int]:
         return (0 if self._reader is None else self._reader.rows_in, self._rows_out)

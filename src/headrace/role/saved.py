@@ -1,26 +1,78 @@
-"""Files that a process leaves for later attempts (batch mode).
+"""Files that a process leaves for later attempts, and for who follows them.
 
 What was saved is a file or a directory in the job's checkpoint directory, named
 `step-<step>.attempt-<attempt>`. It appears under that name only when it is complete and on the
-disk. An attempt sees what earlier attempts saved only, so all processes of a group that is
-started again find the same, whatever the group itself has saved meanwhile.
+disk, and leaves that name before anything of it is removed. So whatever has such a name is
+whole. Everything unfinished has a hidden name, which says of which attempt, node and process
+it is; what a process that was killed has left is removed by the next one that saves.
+
+An attempt that asks for the latest sees what earlier attempts saved only, so all processes of
+a group that is started again find the same, whatever the group itself has saved meanwhile.
 """
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import NamedTuple
 
 from headrace._counts import require_count
 from headrace.errors import UsageError
 
-__all__ = ["latest_saved", "new_saved"]
+__all__ = ["Saved", "latest_saved", "list_saved", "new_saved", "require_directory"]
 
+_LOG = logging.getLogger(__name__)
 _NAME = re.compile(r"step-(\d+)\.attempt-(\d+)")
+_HIDDEN = re.compile(r"\.step-\d+\.attempt-(\d+)\.(.+)\.(\d+)\.(?:new|old)")
+
+
+class Saved(NamedTuple):
+    """One checkpoint; the order is that of age, oldest first.
+
+    Attributes:
+        attempt: Who saved it.
+        step: What it was saved as.
+        path: The file or directory.
+    """
+
+    attempt: int
+    step: int
+    path: Path
+
+
+def require_directory(directory: Path | None) -> Path:
+    """Return the job's checkpoint directory.
+
+    Raises:
+        UsageError: It has none.
+    """
+    if directory is None:
+        msg = (
+            "This job has no checkpoint directory. Give `checkpoint_dir=` to `Cluster` or "
+            "`train`: a directory that every host reaches by the same path"
+        )
+        raise UsageError(msg)
+    return directory
+
+
+def list_saved(directory: Path) -> list[Saved]:
+    """Return everything that was saved, oldest first: by attempt, and by step in an attempt.
+
+    Any of it may be gone when the caller looks at it. Empty if there is no such directory.
+    """
+    try:
+        names = os.listdir(directory)  # noqa: PTH208 - followed ones are listed often
+    except FileNotFoundError:
+        return []
+    found = ((_NAME.fullmatch(name), name) for name in names)
+    return sorted(
+        Saved(int(match[2]), int(match[1]), directory / name) for match, name in found if match
+    )
 
 
 def latest_saved(directory: Path, attempt: int) -> Path | None:
@@ -28,29 +80,39 @@ def latest_saved(directory: Path, attempt: int) -> Path | None:
 
     Newest: of the latest attempt that saved any, the one of the highest step.
     """
-    found = []
-    for path in directory.glob("step-*.attempt-*"):
-        match = _NAME.fullmatch(path.name)
-        if match and int(match[2]) < attempt:
-            found.append((int(match[2]), int(match[1]), path))
-    return max(found)[2] if found else None
+    earlier = [each for each in list_saved(directory) if each.attempt < attempt]
+    return earlier[-1].path if earlier else None
 
 
 @contextmanager
-def new_saved(directory: Path, step: int, attempt: int) -> Iterator[Path]:
+def new_saved(
+    directory: Path, step: int, attempt: int, *, node: str, keep: int | None = None
+) -> Iterator[Path]:
     """Offer a path to write to; when the block ends well, it is what `step` saved.
 
     As a whole or not at all. The path does not exist yet: write a file to it, or make it a
     directory. If the block raises, what was written is removed.
 
+    Args:
+        directory: The job's checkpoint directory; made if it is missing.
+        step: Saved before in the same attempt: replaced. A directory is then missing for a
+            moment.
+        attempt: The present attempt.
+        node: Name of the node whose process saves; no two have one at the same time.
+        keep: How many to keep of all that the job has saved; older ones are removed, but not
+            this one, nor what `latest_saved` says to this attempt. None keeps all.
+
     Raises:
-        ConfigError: `step` is no count.
+        ConfigError: `step` or `keep` is no count.
         UsageError: The block wrote nothing.
     """
     step = require_count("step", step, least=0)
+    if keep is not None:
+        keep = require_count("keep", keep)
     directory.mkdir(parents=True, exist_ok=True)
+    _remove_unfinished(directory, attempt, node)
     final = directory / f"step-{step:012d}.attempt-{attempt}"
-    draft = directory / f".{final.name}.{os.getpid()}"
+    draft = _hidden(final, node, "new")
     _remove(draft)
     try:
         yield draft
@@ -58,12 +120,55 @@ def new_saved(directory: Path, step: int, attempt: int) -> Iterator[Path]:
             msg = f"Nothing was written to {draft}, which ctx.checkpoint_path({step}) offered"
             raise UsageError(msg)
         _sync(draft)
-        if final.is_dir():
-            shutil.rmtree(final)  # the same step of the same attempt, saved again
-        draft.replace(final)
+        _put_in_place(draft, final, node)
         _sync_one(directory)
     finally:
         _remove(draft)
+    if keep is not None:
+        _remove_old(directory, {final, latest_saved(directory, attempt)}, keep, node)
+
+
+def _put_in_place(draft: Path, final: Path, node: str) -> None:
+    former = None
+    if final.is_dir() or (draft.is_dir() and final.exists()):
+        former = _hidden(final, node, "old")
+        _remove(former)
+        final.rename(former)
+    draft.replace(final)
+    if former is not None:
+        with suppress(OSError):
+            _remove(former)
+
+
+def _remove_old(directory: Path, spared: set[Path | None], keep: int, node: str) -> None:
+    for saved in list_saved(directory)[:-keep]:
+        if saved.path in spared:
+            continue
+        hidden = _hidden(saved.path, node, "old")
+        try:
+            _remove(hidden)
+            saved.path.rename(hidden)
+            _remove(hidden)
+        except FileNotFoundError:
+            pass  # somebody else was faster
+        except OSError as exc:
+            _LOG.warning("%s is old and could not be removed: %s", saved.path, exc)
+
+
+def _remove_unfinished(directory: Path, attempt: int, node: str) -> None:
+    """Remove what processes that have ended have left: of earlier attempts, or of this node."""
+    for name in os.listdir(directory):  # noqa: PTH208 - only the names are wanted
+        match = _HIDDEN.fullmatch(name)
+        if match is None:
+            continue
+        is_of_former = match[2] == node and int(match[3]) != os.getpid()
+        if int(match[1]) < attempt or is_of_former:
+            with suppress(OSError):
+                _remove(directory / name)
+
+
+def _hidden(final: Path, node: str, kind: str) -> Path:
+    return final.with_name(f".{final.name}.{node}.{os.getpid()}.{kind}")
 
 
 def _remove(path: Path) -> None:
