@@ -103,6 +103,7 @@ def test_a_module_imports_only_the_libraries_of_its_layer(module: Path) -> None:
         ("headrace.framework", {"torch", "tensorflow", "pyflink", "py4j", "pyarrow", "numpy"}),
         ("headrace.role", {"torch", "tensorflow", "pyflink", "py4j"}),
         ("headrace.operator.training", {"torch", "tensorflow", "pyflink", "py4j", "pyarrow"}),
+        ("headrace.testing", {"torch", "tensorflow", "pyflink", "py4j"}),
         ("headrace.pytorch", {"tensorflow", "pyflink", "py4j"}),
     ],
 )

@@ -84,6 +84,10 @@ def plan_training(
     from headrace.operator.cluster import Cluster
     from headrace.operator.streams import environment_of
 
+    is_fed = rows is not None or output is not None
+    if is_fed and fed_role not in roles:
+        msg = f"fed_role={fed_role!r} must be one of the roles {[*roles]}: rows go to it"
+        raise PlanError(msg)
     cluster = Cluster(
         None if rows is None else environment_of(rows), name=name, checkpoint_dir=checkpoint_dir
     )
