@@ -24,7 +24,7 @@ from headrace.errors import (
 )
 
 if TYPE_CHECKING:
-    from headrace import pytorch, testing
+    from headrace import pytorch, tensorflow, testing
     from headrace.operator import Cluster, JobHandle, JobResult, JobStatus
 
 __version__ = "0.1.0"
@@ -50,10 +50,11 @@ __all__ = [
     "WaitTimeoutError",
     "__version__",
     "pytorch",
+    "tensorflow",
     "testing",
 ]
 
-_MODULES = ("pytorch", "testing")
+_MODULES = ("pytorch", "tensorflow", "testing")
 _FROM_OPERATOR = ("Cluster", "JobHandle", "JobResult", "JobStatus")
 
 

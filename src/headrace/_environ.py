@@ -11,6 +11,7 @@ __all__ = [
     "copy_environment",
     "environment_value",
     "set_environment_default",
+    "set_environment_value",
 ]
 
 ARCHIVES = "_PYTHON_WORKING_DIR"
@@ -36,3 +37,8 @@ def copy_environment() -> dict[str, str]:
 def set_environment_default(name: str, value: str) -> None:
     """Set the variable `name` of this process, also for C code, unless it is set already."""
     os.environ.setdefault(name, value)
+
+
+def set_environment_value(name: str, value: str) -> None:
+    """Set the variable `name` of this process, also for C code."""
+    os.environ[name] = value

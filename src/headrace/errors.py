@@ -15,6 +15,7 @@ Families by who must act::
     ├── MasterLostError            platform: the master cannot be reached
     ├── WaitTimeoutError           platform: a bounded wait ended; names the setting
     ├── CollectiveError            platform: a peer of an all-reduce is gone or silent
+    ├── ServerLostError            platform: a parameter server is gone
     ├── ExchangeError              platform: the memory queue broke
     │   ├── PeerLostError          the other side ended without saying END
     │   └── RowTooLargeError       a row is over `exchange.max_row_bytes`
@@ -42,6 +43,7 @@ __all__ = [
     "PlanError",
     "ProtocolError",
     "RowTooLargeError",
+    "ServerLostError",
     "UsageError",
     "UserCodeError",
     "WaitTimeoutError",
@@ -225,6 +227,21 @@ class CollectiveError(HeadraceError):
         super().__init__(
             f"The {operation} failed after {waited_s:.1f} s (limit {limit_s:.1f} s, set by "
             f"`timeouts.collective_timeout_s`). {what} The library said: {reason}"
+        )
+
+
+class ServerLostError(HeadraceError):
+    """A parameter server has ended, or cannot be reached.
+
+    Attributes:
+        reason: What the communication library said.
+    """
+
+    def __init__(self, *, reason: str) -> None:
+        self.reason = reason
+        super().__init__(
+            "A parameter server has ended, and the variables with it; its own error is the "
+            f"cause. The library said: {reason}"
         )
 
 

@@ -22,6 +22,7 @@ SAMPLES: list[HeadraceError] = [
     errors.CollectiveError(
         operation="step", waited_s=1.0, limit_s=9.0, reason="closed", is_consequence=True
     ),
+    errors.ServerLostError(reason="closed"),
     errors.ExchangeError("broken"),
     errors.PeerLostError("gone"),
     errors.RowTooLargeError(row_bytes=3, limit_bytes=2),

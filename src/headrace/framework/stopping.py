@@ -1,4 +1,9 @@
-"""How a node asks its algorithm process to end: SIGTERM, as an exception in the main thread."""
+"""How a node asks its algorithm process to end: SIGTERM, as an exception in the main thread.
+
+Python runs handlers of signals in the main thread between two of its instructions, so a main
+thread that is inside a library for long sees nothing meanwhile. Other threads can ask
+`require_no_stop`, which knows at once, and end what the main thread waits for.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +11,9 @@ import os
 import signal
 from types import FrameType
 
-__all__ = ["StopRequestedExit", "raise_on_sigterm"]
+__all__ = ["StopRequestedExit", "raise_on_sigterm", "require_no_stop"]
+
+_BYTES = 64
 
 
 class StopRequestedExit(SystemExit):
@@ -19,6 +26,13 @@ class StopRequestedExit(SystemExit):
 
     def __init__(self) -> None:
         super().__init__(0)
+
+
+class _Asked:
+    """The signals that have arrived, as the system wrote them into a pipe."""
+
+    read_fd: int | None = None
+    was_asked = False
 
 
 def raise_on_sigterm() -> None:
@@ -36,4 +50,25 @@ def raise_on_sigterm() -> None:
             return
         raise StopRequestedExit
 
+    _Asked.read_fd, write_fd = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+    signal.set_wakeup_fd(write_fd, warn_on_full_buffer=False)
     signal.signal(signal.SIGTERM, on_sigterm)
+
+
+def require_no_stop() -> None:
+    """Raise if SIGTERM has come, also where the main thread has not noticed it yet.
+
+    Any thread may call it. Does nothing without `raise_on_sigterm`, and in a program that takes
+    Python's wake-up descriptor for itself.
+
+    Raises:
+        StopRequestedExit: The process is to end now.
+    """
+    if _Asked.read_fd is not None and not _Asked.was_asked:
+        try:
+            numbers = os.read(_Asked.read_fd, _BYTES)
+        except BlockingIOError:
+            numbers = b""
+        _Asked.was_asked = signal.SIGTERM in numbers
+    if _Asked.was_asked:
+        raise StopRequestedExit

@@ -11,7 +11,7 @@ from headrace.role import RoleEntry
 
 __all__ = ["Framework", "build_entry"]
 
-Framework: TypeAlias = Literal["pytorch"]
+Framework: TypeAlias = Literal["pytorch", "tensorflow"]
 
 
 def build_entry(
@@ -44,7 +44,7 @@ def build_entry(
         if is_set and not isinstance(entry, RoleEntry):
             msg = (
                 f"epochs={epochs} and output_dir={output_dir} are settings of a framework, and "
-                "a plain function has none; give framework='pytorch'"
+                f"a plain function has none; name one of {get_args(Framework)}"
             )
             raise ConfigError(msg)
         return entry if isinstance(entry, RoleEntry) else RoleEntry(entry)
@@ -53,6 +53,10 @@ def build_entry(
             f"framework={framework!r} is for a plain function, not for {entry!r}; leave it out"
         )
         raise ConfigError(msg)
+    if framework == "tensorflow":
+        from headrace.tensorflow import TFEntry, TFSettings
+
+        return TFEntry(entry, TFSettings(epochs=epochs, output_dir=output_dir))
     from headrace.pytorch import TorchEntry, TorchSettings
 
     return TorchEntry(entry, TorchSettings(epochs=epochs, output_dir=output_dir))

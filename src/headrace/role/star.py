@@ -1,0 +1,361 @@
+"""Adds up the vectors of a few processes over plain sockets, through the first of them.
+
+Rank 0 listens on a port that the system chose and only then publishes the address, with a
+random word that a peer must say; the others look it up and connect. For one sum every peer
+sends its vector to rank 0, which adds them in the order of their ranks and sends the result
+back: all get the same bits, and the same again in another run.
+
+A process that ends closes its sockets, which the others see at once; rank 0 tells the rest
+before it raises. A process that is alive but silent is waited for until the limit. Nothing is
+compressed and nothing is encrypted: vectors travel as they lie in memory, between machines of
+one kind.
+"""
+
+from __future__ import annotations
+
+import hmac
+import secrets
+import select
+import socket
+import struct
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from time import monotonic
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from headrace.errors import CollectiveError, WaitTimeoutError
+from headrace.role.cause import let_the_cause_go_first
+from headrace.role.link import RoleLink
+from headrace.role.listening import open_listener
+
+__all__ = ["Star", "StarSpec", "open_star"]
+
+_HEADER = struct.Struct("<QQ")  # number of the sum, bytes of the vector
+_HELLO = struct.Struct("<32sQ")  # the word, rank
+_GIVEN_UP = (1 << 64) - 1  # in place of the number: another peer has ended
+_WORD_BYTES = 32
+_LOOK_EVERY_S = 0.2
+_CONNECT_TIMEOUT_S = 10.0
+
+Vector = npt.NDArray[Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StarSpec:
+    """One process' place in the group.
+
+    Attributes:
+        name: Name of the group; part of the key under which rank 0 is found.
+        rank: 0 to `world_size` - 1.
+        world_size: Processes in the group.
+        host: Address of this host as the others reach it.
+        gather_timeout_s: From here until all have met, in seconds.
+        collective_timeout_s: Longest wait of one sum, in seconds.
+        check: Called now and then during a wait; what it raises ends the wait.
+    """
+
+    name: str
+    rank: int
+    world_size: int
+    host: str
+    gather_timeout_s: float
+    collective_timeout_s: float
+    check: Callable[[], object] = lambda: None
+
+
+def open_star(spec: StarSpec, link: RoleLink) -> Star:
+    """Meet the other processes of the group.
+
+    Blocks until all have met, at most `spec.gather_timeout_s`. A group of one needs nobody.
+
+    Raises:
+        WaitTimeoutError: Not all came in time.
+    """
+    if spec.world_size == 1:
+        return Star(spec, [])
+    deadline = monotonic() + spec.gather_timeout_s
+    key = f"star/{spec.name}"
+    if spec.rank == 0:
+        word = secrets.token_hex(_WORD_BYTES // 2)
+        with open_listener(spec.host, peers=spec.world_size) as listener:
+            link.publish(key, f"{word}@{spec.host}:{listener.getsockname()[1]}")
+            return Star(spec, _accept(spec, listener, word.encode(), deadline))
+    word, _, address = link.lookup(key, spec.gather_timeout_s).partition("@")
+    host, _, port = address.rpartition(":")
+    try:
+        peer = socket.create_connection((host, int(port)), timeout=_CONNECT_TIMEOUT_S)
+    except OSError as error:
+        raise _lost(spec, "start of the group", 0.0, error) from error
+    _prepare(peer, spec)
+    peer.sendall(_HELLO.pack(word.encode(), spec.rank))
+    return Star(spec, [peer])
+
+
+class Star:
+    """The group, seen from one process. `open_star` makes it.
+
+    Thread model: one thread at a time. Every method but `close` is collective: all processes
+    call it, in the same order, with vectors of the same size and type.
+    """
+
+    def __init__(self, spec: StarSpec, peers: Sequence[socket.socket]) -> None:
+        self._spec = spec
+        self._peers = list(peers)  # of rank 0: the others in the order of their ranks
+        self._number = 0
+        self._received: dict[int, Vector] = {}
+
+    @property
+    def rank(self) -> int:
+        """This process' number."""
+        return self._spec.rank
+
+    @property
+    def world_size(self) -> int:
+        """Number of processes."""
+        return self._spec.world_size
+
+    def add(self, vector: Vector) -> None:
+        """Replace `vector`, which is contiguous, by the sum over all processes.
+
+        Blocks until all have called it, at most `collective_timeout_s`.
+
+        Raises:
+            CollectiveError: A peer ended, did not come within the limit, or has a vector of
+                another size.
+        """
+        self._exchange(vector, is_sum=True)
+
+    def spread(self, vector: Vector) -> None:
+        """Overwrite `vector`, which is contiguous, by that of rank 0. Raises as `add`."""
+        self._exchange(vector, is_sum=False)
+
+    def close(self) -> None:
+        """Close the connections. Idempotent."""
+        for peer in self._peers:
+            peer.close()
+        self._peers.clear()
+
+    def _exchange(self, vector: Vector, *, is_sum: bool) -> None:
+        if self.world_size == 1:
+            return
+        self._number += 1
+        begin = monotonic()
+        try:
+            if self.rank == 0:
+                self._serve(vector, begin, is_sum=is_sum)
+            else:
+                self._ask(vector, begin, is_sum=is_sum)
+        except TimeoutError:  # a peer that takes nothing more
+            raise self._too_late(begin) from None
+        except OSError as error:
+            self._tell_the_rest()
+            let_the_cause_go_first()
+            raise _lost(self._spec, self._name, monotonic() - begin, error) from error
+
+    def _serve(self, vector: Vector, begin: float, *, is_sum: bool) -> None:
+        body = vector if is_sum else vector[:0]
+        received = [self._buffer(peer, body) for peer in self._peers]
+        waiting = [
+            _Arrival(peer, buffer) for peer, buffer in zip(self._peers, received, strict=True)
+        ]
+        self._receive_all(waiting, begin)
+        if is_sum:
+            for buffer in received:
+                np.add(vector, buffer, out=vector)
+        message = _HEADER.pack(self._number, vector.nbytes)
+        for peer in self._peers:
+            peer.sendall(message)
+            peer.sendall(_bytes(vector))
+
+    def _ask(self, vector: Vector, begin: float, *, is_sum: bool) -> None:
+        (peer,) = self._peers
+        body = vector if is_sum else vector[:0]
+        peer.sendall(_HEADER.pack(self._number, body.nbytes))
+        if body.nbytes:
+            peer.sendall(_bytes(body))
+        self._receive_all([_Arrival(peer, vector)], begin)
+
+    def _receive_all(self, waiting: list[_Arrival], begin: float) -> None:
+        """Fill every buffer; a peer that hangs up is seen whoever is waited for."""
+        deadline = begin + self._spec.collective_timeout_s
+        poll = select.poll()
+        by_number = {}
+        for arrival in waiting:
+            by_number[arrival.peer.fileno()] = arrival
+            poll.register(arrival.peer, select.POLLIN)
+        complete: set[int] = set()
+        while len(complete) < len(waiting):
+            ready = poll.poll(max(0.0, min(_LOOK_EVERY_S, deadline - monotonic())) * 1000)
+            if not ready:
+                self._spec.check()
+                if monotonic() >= deadline:
+                    raise self._too_late(begin)
+            for number, _ in ready:
+                if number in complete:
+                    raise _PeerGoneError  # while others were waited for
+                arrival = by_number[number]
+                arrival.take()
+                if arrival.header is not None:
+                    self._require_fits(arrival)
+                if arrival.is_complete:
+                    complete.add(number)
+                    poll.modify(number, select.POLLRDHUP)
+
+    def _require_fits(self, arrival: _Arrival) -> None:
+        assert arrival.header is not None
+        number, size_bytes = arrival.header
+        if number == _GIVEN_UP:
+            raise _PeerGoneError
+        if number != self._number or size_bytes != arrival.size_bytes:
+            raise CollectiveError(
+                operation=self._name,
+                waited_s=0.0,
+                limit_s=self._spec.collective_timeout_s,
+                reason=f"a peer is at sum {number} with {size_bytes} bytes, this process at "
+                f"{self._number} with {arrival.size_bytes}: their models or loops differ",
+                is_consequence=False,
+            )
+
+    def _buffer(self, peer: socket.socket, like: Vector) -> Vector:
+        kept = self._received.get(peer.fileno())
+        if kept is None or kept.size != like.size or kept.dtype != like.dtype:
+            kept = self._received[peer.fileno()] = np.empty_like(like)
+        return kept
+
+    def _too_late(self, begin: float) -> CollectiveError:
+        return CollectiveError(
+            operation=self._name,
+            waited_s=monotonic() - begin,
+            limit_s=self._spec.collective_timeout_s,
+            reason="the time is up",
+            is_consequence=False,
+        )
+
+    def _tell_the_rest(self) -> None:
+        if self.rank:
+            return
+        for peer in self._peers:
+            peer.setblocking(False)
+            try:
+                peer.send(_HEADER.pack(_GIVEN_UP, 0))
+            except OSError:
+                continue  # this is the one that is gone, or it is full: it sees our end
+
+    @property
+    def _name(self) -> str:
+        return f"sum {self._number} of the group {self._spec.name!r}"
+
+
+class _Arrival:
+    """What comes from one peer: a header, then the bytes of a vector."""
+
+    def __init__(self, peer: socket.socket, vector: Vector) -> None:
+        self.peer = peer
+        self.header: tuple[int, int] | None = None
+        self.size_bytes = vector.nbytes
+        self._head = bytearray(_HEADER.size)
+        self._head_view = memoryview(self._head)
+        self._body = _bytes(vector)
+        self._taken = 0
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether header and body are there."""
+        return self.header is not None and self._taken == self.size_bytes
+
+    def take(self) -> None:
+        """Take what has come, without waiting; also the body, once the header was looked at."""
+        if self.header is None:
+            self._taken += self._read(self._head_view[self._taken :])
+            if self._taken == _HEADER.size:
+                self.header = _HEADER.unpack(self._head)
+                self._taken = 0
+            return
+        self._taken += self._read(self._body[self._taken :])
+
+    def _read(self, into: memoryview) -> int:
+        count = self.peer.recv_into(into, 0, socket.MSG_DONTWAIT)
+        if count == 0:
+            raise _PeerGoneError
+        return count
+
+
+def _bytes(vector: Vector) -> memoryview:
+    return vector.view(np.uint8).data if vector.nbytes else memoryview(b"")
+
+
+class _PeerGoneError(ConnectionError):
+    """A peer has closed its connection."""
+
+    def __init__(self) -> None:
+        super().__init__("a peer has closed its connection")
+
+
+def _accept(
+    spec: StarSpec, listener: socket.socket, word: bytes, deadline: float
+) -> list[socket.socket]:
+    """Take connections until every peer has said the word; others are closed."""
+    peers: dict[int, socket.socket] = {}
+    try:
+        while len(peers) < spec.world_size - 1:
+            spec.check()
+            _require_time(spec, deadline, came=len(peers) + 1)
+            listener.settimeout(_LOOK_EVERY_S)
+            try:
+                peer, _ = listener.accept()
+            except TimeoutError:
+                continue
+            rank = _rank_said(peer, word)
+            if rank is None or not 0 < rank < spec.world_size or rank in peers:
+                peer.close()
+                continue
+            _prepare(peer, spec)
+            peers[rank] = peer
+    except BaseException:
+        for peer in peers.values():
+            peer.close()
+        raise
+    return [peers[rank] for rank in sorted(peers)]
+
+
+def _require_time(spec: StarSpec, deadline: float, *, came: int) -> None:
+    if monotonic() < deadline:
+        return
+    raise WaitTimeoutError(
+        waited_for=f"the {spec.world_size} processes of the group {spec.name!r} to meet; "
+        f"{came} came",
+        waited_s=spec.gather_timeout_s,
+        setting="timeouts.gather_timeout_s",
+        hint="Has one of them ended?",
+    )
+
+
+def _rank_said(peer: socket.socket, word: bytes) -> int | None:
+    """Return the rank of a peer that knows the word, None for anybody else."""
+    peer.settimeout(_CONNECT_TIMEOUT_S)
+    try:
+        hello = peer.recv(_HELLO.size, socket.MSG_WAITALL)
+    except OSError:
+        return None
+    if len(hello) != _HELLO.size:
+        return None
+    said, rank = _HELLO.unpack(hello)
+    return int(rank) if hmac.compare_digest(said, word) else None
+
+
+def _prepare(peer: socket.socket, spec: StarSpec) -> None:
+    peer.settimeout(spec.collective_timeout_s)
+    peer.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+
+def _lost(spec: StarSpec, operation: str, waited_s: float, error: OSError) -> CollectiveError:
+    return CollectiveError(
+        operation=operation,
+        waited_s=waited_s,
+        limit_s=spec.collective_timeout_s,
+        reason=str(error),
+        is_consequence=True,
+    )

@@ -1,0 +1,395 @@
+"""The context of a TensorFlow process."""
+
+from __future__ import annotations
+
+import functools
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
+
+import pyarrow as pa
+
+from headrace._counts import require_count
+from headrace.errors import PlanError, UsageError
+from headrace.framework.stopping import require_no_stop
+from headrace.role import (
+    EpochEnded,
+    InputEnded,
+    NullRule,
+    PollResult,
+    ReadyBatch,
+    TrainingContext,
+    require_not_restored,
+    wait_patiently,
+)
+from headrace.tensorflow.cluster import EVALUATOR, TFCluster
+from headrace.tensorflow.passes import Passes
+from headrace.tensorflow.settings import TFSettings
+
+if TYPE_CHECKING:  # a program that plans a job needs no TensorFlow
+    import tensorflow as tf
+
+    from headrace.tensorflow.lockstep import Lockstep
+    from headrace.tensorflow.ps_client import ParameterServers
+    from headrace.tensorflow.scalars import ScalarWriter
+
+__all__ = ["TFContext"]
+
+_M = TypeVar("_M")
+_SLICE_S = 0.02  # of a wait that holds the queue, while another thread may want to emit
+
+
+class TFContext(TrainingContext):
+    """The one argument of a TensorFlow entry function.
+
+    When the function starts, the addresses of all processes are known, their ports are kept for
+    them, and ``TF_CONFIG`` says the same, so that the strategies of `tf.distribute` work as
+    they are.
+
+    Thread model: as `RoleContext`, for the thread of the entry function. The dataset is read by
+    threads of TensorFlow's, which take turns with it.
+
+    Attributes:
+        settings: What the job was planned with.
+    """
+
+    settings: TFSettings = TFSettings()
+    _is_data_parallel = False
+    _is_input_ended = False
+
+    def __init__(self, **facts: Any) -> None:
+        super().__init__(**facts)
+        self._cluster = TFCluster(role=self.role, index=self.index, addresses=self.addresses)
+        self._turn = threading.RLock()
+        self._lockstep: Lockstep | None = None
+        self._servers: ParameterServers | None = None
+        self._scalars: ScalarWriter | None = None
+        self._dataset_passes = Passes()
+        self._error: BaseException | None = None
+
+    @property
+    def cluster_spec(self) -> dict[str, list[str]]:
+        """What `tf.train.ClusterSpec` takes: role to the "host:port" of its processes."""
+        return self._cluster.spec
+
+    @property
+    def rank(self) -> int:
+        """This process' number among the chief and the workers."""
+        return self._cluster.rank
+
+    @property
+    def world_size(self) -> int:
+        """Processes that train: the chief and the workers."""
+        return self._cluster.group_size
+
+    @property
+    def is_chief(self) -> bool:
+        """Whether this process leads: the chief, or worker 0 where there is none."""
+        return self._cluster.is_chief
+
+    @property
+    def is_saver(self) -> bool:
+        """Whether `save` writes in this process: in the one that leads, and in an evaluator."""
+        return self.is_chief or self.role == EVALUATOR
+
+    @property
+    def steps(self) -> int:
+        """Common optimizer steps since `data_parallel`; the same on all workers."""
+        return 0 if self._lockstep is None else self._lockstep.steps
+
+    def dataset(
+        self,
+        rows: int = 1024,
+        *,
+        columns: Sequence[str] | None = None,
+        features: Sequence[str] | None = None,
+        label: str | Sequence[str] | None = None,
+        shapes: Mapping[str, Sequence[int]] | None = None,
+        nulls: NullRule = "error",
+        defaults: Mapping[str, Any] | None = None,
+    ) -> tf.data.Dataset:
+        """Return the input as a dataset of batches, one pass for each time it is iterated.
+
+        ``model.fit(ctx.dataset(256, label="y"), epochs=ctx.epochs)`` trains on as many passes
+        as the job was planned with. Elements are mappings of column names to tensors, by the
+        rules of `headrace.tensorflow.columns`. Nothing is read ahead: a loop that was left goes
+        on with the next row when the dataset is iterated again, and a batch counts as handled
+        when the next one is asked for.
+
+        Args:
+            rows: Rows per batch, at least 1.
+            columns: Which columns; None for all.
+            features: Columns of numbers to stack into one float32 matrix (rows, k), in place of
+                the mapping: the quickest way into a model that takes a matrix.
+            label: Column, or columns, that become the second part of the element, as `fit`
+                takes it.
+            shapes: Shape of one row, for columns of arrays that have one length; other arrays
+                become ragged tensors.
+            nulls: "error", or "mask" for a second tensor ``<column>__valid``.
+            defaults: Values for NULL, by column.
+
+        Raises:
+            ConfigError: A name or type does not fit the input.
+            UsageError: The role has no input.
+        """
+        from headrace.tensorflow.columns import plan_columns
+        from headrace.tensorflow.dataset import Layout, build_dataset
+
+        rows = require_count("rows", rows)
+        schema = self.input_schema
+        if schema is None:
+            msg = f"ctx.dataset: the role {self.role!r} gets no rows; read your own files"
+            raise UsageError(msg)
+        plans = plan_columns(
+            schema, columns=columns, shapes=shapes, nulls=nulls, defaults=defaults
+        )
+        layout = Layout(plans, features=features, label=label)
+        return build_dataset(layout, functools.partial(self._next_of_pass, rows))
+
+    def emit(self, columns: Any, timestamps_ms: Any = None) -> None:
+        """Send rows downstream; see `RoleContext.emit`."""
+        with self._turn:
+            super().emit(columns, timestamps_ms)
+
+    def data_parallel(
+        self,
+        model: _M,
+        optimizer: Any = None,
+        *,
+        loss_reduction: Literal["mean", "sum"] = "mean",
+    ) -> _M:
+        """Make every step of the optimizer one step of all workers on the union of their rows.
+
+        The result is that of one process that gets the union of the batches in each step,
+        within float tolerance, however the rows are split. Keras' ``fit`` and own loops are
+        written as for one process. A worker without rows takes part with no weight (a shadow
+        step), so nobody waits for rows that do not come, and the input ends for all when that
+        of the last one has.
+
+        A step's weight is the rows of its batch: of `dataset`, one batch for each step; of
+        `batches`, all since the last step. A worker that reads its own files has equal weight
+        in each step. The learning rate and floating-point state that is not trained (running
+        means) are averaged in each step. XLA is off for this model.
+
+        Collective: every worker calls it once, with the same model, before its first step. With
+        one worker nothing is changed, bit for bit.
+
+        Args:
+            model: A Keras model that is built.
+            optimizer: A Keras optimizer; None: that of the compiled model.
+            loss_reduction: "mean" if the loss is the mean over the rows of the batch, "sum" if
+                it is their sum.
+
+        Returns:
+            `model`.
+
+        Raises:
+            UsageError: It was called before, or in a role that does not train.
+            ConfigError: The model is not built, or there is no optimizer.
+            CollectiveError: A peer ended, did not come within the limit, or has another model.
+            PlanError: The job has parameter servers, or was restored from a Flink checkpoint.
+        """
+        from headrace.tensorflow.parallel import open_lockstep
+
+        require_not_restored(is_restored=self.is_restored)
+        if self._is_data_parallel:
+            msg = "ctx.data_parallel was called before; it takes one model and one optimizer"
+            raise UsageError(msg)
+        self._is_data_parallel = True
+        self._lockstep = open_lockstep(
+            model,
+            optimizer,
+            self._cluster,
+            self._link,
+            reduction=loss_reduction,
+            attempt=self.attempt,
+            idle_after_s=self.settings.idle_after_s,
+            timeouts=self.timeouts,
+            check=require_no_stop,
+        )
+        return model
+
+    @contextmanager
+    def parameter_servers(self) -> Iterator[None]:
+        """Put the variables of models and optimizers that are made here on the servers.
+
+        Training is asynchronous: each worker steps at its own pace on shared variables. The
+        first worker to make a variable gives it its value; a worker that comes later, or comes
+        back, finds what it has become. Every worker makes the same variables in the same order.
+        Metrics, learning rates and states of random numbers stay in the process. An optimizer
+        may be made outside: it follows the model.
+
+        Blocks until it is this process' turn to connect, at most
+        `timeouts.process_start_timeout_s`. XLA is off for the models of this process.
+
+        Raises:
+            PlanError: The job has no parameter servers, or was restored from a Flink
+                checkpoint.
+            ServerLostError: A parameter server has ended.
+            WaitTimeoutError: The servers or the turn did not come in time.
+
+        Example:
+            with ctx.parameter_servers():
+                model = keras.Sequential([...])
+            model.compile("adam", "mse", steps_per_execution=10)
+            model.fit(ctx.dataset(256, label="y"))
+        """
+        from headrace.tensorflow.ps_client import ParameterServers
+
+        require_not_restored(is_restored=self.is_restored)
+        if not self._cluster.servers:
+            msg = "ctx.parameter_servers: this job has none; plan it with ps=1 or more"
+            raise PlanError(msg)
+        if self._servers is None:
+            self._servers = ParameterServers(self._cluster, self._link, self.timeouts)
+        with self._servers.scope():
+            yield
+
+    def save(self, thing: Any, name: str = "model.keras") -> Path:
+        """Write a model into the job's output directory; only the process that leads does.
+
+        After the own input has ended it waits for the others' last steps first, so a
+        synchronously trained model is the final one. An evaluator writes too.
+
+        Args:
+            thing: A Keras model, or a `tf.Module`.
+            name: File or directory name, may have directories: ``.keras`` for a whole model,
+                ``.weights.h5`` for its weights, no suffix for a SavedModel.
+
+        Returns:
+            The path, in every process.
+
+        Raises:
+            UsageError: The job was planned without `output_dir`.
+            ConfigError: `name` leads out of the output directory, or does not fit.
+        """
+        from headrace.tensorflow.saving import save_atomically
+
+        path = self.output_path(name)
+        if self._is_input_ended and self._lockstep is not None:
+            self._lockstep.finish(self._attend)
+        if self.is_saver:
+            save_atomically(thing, path)
+        return path
+
+    def report(self, **values: Any) -> None:
+        """Tell the latest values, to Flink and, with a log directory, to TensorBoard.
+
+        After `data_parallel`, `steps` is always among them. See `RoleContext.report`.
+        """
+        if self._lockstep is not None:
+            values.setdefault("steps", self.steps)
+        with self._turn:
+            super().report(**values)
+            if self._scalars is not None:
+                self._scalars.update({name: float(value) for name, value in values.items()})
+
+    def close(self, *, is_success: bool) -> None:
+        """End the process's part; at success, take part in the others' last steps first."""
+        try:
+            if self._lockstep is not None and not self._is_closed:
+                self.report()  # the steps that it has only shared, too
+            super().close(is_success=is_success)
+            if is_success and self._lockstep is not None:
+                self._lockstep.forget_batches()
+                self._lockstep.finish(self._attend)
+        finally:
+            self._close_parts()
+
+    def stop(self) -> None:
+        """End the process's part because its node says so; the others are ended as well."""
+        try:
+            super().stop()
+        finally:
+            self._close_parts()
+
+    def use_settings(self, settings: Any) -> None:
+        """Take what the job was planned with; see `TrainingContext.use_settings`."""
+        super().use_settings(settings)
+        if settings.log_dir is not None:
+            from headrace.tensorflow.scalars import ScalarWriter
+
+            place = settings.log_dir / f"{self.role}-{self.index}"
+            self._scalars = ScalarWriter(
+                place if self.attempt == 1 else place / f"attempt-{self.attempt}"
+            )
+
+    def cause_of(self, error: BaseException) -> BaseException:
+        """Return what was raised behind `error`, where TensorFlow hands on its text only."""
+        behind = self._error
+        if behind is None and self._lockstep is not None:
+            behind = self._lockstep.error
+        return error if behind is None else behind
+
+    def _close_parts(self) -> None:
+        if self._lockstep is not None:
+            self._lockstep.close()
+        if self._scalars is not None:
+            self._scalars.close()
+
+    def _next_of_pass(self, rows: int, is_first: bool) -> pa.RecordBatch | None:
+        """Return the next batch of the present pass, or None at its end. Any thread."""
+        try:
+            with self._turn:
+                if is_first:
+                    self._dataset_passes.begin(epochs=self.epochs)
+                self.open_reader(rows=rows, epochs=self.epochs)
+            return self._take_of_pass()
+        except BaseException as error:
+            self._error = error  # TensorFlow hands on its text only
+            raise
+
+    def _take_of_pass(self) -> pa.RecordBatch | None:
+        assert self._reader is not None
+        while True:
+            match self._wait(self._reader.poll):
+                case ReadyBatch(columns, timestamps_ms, _):
+                    self._timestamps_ms = timestamps_ms
+                    if self._lockstep is not None:
+                        self._lockstep.count_batch(columns.num_rows)
+                    return columns
+                case EpochEnded(epoch):
+                    self._on_epoch_ended(epoch)
+                    if epoch + 1 < self.epochs:
+                        self._dataset_passes.end()
+                        return None
+                case InputEnded():
+                    self._on_input_ended()
+                    self._dataset_passes.end()
+                    return None
+
+    def _wait(self, poll: Callable[[float], PollResult | None]) -> PollResult:
+        def take_turn(timeout_s: float) -> PollResult | None:
+            require_no_stop()
+            with self._turn:
+                return poll(min(timeout_s, _SLICE_S))
+
+        if self._lockstep is None:
+            return cast("PollResult", wait_patiently(take_turn))
+        return cast("PollResult", self._lockstep.wait(take_turn))
+
+    def _on_batch(self, rows: int) -> None:
+        if self._lockstep is not None:
+            self._lockstep.count(rows)
+
+    def _on_epoch_ended(self, epoch: int) -> None:
+        assert self._reader is not None
+        if self._lockstep is not None and epoch + 1 < self._reader.epochs:
+            self._lockstep.end_pass(self._attend)
+
+    def _on_input_ended(self) -> None:
+        self._is_input_ended = True
+        # A loop over ctx.batches that has rows left may still step on them; `close` finishes.
+        if self._lockstep is not None and not self._lockstep.pending_rows:
+            self._lockstep.finish(self._attend)
+
+    def _attend(self) -> None:
+        """Answer what must not wait while this worker only shadows the others."""
+        require_no_stop()
+        with self._turn:
+            if self._reader is None:
+                self._reporter.tick()
+            elif not self._is_closed:
+                self._reader.attend()

@@ -1,0 +1,147 @@
+"""The input of a worker as a `tf.data.Dataset`.
+
+The dataset asks for a batch when somebody asks the dataset, and reads nothing ahead: so asking
+for an element says that the earlier ones were handled, as in `ctx.batches`, and leaving a loop
+loses no row. Whoever wants to overlap reading and training adds ``.prefetch(2)``.
+
+The function behind it is called on a thread of TensorFlow's, one call at a time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import tensorflow as tf
+
+from headrace.errors import ConfigError
+from headrace.tensorflow.columns import ColumnPlan
+
+__all__ = ["Layout", "build_dataset"]
+
+Array = npt.NDArray[Any]
+
+
+class Layout:
+    """How an element is made of the columns of a batch.
+
+    Args:
+        plans: The tensors of the columns.
+        features: Columns to stack into one float32 matrix (rows, k) in place of a mapping.
+        label: Column, or columns, that become the second part of the element.
+
+    Raises:
+        ConfigError: A feature is no number, or a name is there twice.
+    """
+
+    def __init__(
+        self,
+        plans: Sequence[ColumnPlan],
+        *,
+        features: Sequence[str] | None,
+        label: str | Sequence[str] | None,
+    ) -> None:
+        self._label = label
+        labels = [label] if isinstance(label, str) else list(label or ())
+        self._stacked = [_require_number(plans, name) for name in features or ()]
+        by_name = {plan.name: plan for plan in plans}
+        self._labels = [_require_there(by_name, name) for name in labels]
+        self._single = [plan for plan in plans if features is None and plan.name not in labels]
+        read = [*self._single, *self._labels]
+        self.dtypes: list[Any] = [tf.float32] if self._stacked else []
+        self.dtypes += [_tf_type(dtype) for plan in read for dtype in plan.dtypes]
+
+    def read(self, batch: pa.RecordBatch) -> list[Array]:
+        """Return the arrays of one element."""
+        arrays: list[Array] = []
+        if self._stacked:
+            matrix = np.empty((batch.num_rows, len(self._stacked)), np.float32)
+            for place, plan in enumerate(self._stacked):
+                matrix[:, place] = plan.read(batch)[0]
+            arrays.append(matrix)
+        for plan in (*self._single, *self._labels):
+            arrays += plan.read(batch)
+        return arrays
+
+    def empty(self) -> list[Array]:
+        """Return arrays of the right types, for a call that has no element."""
+        return [np.zeros(0, dtype.as_numpy_dtype) for dtype in self.dtypes]
+
+    def assemble(self, tensors: Sequence[tf.Tensor]) -> Any:
+        """Return the element that the tensors of `read` make up."""
+        rest = list(tensors)
+        features: Any
+        if self._stacked:
+            features = tf.ensure_shape(rest.pop(0), (None, len(self._stacked)))
+        else:
+            features = {plan.name: _tensor(plan, rest) for plan in self._single}
+        labels = {plan.name: _tensor(plan, rest) for plan in self._labels}
+        if self._label is None:
+            return features
+        return features, labels[self._label] if isinstance(self._label, str) else labels
+
+
+def build_dataset(
+    layout: Layout, next_batch: Callable[[bool], pa.RecordBatch | None]
+) -> tf.data.Dataset:
+    """Return a dataset of what `next_batch` returns until it returns None.
+
+    Args:
+        layout: How elements look.
+        next_batch: Called for each element, with True for the first one of an iteration.
+    """
+
+    def fetch(number: Array) -> list[Array]:
+        batch = next_batch(int(number) == 0)
+        if batch is None:
+            return [np.array(False), *layout.empty()]
+        return [np.array(True), *layout.read(batch)]
+
+    def produce(number: tf.Tensor) -> tuple[tf.Tensor, tuple[tf.Tensor, ...]]:
+        there, *tensors = tf.numpy_function(fetch, [number], [tf.bool, *layout.dtypes])
+        return tf.ensure_shape(there, ()), tuple(tensors)
+
+    def is_there(there: tf.Tensor, _: Any) -> tf.Tensor:
+        return there
+
+    def assemble(_: tf.Tensor, tensors: Any) -> Any:
+        return layout.assemble(tensors)
+
+    as_it_is = tf.autograph.experimental.do_not_convert
+    numbers = tf.data.Dataset.counter()
+    produced = numbers.map(as_it_is(produce)).take_while(as_it_is(is_there))
+    return produced.map(as_it_is(assemble))
+
+
+def _tensor(plan: ColumnPlan, rest: list[tf.Tensor]) -> Any:
+    values = rest.pop(0)
+    if plan.shape is not None:
+        return tf.ensure_shape(values, (None, *plan.shape))
+    splits = tf.ensure_shape(rest.pop(0), (None,))
+    values = tf.ensure_shape(values, (None,))
+    return tf.RaggedTensor.from_row_splits(values, splits, validate=False)
+
+
+def _tf_type(dtype: np.dtype[Any]) -> tf.DType:
+    return tf.string if dtype == np.dtype(object) else tf.as_dtype(dtype)
+
+
+def _require_there(plans: dict[str, ColumnPlan], name: str) -> ColumnPlan:
+    if name not in plans:
+        msg = f"ctx.dataset: label {name!r} is not among the columns {sorted(plans)}"
+        raise ConfigError(msg)
+    return plans[name]
+
+
+def _require_number(plans: Sequence[ColumnPlan], name: str) -> ColumnPlan:
+    plan = _require_there({each.name: each for each in plans}, name)
+    if plan.shape != () or plan.dtype == np.dtype(object):
+        msg = (
+            f"ctx.dataset: feature {name!r} is no column of numbers, so it cannot be stacked "
+            "into the matrix; leave `features` out to get a mapping of columns"
+        )
+        raise ConfigError(msg)
+    return plan

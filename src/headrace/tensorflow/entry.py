@@ -1,0 +1,82 @@
+"""From a process that has just started to a TensorFlow entry function."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from headrace._environ import set_environment_value
+from headrace.errors import ServerLostError
+from headrace.framework.process import ProcessSpec
+from headrace.role import (
+    RoleContext,
+    RoleEntry,
+    RoleLink,
+    choose_threads,
+    let_the_cause_go_first,
+)
+from headrace.tensorflow.cluster import CHIEF, WORKER, TFCluster
+from headrace.tensorflow.context import TFContext
+from headrace.tensorflow.settings import TFSettings
+
+__all__ = ["TFEntry"]
+
+
+class TFEntry(RoleEntry):
+    """Runs an entry function with a `TFContext`; travels to the process by cloudpickle.
+
+    Before the function starts, ``TF_CONFIG`` is set, and TensorFlow's threads within an
+    operation are the cores of the host divided by its chief and workers, unless the environment
+    says OMP_NUM_THREADS.
+
+    Args:
+        entry: Function of one argument, the `TFContext`.
+        settings: What holds for every process.
+    """
+
+    context_class = TFContext
+
+    def __init__(
+        self, entry: Callable[[TFContext], object], settings: TFSettings | None = None
+    ) -> None:
+        super().__init__(entry)
+        self.settings = settings or TFSettings()
+
+    def prepare(self, context: RoleContext, spec: ProcessSpec, link: RoleLink) -> None:  # noqa: ARG002
+        """Give a new context its settings, threads and ``TF_CONFIG``. Does not block."""
+        assert isinstance(context, TFContext)
+        import tensorflow as tf
+
+        cluster = TFCluster(role=spec.role, index=spec.index, addresses=spec.addresses)
+        set_environment_value("TF_CONFIG", cluster.tf_config)
+        training = [role for role in (CHIEF, WORKER) if role in spec.cluster]
+        hosts = [host for role in training for host in spec.cluster[role]]
+        if spec.role in training:
+            threads = choose_threads(hosts, cluster.rank)
+            if threads is not None and not _is_started():
+                tf.config.threading.set_intra_op_parallelism_threads(threads)
+        context.use_settings(self.settings)
+
+    def run(self, context: RoleContext) -> None:
+        """Call the function; tell what stands behind an error of TensorFlow's."""
+        assert isinstance(context, TFContext)
+        import tensorflow as tf
+
+        try:
+            super().run(context)
+        except tf.errors.OpError as error:
+            cause = context.cause_of(error)
+            if cause is not error:
+                raise cause from error
+            if isinstance(error, tf.errors.UnavailableError | tf.errors.AbortedError):
+                let_the_cause_go_first()  # a peer or parameter server has ended
+            raise
+        except ServerLostError:
+            let_the_cause_go_first()
+            raise
+
+
+def _is_started() -> bool:
+    """Return whether TensorFlow computes already: threads can only be set before."""
+    from headrace.tensorflow.internals import is_started
+
+    return is_started()

@@ -1,0 +1,84 @@
+"""The private parts of TensorFlow and Keras that Headrace uses: all of them, here only.
+
+They have no public counterpart. `tests/unit/tensorflow/test_internals.py` pins what is relied
+on, and says what to do when a part has moved.
+"""
+
+from __future__ import annotations
+
+import keras
+import tensorflow as tf
+from keras.src.trainers.trainer import Trainer
+from tensorflow.python.eager import context
+from tensorflow.python.ops import handle_data_util
+from tensorflow.python.ops.resource_variable_ops import BaseResourceVariable
+
+__all__ = [
+    "BaseResourceVariable",
+    "connect",
+    "device_in_scope",
+    "is_started",
+    "leave_xla_out",
+    "move_variable",
+    "with_handle_data",
+]
+
+
+def connect(
+    cluster: tf.train.ClusterSpec, *, job_name: str, task_index: int, keep_alive_s: int
+) -> None:
+    """Make this process task `task_index` of `job_name`, and the others' devices usable here.
+
+    As `tf.config.experimental_connect_to_cluster`, which does not let choose how long the
+    others keep what belongs to a client that has fallen silent.
+
+    Blocks until every other task of `cluster` has answered.
+
+    Args:
+        cluster: This task and the servers to use; it need not name anybody else.
+        job_name: Job of this task in `cluster`.
+        task_index: Its index.
+        keep_alive_s: Seconds after which a server drops what a silent client held there.
+    """
+    definition = tf.train.ServerDef(
+        cluster=cluster.as_cluster_def(),
+        job_name=job_name,
+        task_index=task_index,
+        protocol="grpc",
+        default_session_config=context.context().config,
+    )
+    context.context().set_server_def(definition, keep_alive_secs=keep_alive_s)
+
+
+def device_in_scope() -> str:
+    """Return the device that `tf.device` scopes ask for now; empty if none does."""
+    return str(context.context().device_name or "")
+
+
+def with_handle_data(handle: tf.Tensor, like: tf.Tensor) -> tf.Tensor:
+    """Return the handle of a variable, telling the shape and type that its values have.
+
+    A handle that was made by a raw operation does not tell them inside `tf.function`.
+    """
+    handle._handle_data = handle_data_util.create_handle_data(  # noqa: SLF001
+        like.shape, like.dtype
+    )
+    return handle
+
+
+def is_started() -> bool:
+    """Return whether TensorFlow has made its devices, after which threads cannot be set."""
+    return context.context()._context_handle is not None  # noqa: SLF001
+
+
+def leave_xla_out() -> None:
+    """Make Keras models of this process choose not to be compiled by XLA by themselves.
+
+    XLA cannot use variables of another process, and cannot call back into Python.
+    """
+    Trainer._resolve_auto_jit_compile = lambda _: False  # noqa: SLF001
+
+
+def move_variable(variable: keras.Variable, place: tf.Variable) -> None:
+    """Make a Keras variable keep its value in another variable of TensorFlow's."""
+    variable._value = place  # noqa: SLF001

@@ -1,0 +1,166 @@
+"""Plans a TensorFlow job in Flink."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+from headrace._counts import require_count
+from headrace.config import AMConfig, ExchangeConfig, RoleConfig, TimeoutConfig
+from headrace.errors import ConfigError, PlanError
+from headrace.operator.training import TrainingPlan, plan_training
+from headrace.tensorflow.cluster import CHIEF, EVALUATOR, PS, TENSORBOARD, WORKER
+from headrace.tensorflow.context import TFContext
+from headrace.tensorflow.entry import TFEntry
+from headrace.tensorflow.ps_server import ServerEntry
+from headrace.tensorflow.settings import TFSettings
+
+__all__ = ["train"]
+
+_DEFAULTS = {"KERAS_BACKEND": "tensorflow", "TF_CPP_MIN_LOG_LEVEL": "2"}
+
+
+def train(
+    rows: Any,
+    entry: Callable[[TFContext], object],
+    *,
+    workers: int = 1,
+    ps: int = 0,
+    chief: bool | Callable[[TFContext], object] = False,
+    evaluator: bool | Callable[[TFContext], object] = False,
+    tensorboard: bool = False,
+    epochs: int = 1,
+    output: Any = None,
+    output_dir: str | Path | None = None,
+    log_dir: str | Path | None = None,
+    name: str = "tensorflow",
+    max_restarts: int = 3,
+    checkpoint_dir: str | Path | None = None,
+    environment: Mapping[str, str] | None = None,
+    idle_after_s: float = 0.1,
+    exchange: ExchangeConfig | None = None,
+    timeouts: TimeoutConfig | None = None,
+) -> TrainingPlan:
+    """Plan TensorFlow processes as operators of a Flink job.
+
+    In *stream mode* the workers get the rows of a table, and the job ends when all of them have
+    used up their input; in *batch mode* (`rows` is None) they read their own files, and the job
+    ends when the chief has, or worker 0 where there is none. Parameter servers, evaluator and
+    TensorBoard are stopped then. Nothing runs before `submit`.
+
+    Args:
+        rows: A Table or DataStream, insert-only; or None.
+        entry: The function of every worker (and of chief and evaluator, where those are True:
+            ``ctx.role`` tells them apart); it travels by cloudpickle, so module-level, nested
+            and `__main__` functions all do.
+        workers: How many, at least 1.
+        ps: Parameter servers, for `ctx.parameter_servers` or TensorFlow's own
+            `ParameterServerStrategy`; 0 for one worker, or synchronous training.
+        chief: Whether there is a chief, or its function. It gets no rows.
+        evaluator: Whether there is an evaluator, or its function. It gets no rows; see
+            `ctx.follow_checkpoints`.
+        tensorboard: Whether TensorBoard runs beside, over `log_dir`; `JobHandle.status()` has
+            its address.
+        epochs: Passes over the rows; more than 1 needs a bounded input.
+        output: Columns that `ctx.emit` of the workers sends, name to `DataTypes`; None: they
+            emit nothing.
+        output_dir: Directory that `ctx.save` writes to, for every host at the same path; a
+            relative one is taken from here. None: `ctx.save` is an error.
+        log_dir: Directory for the scalars of `ctx.report`, likewise; each job gets a directory
+            of its own in it. None: "logs" in `output_dir`, if there is one.
+        name: Name of the job.
+        max_restarts: Restarts in batch mode before the job fails. In stream mode Flink's
+            restart strategy decides; unless you set one, there is none, since Flink's
+            checkpoints do not hold the model yet.
+        checkpoint_dir: Directory for `ctx.checkpoint_path`, which an evaluator follows.
+        environment: Environment variables of the processes.
+        idle_after_s: In synchronous training, how long a worker without rows holds up the
+            steps of the others, in seconds.
+        exchange: Size and pace of the memory queue.
+        timeouts: Limits on every wait.
+
+    Returns:
+        The plan, with the emitted rows.
+
+    Raises:
+        ConfigError: A setting cannot work.
+        PlanError: The job cannot be planned like this.
+
+    Example:
+        >>> plan = headrace.tensorflow.train(features, train, workers=2, ps=1)  # doctest: +SKIP
+        >>> plan.submit().wait()  # doctest: +SKIP
+    """
+    ps = require_count("ps", ps, least=0)
+    output_path = None if output_dir is None else Path(output_dir).absolute()
+    logs = _log_dir(log_dir, output_path)
+    settings = TFSettings(
+        epochs=epochs,
+        output_dir=output_path,
+        log_dir=None if logs is None else logs / _run_name(name),
+        idle_after_s=idle_after_s,
+    )
+    if rows is not None and chief and not ps:
+        msg = (
+            "chief=True needs parameter servers in stream mode: it gets no rows, and would "
+            "have no part in a synchronous training. Worker 0 leads where there is no "
+            "chief (ctx.is_chief)."
+        )
+        raise PlanError(msg)
+    variables = {**_DEFAULTS, **(environment or {})}
+
+    def role(function: object, count: int = 1) -> RoleConfig:
+        own = entry if function is True else function
+        assert callable(own)
+        return RoleConfig(
+            entry=TFEntry(own, settings),
+            parallelism=count,
+            environment=variables,
+            has_port=True,
+            exchange=exchange or ExchangeConfig(),
+        )
+
+    roles: dict[str, RoleConfig] = {}
+    if ps:
+        roles[PS] = RoleConfig(
+            entry=ServerEntry(), parallelism=ps, environment=variables, has_port=True
+        )
+    if chief:
+        roles[CHIEF] = role(chief)
+    roles[WORKER] = role(entry, require_count("workers", workers))
+    if evaluator:
+        roles[EVALUATOR] = role(evaluator)
+    if tensorboard:
+        roles[TENSORBOARD] = _tensorboard(logs)
+    return plan_training(
+        rows,
+        name=name,
+        master=AMConfig(
+            state_machine="tensorflow",
+            max_restarts=max_restarts,
+            timeouts=timeouts or TimeoutConfig(),
+        ),
+        roles=roles,
+        fed_role=WORKER,
+        output=output,
+        checkpoint_dir=checkpoint_dir,
+        epochs=settings.epochs,
+    )
+
+
+def _log_dir(given: str | Path | None, output_dir: Path | None) -> Path | None:
+    if given is not None:
+        return Path(given).absolute()
+    return None if output_dir is None else output_dir / "logs"
+
+
+def _run_name(name: str) -> str:
+    return f"{name}-{datetime.now(timezone.utc):%Y%m%d-%H%M%S}"
+
+
+def _tensorboard(logs: Path | None) -> RoleConfig:
+    if logs is None:
+        msg = "tensorboard=True needs something to show: give log_dir or output_dir"
+        raise ConfigError(msg)
+    return RoleConfig(runner="tensorboard", options={"log_dir": str(logs)}, has_port=True)

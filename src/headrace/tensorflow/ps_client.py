@@ -1,0 +1,91 @@
+"""A process' way to the parameter servers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+
+import tensorflow as tf
+
+from headrace.config import TimeoutConfig
+from headrace.errors import ServerLostError
+from headrace.role import RoleLink
+from headrace.tensorflow.cluster import PS, TFCluster
+from headrace.tensorflow.internals import connect, leave_xla_out
+from headrace.tensorflow.lease import hold_lease
+from headrace.tensorflow.ps_scope import ParameterServerScope
+
+__all__ = ["LEASE_KEY", "ParameterServers", "ready_key"]
+
+LEASE_KEY = "ps/lease"
+"""Under which parameter server 0 publishes where the lease is granted."""
+
+KEEP_ALIVE_S = 30
+"""Seconds after which a server drops what a client held there that has died.
+
+A client that is frozen for longer has lost its place: its next step fails, and it starts again.
+"""
+
+
+def ready_key(server: int) -> str:
+    """Return the key under which a parameter server publishes that it listens."""
+    return f"ps/ready/{server}"
+
+
+class ParameterServers:
+    """The servers, seen from one process, which connects when its first scope opens.
+
+    Thread model: one thread, that of the entry function; threads of TensorFlow's that make
+    variables of an optimizer take turns in the scope.
+
+    Args:
+        cluster: The processes.
+        link: Where the servers have published themselves.
+        timeouts: Limits on the waits.
+    """
+
+    def __init__(self, cluster: TFCluster, link: RoleLink, timeouts: TimeoutConfig) -> None:
+        self._cluster = cluster
+        self._link = link
+        self._timeout_s = timeouts.process_start_timeout_s
+        self._lease_address: str | None = None
+        self._scope = ParameterServerScope(len(cluster.servers), self._hold_lease)
+
+    @contextmanager
+    def scope(self) -> Iterator[None]:
+        """Put new variables on the servers in the `with` block."""
+        with self._scope.open():
+            yield
+
+    @contextmanager
+    def _hold_lease(self) -> Iterator[None]:
+        is_first = self._lease_address is None
+        if self._lease_address is None:
+            for server in range(len(self._cluster.servers)):
+                self._link.lookup(ready_key(server), self._timeout_s)
+            self._lease_address = self._link.lookup(LEASE_KEY, self._timeout_s)
+        with self._take_lease(self._lease_address):
+            if is_first:
+                self._connect()
+                leave_xla_out()
+                self._scope.adopt_optimizers()
+            yield
+
+    def _take_lease(self, address: str) -> AbstractContextManager[None]:
+        return hold_lease(address, timeout_s=self._timeout_s)
+
+    def _connect(self) -> None:
+        cluster = self._cluster
+        spec = {
+            PS: cluster.servers,
+            cluster.role: {cluster.index: cluster.addresses[cluster.role][cluster.index]},
+        }
+        try:
+            connect(
+                tf.train.ClusterSpec(spec),
+                job_name=cluster.role,
+                task_index=cluster.index,
+                keep_alive_s=KEEP_ALIVE_S,
+            )
+        except tf.errors.OpError as error:
+            raise ServerLostError(reason=error.message) from error

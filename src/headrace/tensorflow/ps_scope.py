@@ -1,0 +1,165 @@
+"""Puts the variables of models and optimizers on the parameter servers.
+
+While the scope is open, new variables go there, but for those that belong to one process:
+metrics, learning rates, states of random numbers. Optimizers make most of their variables
+later, when they first see what they train; so once a process uses parameter servers, an
+optimizer that is to train such variables puts its own beside them, wherever it was made, counts
+its steps together with the other workers, and computes each update where the variable is, so
+that only the gradient travels.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from headrace.tensorflow.internals import device_in_scope, move_variable
+from headrace.tensorflow.placement import Placement
+from headrace.tensorflow.ps_variable import ParameterServerVariable
+
+__all__ = ["ParameterServerScope"]
+
+_RANDOM_STATE = "seed_generator_state"
+_LEARNING_RATE = "learning_rate"
+
+
+class ParameterServerScope:
+    """What this process has put on the parameter servers.
+
+    Thread model: one thread makes variables at a time.
+
+    Args:
+        servers: Number of parameter servers.
+        lease: Returns what is entered while variables are made.
+    """
+
+    def __init__(self, servers: int, lease: Callable[[], AbstractContextManager[None]]) -> None:
+        self._placement = Placement(servers)
+        self._lease = lease
+        self._made = 0
+        self._lock = threading.RLock()
+        self._depth = 0
+
+    @contextmanager
+    def open(self) -> Iterator[None]:
+        """Put what is made in the `with` block on the servers. May be nested."""
+        with self._lock:
+            if self._depth:
+                yield
+                return
+            self._depth = 1
+            try:
+                with self._lease(), tf.variable_creator_scope(self._create):
+                    yield
+            finally:
+                self._depth = 0
+
+    def _create(self, next_creator: Callable[..., Any], **arguments: Any) -> Any:
+        if _is_of_one_process(arguments):
+            return next_creator(**arguments)
+        value = arguments["initial_value"]
+        with tf.init_scope():  # an optimizer makes variables while a step is traced
+            value = tf.convert_to_tensor(
+                value() if callable(value) else value, dtype=arguments.get("dtype")
+            )
+        size_bytes = value.shape.num_elements() * value.dtype.size
+        name = arguments.get("name") or "variable"
+        shared_name = f"{self._made}-{name}"
+        self._made += 1
+        server = _server_in_scope()
+        if server is None:
+            server = self._placement.place(size_bytes)
+        else:
+            self._placement.put(server, size_bytes)
+        return ParameterServerVariable(
+            initial_value=value,
+            shared_name=shared_name,
+            server=server,
+            trainable=arguments.get("trainable"),
+            name=name,
+            aggregation=arguments.get("aggregation"),
+            synchronization=arguments.get("synchronization"),
+        )
+
+    def adopt_optimizers(self) -> None:
+        """From now on, optimizers of this process put their variables beside what they train.
+
+        Changes Keras' optimizer class in this process, once; optimizers that train ordinary
+        variables only do what they did.
+        """
+        kind = keras.optimizers.Optimizer
+        build, add_variable = kind.build, kind.add_variable_from_reference
+        scope = self
+
+        def build_beside(self: Any, variables: Any) -> Any:
+            if not self.built and any(is_on_server(each) for each in variables):
+                with scope.open():
+                    count = tf.Variable(0, dtype=tf.int64, trainable=False, name="iteration")
+                _count_together(self.iterations, count)
+                _update_on_the_servers(self)
+            return build(self, variables)
+
+        def add_beside(self: Any, reference_variable: Any, *args: Any, **more: Any) -> Any:
+            if not is_on_server(reference_variable):
+                return add_variable(self, reference_variable, *args, **more)
+            with scope.open(), tf.device(_raw(reference_variable).device):
+                return add_variable(self, reference_variable, *args, **more)
+
+        kind.build, kind.add_variable_from_reference = build_beside, add_beside
+
+
+def is_on_server(variable: Any) -> bool:
+    """Return whether a variable, of Keras or TensorFlow, lives on a parameter server."""
+    return isinstance(_raw(variable), ParameterServerVariable)
+
+
+def _is_of_one_process(arguments: dict[str, Any]) -> bool:
+    is_metric = arguments.get("synchronization") is tf.VariableSynchronization.ON_READ
+    return is_metric or arguments.get("name") in (_RANDOM_STATE, _LEARNING_RATE)
+
+
+def _server_in_scope() -> int | None:
+    """Return the parameter server that a `tf.device` scope asks for, if one does."""
+    device = device_in_scope()
+    _, found, rest = device.partition("/job:ps/replica:0/task:")
+    return int(rest.partition("/")[0]) if found else None
+
+
+def _count_together(iterations: Any, count: Any) -> None:
+    """Make an optimizer's count of steps the common one.
+
+    Keras adds to a variable by reading and then writing it; here it is one operation.
+    """
+    move_variable(iterations, count)
+    iterations.assign_add = lambda value: count.assign_add(tf.cast(value, count.dtype))
+
+
+def _update_on_the_servers(optimizer: Any) -> None:
+    update = optimizer.update_step
+
+    def update_there(gradient: Any, variable: Any, learning_rate: Any) -> Any:
+        with tf.device(_raw(variable).device):
+            return update(_sent(gradient), variable, learning_rate)
+
+    optimizer.update_step = update_there
+
+
+def _sent(gradient: Any) -> Any:
+    """Copy a gradient to the device in scope."""
+    if isinstance(gradient, tf.IndexedSlices):
+        return tf.IndexedSlices(
+            tf.identity(gradient.values),
+            tf.identity(gradient.indices),
+            gradient.dense_shape,
+        )
+    return tf.identity(gradient)
+
+
+def _raw(variable: Any) -> Any:
+    """Return TensorFlow's variable inside a Keras one."""
+    return variable.value if isinstance(variable, keras.Variable) else variable

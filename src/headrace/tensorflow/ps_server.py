@@ -1,0 +1,47 @@
+"""A parameter server: TensorFlow's own server, which holds variables and runs their updates."""
+
+from __future__ import annotations
+
+import threading
+
+from headrace.framework.process import ProcessSpec
+from headrace.role import RoleContext, RoleEntry, RoleLink
+from headrace.tensorflow.cluster import PS, TFCluster
+
+__all__ = ["ServerEntry"]
+
+
+class ServerEntry(RoleEntry):
+    """Runs a `tf.distribute.Server` until the node ends the process.
+
+    It listens on the port that is kept for it, serves clients of `ctx.parameter_servers` and of
+    `tf.distribute.ParameterServerStrategy` alike, and knows none of them beforehand. Server 0
+    also grants the lease (`headrace.tensorflow.lease`). Only then it publishes that it is
+    ready.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(_wait_for_the_end)
+
+    def prepare(self, context: RoleContext, spec: ProcessSpec, link: RoleLink) -> None:
+        """Start to listen. Does not block."""
+        import tensorflow as tf
+
+        from headrace.tensorflow.lease import LeaseServer
+        from headrace.tensorflow.ps_client import LEASE_KEY, ready_key
+
+        tf.config.set_visible_devices([], "GPU")
+        cluster = TFCluster(role=PS, index=spec.index, addresses=spec.addresses)
+        self._server = tf.distribute.Server(
+            tf.train.ClusterSpec(cluster.spec), job_name=PS, task_index=spec.index
+        )
+        if spec.index == 0:
+            self._lease = LeaseServer(
+                spec.host, hold_timeout_s=context.timeouts.process_start_timeout_s
+            )
+            link.publish(LEASE_KEY, self._lease.address)
+        link.publish(ready_key(spec.index), "yes")
+
+
+def _wait_for_the_end(_: RoleContext) -> None:
+    threading.Event().wait()  # `StopRequestedExit` ends it; TensorFlow's own join would not
