@@ -129,15 +129,20 @@ def new_saved(
 
 
 def _put_in_place(draft: Path, final: Path, node: str) -> None:
-    former = None
-    if final.is_dir() or (draft.is_dir() and final.exists()):
-        former = _hidden(final, node, "old")
+    if not final.is_dir() and not (draft.is_dir() and final.exists()):
+        draft.replace(final)
+        return
+    former = _hidden(final, node, "old")
+    _remove(former)
+    final.rename(former)
+    try:
+        draft.rename(final)
+    except BaseException:  # the node may stop this process just now
+        if not final.exists():
+            former.rename(final)
+        raise
+    with suppress(OSError):
         _remove(former)
-        final.rename(former)
-    draft.replace(final)
-    if former is not None:
-        with suppress(OSError):
-            _remove(former)
 
 
 def _remove_old(directory: Path, spared: set[Path | None], keep: int, node: str) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from headrace.errors import ConfigError, UsageError
+from headrace.framework.stopping import StopRequestedExit
 from headrace.role.saved import latest_saved, new_saved
 
 NODE = "worker-0"
@@ -149,6 +150,29 @@ def test_directories_are_removed_whole(tmp_path: Path) -> None:
             (path / "deep").mkdir(parents=True)
             (path / "deep" / "weights").write_text("x")
     assert names(tmp_path) == ["step-000000000002.attempt-1"]
+
+
+def test_a_stop_while_a_directory_is_replaced_leaves_the_former(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rename = Path.rename
+
+    def stop_before_the_new_one(path: Path, target: Path) -> Path:
+        if path.suffix == ".new":
+            raise StopRequestedExit
+        return rename(path, target)
+
+    def save_directory(file: str) -> None:
+        with new_saved(tmp_path, 1, 1, node=NODE) as path:
+            path.mkdir()
+            (path / file).touch()
+
+    save_directory("first")
+    monkeypatch.setattr(Path, "rename", stop_before_the_new_one)
+    with pytest.raises(StopRequestedExit):
+        save_directory("second")
+    assert names(tmp_path) == ["step-000000000001.attempt-1"]
+    assert names(tmp_path / "step-000000000001.attempt-1") == ["first"]
 
 
 @pytest.mark.parametrize("order", [("file", "directory"), ("directory", "file")])
