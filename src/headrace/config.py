@@ -111,10 +111,11 @@ class AMConfig:
     """The application master of one ML cluster.
 
     Attributes:
-        state_machine: Name of a shipped machine ("all_finish", "pytorch") or a
+        state_machine: Name of a shipped machine ("all_finish", "pytorch", "tensorflow") or a
             `headrace.framework.machine.Machine`.
         max_restarts: Group restarts in batch mode before the job fails; in stream mode Flink's
-            own restart strategy decides.
+            own restart strategy decides. Where a process is restarted alone, also how often
+            each may be within an attempt.
         max_master_restarts: Restarts of a lost master process before the job fails.
         timeouts: Limits on every wait.
     """

@@ -126,6 +126,7 @@ class ProcessStartedLine(
 
     pid: int
     attempt: int
+    life: int = 0
 
 
 class ProcessEndedLine(
@@ -135,6 +136,7 @@ class ProcessEndedLine(
 
     Attributes:
         attempt: Its attempt.
+        life: Its number within that attempt.
         outcome: How it has ended.
         failure: How it failed, if it did.
         text: The failure as a person reads it: node, exit code or signal, traceback,
@@ -142,6 +144,7 @@ class ProcessEndedLine(
     """
 
     attempt: int
+    life: int = 0
     outcome: Literal["finished", "failed", "stopped"]
     failure: Failure | None = None
     text: str | None = None

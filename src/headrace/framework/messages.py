@@ -53,6 +53,7 @@ class Register(NodeRequest, frozen=True, kw_only=True):
         url_scheme: Such as "http", if a person can open what the process serves on the port.
         process: State of the algorithm process.
         process_attempt: Attempt of that process; None if none was started.
+        process_life: Its number within that attempt.
         failure: How it failed, if it did.
         ending_reason: Why the job ends, if a master has told the node to stop for good.
         rows_in: Rows that the process has taken.
@@ -68,6 +69,7 @@ class Register(NodeRequest, frozen=True, kw_only=True):
     url_scheme: str | None = None
     process: ProcessState = ProcessState.NONE
     process_attempt: int | None = None
+    process_life: int = 0
     failure: Failure | None = None
     ending_reason: str | None = None
     rows_in: int = 0
@@ -92,28 +94,33 @@ class Attend(NodeRequest, frozen=True, kw_only=True):
 
 
 class StartProcess(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag="start"):
-    """Run the process of `attempt`, after ending an older one. Safe to repeat.
+    """Run process number `life` of `attempt`, after ending an older one. Safe to repeat.
 
     Attributes:
         attempt: Number of the group's start.
+        life: Number of the process within the attempt, from 0.
         cluster: Role to the hosts of its nodes, in the order of their index.
         ports: Role to the ports of its nodes, likewise; roles with ports only.
     """
 
     attempt: int
+    life: int = 0
     cluster: dict[str, tuple[str, ...]]
     ports: dict[str, tuple[int, ...]] = {}
 
 
-class StopProcess(msgspec.Struct, frozen=True, kw_only=True, tag="stop"):
+class StopProcess(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag="stop"):
     """End the process of `attempt` and report that. Safe to repeat.
 
     Attributes:
         attempt: The attempt that ends.
+        life: The latest process of it that the node was told to run, perhaps without having
+            heard it; the report is about this one.
         ending_reason: Why the job ends for good; None if the group will be started again.
     """
 
     attempt: int
+    life: int = 0
     ending_reason: str | None = None
 
 
@@ -139,6 +146,7 @@ class ReportEnd(NodeRequest, frozen=True, kw_only=True):
     """The process of `attempt` has ended. Safe to repeat.
 
     Attributes:
+        life: Number of the process within the attempt.
         outcome: FINISHED, FAILED or STOPPED.
         failure: How it failed; not None if the outcome is FAILED.
         rows_in: Rows that the process has taken.
@@ -146,6 +154,7 @@ class ReportEnd(NodeRequest, frozen=True, kw_only=True):
         report: Last values of `ctx.report`; they come along since the end may end the job.
     """
 
+    life: int = 0
     outcome: ProcessState
     failure: Failure | None = None
     rows_in: int = 0

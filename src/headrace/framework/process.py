@@ -24,6 +24,7 @@ class ProcessSpec(msgspec.Struct, frozen=True, kw_only=True):
         index: Number within the role, from 0.
         parallelism: Processes of this role at run time.
         attempt: Number of the group's start, from 1.
+        life: Number of this process within the attempt: how often it was started again alone.
         cluster: Role to the hosts of its processes in the order of their index; empty without a
             master.
         ports: Role to the ports of its nodes, likewise; only roles with `has_port`.
@@ -49,6 +50,7 @@ class ProcessSpec(msgspec.Struct, frozen=True, kw_only=True):
     index: int
     parallelism: int
     attempt: int
+    life: int = 0
     cluster: dict[str, tuple[str, ...]] = {}
     ports: dict[str, tuple[int, ...]] = {}
     host: str

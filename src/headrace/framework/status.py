@@ -16,6 +16,7 @@ class NodeStatus(msgspec.Struct, frozen=True, kw_only=True):
         address: "host:port", where its process may listen; None if its role has no port.
         url: What a browser can open there, such as TensorBoard; None if there is nothing.
         attempt: The group attempt that this is about.
+        life: How often its process was started again alone within this attempt.
         rows_in: Rows that its process has taken from Flink.
         rows_out: Rows that its process has emitted.
         report: The latest values of `ctx.report`.
@@ -26,6 +27,7 @@ class NodeStatus(msgspec.Struct, frozen=True, kw_only=True):
     address: str | None = None
     url: str | None = None
     attempt: int = 0
+    life: int = 0
     rows_in: int = 0
     rows_out: int = 0
     report: dict[str, float] = {}

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import urllib.error
 import urllib.request
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
 
 START_S = 40.0  # TensorBoard imports for seconds on a busy machine
 ROLE = "tensorboard"
+SRC = Path(__file__).resolve().parents[3] / "src"
 
 
 def board_spec(log_dir: Path, **environment: str) -> NodeSpec:
@@ -78,3 +81,52 @@ def test_it_answers_on_the_announced_address_without_tensorflow(
 
 def sleeper(spec: object, link: object) -> None:
     signal.pause()
+
+
+def test_it_is_killed_and_comes_back_at_the_same_address_and_stops_in_time(
+    cluster: Cluster, log_dir: Path
+) -> None:
+    master = cluster.master(machine="tensorflow", others={ROLE: 1})
+    worker = cluster.node(ends_at_sigusr1(), has_master=True)
+    board = cluster.node(role=ROLE, spec=board_spec(log_dir), has_master=True)
+    pid = board.expect("process_started")["pid"]
+    url = url_of(master)
+    until(lambda: page(url) is not None, "TensorBoard to answer", START_S, lambda: board.log)
+    os.kill(pid, signal.SIGKILL)
+    again = board.expect("process_started")
+    assert (again["attempt"], again["life"]) == (1, 1)
+    until(lambda: page(url) is not None, "TensorBoard to answer", START_S, lambda: board.log)
+    os.kill(worker.expect("process_started")["pid"], signal.SIGUSR1)
+    assert master.expect("finish")["reason"] == "every deciding process has finished"
+    assert board.expect("process_ended")["outcome"] == "stopped"
+    assert page(url) is None
+
+
+def test_where_it_is_missing_it_says_so_and_the_job_goes_on(
+    cluster: Cluster, log_dir: Path, tmp_path: Path
+) -> None:
+    broken = tmp_path / "path" / "tensorboard"
+    broken.mkdir(parents=True)
+    (broken / "__init__.py").write_text("raise ModuleNotFoundError('tensorboard is not here')")
+    spec = board_spec(log_dir, PYTHONPATH=f"{broken.parent}{os.pathsep}{SRC}")
+    master = cluster.master(machine="tensorflow", others={ROLE: 1})
+    worker = cluster.node(ends_at_sigusr1(), has_master=True)
+    board = cluster.node(role=ROLE, spec=spec, has_master=True)
+    failure = board.expect("process_ended")["failure"]
+    assert failure["message"].startswith("TensorBoard cannot be started: tensorboard is not")
+    assert "pip install tensorboard" in failure["message"]
+    os.kill(worker.expect("process_started")["pid"], signal.SIGUSR1)
+    master.expect("finish")
+    assert not [line for line in board.seen if line.get("life") == 1]
+
+
+def ends_at_sigusr1() -> Callable[..., None]:
+    """Ends with success at SIGUSR1."""
+
+    def entry(spec: object, link: object) -> None:
+        import signal
+
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR1})
+        signal.sigwait({signal.SIGUSR1})
+
+    return entry

@@ -40,6 +40,7 @@ def test_a_function_runs_and_its_end_is_told(cluster: Cluster) -> None:
     assert node.expect("process_ended") == {
         "type": "process_ended",
         "attempt": 1,
+        "life": 0,
         "outcome": "finished",
         "failure": None,
         "text": None,

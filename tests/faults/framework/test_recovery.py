@@ -332,6 +332,7 @@ def test_reports_of_the_processes_are_in_the_status(cluster: Cluster) -> None:
         "rows_out": 7,
         "report": {"loss": 0.25},
         "attempt": 1,
+        "life": 0,
     }
 
 

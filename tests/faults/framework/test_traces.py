@@ -24,7 +24,7 @@ def test_without_their_jvm_master_and_node_remove_their_directories_and_the_sock
     node.expect("process_started")
     with socket.socket(socket.AF_UNIX) as queue:
         queue.bind(str(place / "queue"))
-    assert (tmp_path / "node-1" / "process-1" / "process.json").exists()
+    assert (tmp_path / "node-1" / "process-1-0" / "process.json").exists()
     assert (tmp_path / "master-0" / "events-0.jsonl").exists()
     for child in (node, master):
         child.close_stdin()

@@ -427,8 +427,7 @@ def test_a_restarted_master_learns_of_failures_from_the_registration() -> None:
 
 
 def test_a_role_that_does_not_decide_is_stopped_when_the_deciding_ones_have_finished() -> None:
-    machine = replace(ALL_FINISH, policies={"ps": RolePolicy(decides_end=False)})
-    at_work = two_roles(machine)
+    at_work = two_roles(with_ps(RolePolicy(decides_end=False)))
     assert at_work.handle(finished("worker-0"))[0] == StopProcesses(
         attempt=1, nodes=("ps-0",), ending_reason="every deciding process has finished"
     )
@@ -438,8 +437,7 @@ def test_a_role_that_does_not_decide_is_stopped_when_the_deciding_ones_have_fini
 
 
 def test_a_failed_helper_harms_nobody() -> None:
-    policy = RolePolicy(decides_end=False, is_helper=True)
-    at_work = two_roles(replace(ALL_FINISH, policies={"ps": policy}))
+    at_work = two_roles(with_ps(RolePolicy(decides_end=False, is_helper=True)))
     assert at_work.handle(failed("ps-0")) == []
     assert at_work.handle(finished("worker-0")) == [
         FinishJob(reason="every process has finished")
@@ -447,7 +445,7 @@ def test_a_failed_helper_harms_nobody() -> None:
 
 
 def test_a_job_in_which_no_role_decides_cannot_be_planned() -> None:
-    machine = replace(ALL_FINISH, default_policy=RolePolicy(decides_end=False))
+    machine = with_ps(RolePolicy(decides_end=False))
     with pytest.raises(PlanError, match="No role of"):
         machine.initial_job({"ps": RoleFacts(planned_parallelism=1)}, max_restarts=0)
 
@@ -461,6 +459,12 @@ def test_an_event_without_a_row_raises_with_the_history() -> None:
 def test_an_event_of_an_attempt_that_has_not_begun_is_illegal() -> None:
     with pytest.raises(IllegalTransitionError, match="of attempt 2"):
         running().handle(finished("worker-0", attempt=2))
+
+
+def with_ps(policy: RolePolicy) -> Machine:
+    return replace(
+        ALL_FINISH, policy_of=lambda name, _: policy if name == "ps" else RolePolicy()
+    )
 
 
 def two_roles(machine: Machine) -> JobMachine:

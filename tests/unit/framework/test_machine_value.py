@@ -67,7 +67,7 @@ def history() -> list[Event]:
     ]
 
 
-@pytest.mark.parametrize("name", ["all_finish", "pytorch"])
+@pytest.mark.parametrize("name", ["all_finish", "pytorch", "tensorflow"])
 def test_shipped_machines_are_valid(name: str) -> None:
     validate(shipped_machine(name))
 
@@ -124,7 +124,7 @@ def test_a_machine_with_a_function_of_the_users_travels_by_cloudpickle() -> None
     at_work = JobMachine(copy, job(copy))
     at_work.handle(StopRequested(attempt=1, reason="because"))
     assert (at_work.job.state, at_work.job.reason) == (JobState.FAILED, "because")
-    assert copy.restarts_finished
+    assert copy.policy_of("worker", {}).restarts_finished
 
 
 def test_a_saved_log_replays_to_the_same_facts() -> None:

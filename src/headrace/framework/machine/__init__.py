@@ -1,7 +1,8 @@
 """The decisions of the master: events in, commands out. No I/O, no clock, no thread.
 
 A machine is a value, `Machine`: an immutable table `(state, type of event) -> row` and the
-policies of the roles. `JobMachine` is one at work. Shipped: `ALL_FINISH` and `PYTORCH`.
+policy of each role. `JobMachine` is one at work. Shipped: `ALL_FINISH`, `PYTORCH` and
+`TENSORFLOW`.
 """
 
 from headrace.framework.machine.check import diagram, validate
@@ -22,6 +23,7 @@ from headrace.framework.machine.events import (
     NodeEvent,
     NodeLost,
     NodeRegistered,
+    ProcessEvent,
     ProcessFailed,
     ProcessFinished,
     ProcessStopped,
@@ -39,12 +41,26 @@ from headrace.framework.machine.facts import (
 )
 from headrace.framework.machine.job_machine import JobMachine, replay
 from headrace.framework.machine.log import decode_log, encode_event, encode_job
-from headrace.framework.machine.shipped import ALL_FINISH, PYTORCH, shipped_machine
-from headrace.framework.machine.table import Arc, Handler, Machine, Step, Table, ignoring
+from headrace.framework.machine.shipped import (
+    ALL_FINISH,
+    PYTORCH,
+    TENSORFLOW,
+    shipped_machine,
+)
+from headrace.framework.machine.table import (
+    Arc,
+    Handler,
+    Machine,
+    PolicyRule,
+    Step,
+    Table,
+    ignoring,
+)
 
 __all__ = [
     "ALL_FINISH",
     "PYTORCH",
+    "TENSORFLOW",
     "AnyEvent",
     "Arc",
     "ArmDeadline",
@@ -64,6 +80,8 @@ __all__ = [
     "NodeFacts",
     "NodeLost",
     "NodeRegistered",
+    "PolicyRule",
+    "ProcessEvent",
     "ProcessFailed",
     "ProcessFinished",
     "ProcessState",

@@ -30,16 +30,18 @@ class DeadlineName(Enum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StartProcesses:
-    """Run the algorithm process of `attempt` on `nodes`; an older one is ended first.
+    """Run an algorithm process on `nodes`; an older one is ended first.
 
     Attributes:
         attempt: The attempt that they run.
+        life: Number of the process within the attempt.
         nodes: Whom to tell.
         cluster: Role to the hosts of its nodes, in the order of their index.
         ports: Role to the ports of its nodes, likewise; roles with ports only.
     """
 
     attempt: int
+    life: int = 0
     nodes: tuple[str, ...]
     cluster: Mapping[str, tuple[str, ...]]
     ports: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
@@ -51,11 +53,13 @@ class StopProcesses:
 
     Attributes:
         attempt: The attempt that ends.
+        life: The latest process of it that they were told to run.
         nodes: Whom to tell.
         ending_reason: Why the job ends for good; None if the group will be started again.
     """
 
     attempt: int
+    life: int = 0
     nodes: tuple[str, ...]
     ending_reason: str | None = None
 

@@ -17,6 +17,7 @@ __all__ = [
     "NodeEvent",
     "NodeLost",
     "NodeRegistered",
+    "ProcessEvent",
     "ProcessFailed",
     "ProcessFinished",
     "ProcessStopped",
@@ -69,6 +70,7 @@ class NodeRegistered(NodeEvent, frozen=True, kw_only=True, tag=True):
         port: The TCP port that it keeps for its process; None if its role has none.
         process: State of its algorithm process.
         process_attempt: Attempt of that process; None if none was started.
+        process_life: Its number within that attempt.
         failure: How the process failed, if it did.
         ending_reason: Why the job ends, if a master had already told the node to stop for good.
     """
@@ -80,6 +82,7 @@ class NodeRegistered(NodeEvent, frozen=True, kw_only=True, tag=True):
     port: int | None = None
     process: ProcessState = ProcessState.NONE
     process_attempt: int | None = None
+    process_life: int = 0
     failure: Failure | None = None
     ending_reason: str | None = None
 
@@ -91,17 +94,27 @@ class NodeLost(NodeEvent, frozen=True, kw_only=True, tag=True):
     limit_s: float
 
 
-class ProcessFinished(NodeEvent, frozen=True, kw_only=True, tag=True):
+class ProcessEvent(NodeEvent, frozen=True, kw_only=True, tag=True):
+    """The algorithm process of a node has ended.
+
+    Attributes:
+        life: Number of the process within the attempt; an event of an earlier one is void.
+    """
+
+    life: int = 0
+
+
+class ProcessFinished(ProcessEvent, frozen=True, kw_only=True, tag=True):
     """The algorithm process of a node ended with success."""
 
 
-class ProcessFailed(NodeEvent, frozen=True, kw_only=True, tag=True):
+class ProcessFailed(ProcessEvent, frozen=True, kw_only=True, tag=True):
     """The algorithm process of a node failed, or could not be started."""
 
     failure: Failure
 
 
-class ProcessStopped(NodeEvent, frozen=True, kw_only=True, tag=True):
+class ProcessStopped(ProcessEvent, frozen=True, kw_only=True, tag=True):
     """The algorithm process of a node ended because it was told to."""
 
 

@@ -7,7 +7,12 @@ from collections.abc import Iterable
 
 from headrace.errors import IllegalTransitionError
 from headrace.framework.machine.commands import Command
-from headrace.framework.machine.events import Event, NodeEvent, NodeRegistered
+from headrace.framework.machine.events import (
+    Event,
+    NodeEvent,
+    NodeRegistered,
+    ProcessEvent,
+)
 from headrace.framework.machine.facts import Job, JobState
 from headrace.framework.machine.table import Machine
 
@@ -22,8 +27,8 @@ class JobMachine:
     Attributes:
         job: The present facts.
         history: The last steps as text, oldest first.
-        ignored: How many events were void: of an older attempt, of a replaced node process, or
-            by a row that ignores them.
+        ignored: How many events were void: of an older attempt or life, of a node process that
+            was replaced or must register again, or by a row that ignores them.
     """
 
     def __init__(self, machine: Machine, job: Job) -> None:
@@ -37,8 +42,8 @@ class JobMachine:
 
         Raises:
             IllegalTransitionError: The table has no row for the event in the present state, the
-                event is of an attempt that has not begun, or a handler went to a state that its
-                row does not name.
+                event is of an attempt or life that has not begun, or a handler went to a state
+                that its row does not name.
         """
         before = self.job
         if event.attempt < before.attempt or _is_replaced(before, event):
@@ -47,6 +52,11 @@ class JobMachine:
         arc = self._machine.table.get((before.state, type(event)))
         if arc is None or event.attempt > before.attempt:
             raise self._illegal(event)
+        if isinstance(event, ProcessEvent) and event.life != (known := _life(before, event)):
+            if event.life > known:
+                raise self._illegal(event)
+            self.ignored += 1
+            return []
         if arc.handler is None:
             self.ignored += 1
             return []
@@ -82,11 +92,14 @@ def replay(machine: Machine, job: Job, events: Iterable[Event]) -> JobMachine:
 
 
 def _is_replaced(job: Job, event: Event) -> bool:
-    """Whether the event is about a node process that is not the registered one."""
+    """Whether the event is about a node process that is not, or no longer, registered."""
     if not isinstance(event, NodeEvent) or isinstance(event, NodeRegistered):
         return False
-    known = job.nodes.get(event.node)
-    return known is None or known.instance != event.instance
+    return not job.is_registered(event.node, event.instance)
+
+
+def _life(job: Job, event: ProcessEvent) -> int:
+    return job.nodes[event.node].life
 
 
 def _text(event: Event) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 
 from headrace.errors import PlanError
@@ -19,10 +20,11 @@ from headrace.framework.machine.events import (
     StopDeadlineReached,
     StopRequested,
 )
-from headrace.framework.machine.facts import JobState
+from headrace.framework.machine.facts import JobState, RoleFacts, RolePolicy
 from headrace.framework.machine.table import Arc, Machine, Table, ignoring
+from headrace.framework.machine.tensorflow import tensorflow_policy
 
-__all__ = ["ALL_FINISH", "PYTORCH", "shipped_machine"]
+__all__ = ["ALL_FINISH", "PYTORCH", "TENSORFLOW", "shipped_machine"]
 
 _GATHERING = JobState.GATHERING
 _RUNNING = JobState.RUNNING
@@ -54,25 +56,28 @@ _BASE_TABLE: Table = {
     (_GATHERING, NodeRegistered): Arc(on.on_registered_while_gathering, _EVERY),
     (_GATHERING, NodeLost): Arc(on.on_lost_while_gathering, frozenset({_GATHERING})),
     (_GATHERING, ProcessFinished): Arc(on.on_process_finished, frozenset({_GATHERING})),
-    (_GATHERING, ProcessFailed): Arc(
-        on.on_process_failed, frozenset({_GATHERING, _RECOVERING, _RUNNING, _FAILED})
-    ),
+    (_GATHERING, ProcessFailed): Arc(on.on_process_failed, _EVERY),
     (_GATHERING, ProcessStopped): Arc(on.on_process_stopped, frozenset({_GATHERING})),
     (_GATHERING, StopRequested): Arc(on.on_stop_requested, _ENDING),
     (_GATHERING, GatherDeadlineReached): Arc(on.on_gather_deadline, frozenset({_FAILED})),
     (_RUNNING, NodeRegistered): Arc(on.on_registered_while_running, _EVERY - {_GATHERING}),
-    (_RUNNING, NodeLost): Arc(on.on_lost, _EVERY - {_GATHERING}),
+    (_RUNNING, NodeLost): Arc(on.on_lost, frozenset({_RUNNING, _RECOVERING, _FAILED})),
     (_RUNNING, ProcessFinished): Arc(on.on_process_finished, _ENDING | {_RUNNING}),
     (_RUNNING, ProcessFailed): Arc(on.on_process_failed, _EVERY - {_GATHERING}),
     (_RUNNING, ProcessStopped): ignoring("its operator is ending the node; Flink decides"),
     (_RUNNING, StopRequested): Arc(on.on_stop_requested, _ENDING),
     (_RUNNING, GatherDeadlineReached): _GATHERED,
-    (_RECOVERING, NodeRegistered): Arc(
-        on.on_registered_while_recovering, frozenset({_RECOVERING, _RUNNING, _FAILED})
+    (_RUNNING, RecoverDeadlineReached): Arc(
+        on.on_return_deadline, frozenset({_RUNNING, _FAILED})
     ),
-    (_RECOVERING, NodeLost): Arc(on.on_lost_while_recovering, frozenset({_RECOVERING})),
+    (_RECOVERING, NodeRegistered): Arc(
+        on.on_registered_while_recovering, _EVERY - {_GATHERING}
+    ),
+    (_RECOVERING, NodeLost): Arc(
+        on.on_lost_while_recovering, frozenset({_RECOVERING, _RUNNING})
+    ),
     (_RECOVERING, ProcessFinished): Arc(
-        on.on_process_finished, frozenset({_RECOVERING, _RUNNING})
+        on.on_process_finished, _ENDING | {_RECOVERING, _RUNNING}
     ),
     (_RECOVERING, ProcessFailed): Arc(
         on.on_process_failed, frozenset({_RECOVERING, _RUNNING, _FAILED})
@@ -104,13 +109,21 @@ that have finished stay finished. In stream mode the job fails at once and Flink
 decides.
 """
 
-PYTORCH = replace(ALL_FINISH, name="pytorch", restarts_finished=True)
+
+def _all_together(name: str, roles: Mapping[str, RoleFacts]) -> RolePolicy:  # noqa: ARG001
+    return RolePolicy(restarts_finished=True)
+
+
+PYTORCH = replace(ALL_FINISH, name="pytorch", policy_of=_all_together)
 """An all-reduce group: as `ALL_FINISH`, but a restart runs finished nodes again as well.
 
 A collective needs every member: a restarted worker would wait for ever for one that is done.
 """
 
-_SHIPPED = {machine.name: machine for machine in (ALL_FINISH, PYTORCH)}
+TENSORFLOW = replace(ALL_FINISH, name="tensorflow", policy_of=tensorflow_policy)
+"""Parameter servers, or an all-reduce group, with chief and helpers: `tensorflow_policy`."""
+
+_SHIPPED = {machine.name: machine for machine in (ALL_FINISH, PYTORCH, TENSORFLOW)}
 
 
 def shipped_machine(name: str) -> Machine:

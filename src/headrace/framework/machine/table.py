@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any, TypeAlias
 
@@ -11,7 +11,16 @@ from headrace.framework.machine.commands import Command
 from headrace.framework.machine.events import Event
 from headrace.framework.machine.facts import Job, JobState, RoleFacts, RolePolicy
 
-__all__ = ["Arc", "Handler", "Machine", "Step", "Table", "ignoring"]
+__all__ = [
+    "Arc",
+    "Handler",
+    "Machine",
+    "PolicyRule",
+    "Step",
+    "Table",
+    "every_role_decides",
+    "ignoring",
+]
 
 Step: TypeAlias = tuple[Job, list[Command]]
 """What a handler decides: the new facts, and what is to be done."""
@@ -40,13 +49,22 @@ def ignoring(reason: str) -> Arc:
     return Arc(handler=None, reason=reason)
 
 
+PolicyRule: TypeAlias = Callable[[str, Mapping[str, RoleFacts]], RolePolicy]
+"""The policy of the role of that name, among all roles of the job. Pure."""
+
+
+def every_role_decides(name: str, roles: Mapping[str, RoleFacts]) -> RolePolicy:  # noqa: ARG001
+    """Return the policy of a role whose every process must finish."""
+    return RolePolicy()
+
+
 Table: TypeAlias = Mapping[tuple[JobState, type[Event]], Arc]
 """State and type of event to row. No row means: the event must not come in that state."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Machine:
-    """A state machine as a value: an immutable table and the policies of the roles.
+    """A state machine as a value: an immutable table and the rule for the roles' policies.
 
     Extend a shipped one: `replace(ALL_FINISH, name="mine", table={**ALL_FINISH.table, ...})`.
     A machine travels to the master by cloudpickle; planning a job checks it by `validate`.
@@ -54,24 +72,18 @@ class Machine:
     Attributes:
         name: For log lines.
         table: The rows; copied, so a later change of the argument does nothing.
-        policies: Policy of roles by name.
-        default_policy: Policy of every other role.
-        restarts_finished: Whether a group restart runs finished nodes again.
+        policy_of: What the ends of a role's processes mean.
     """
 
     name: str
     table: Table
-    policies: Mapping[str, RolePolicy] = field(default_factory=dict)
-    default_policy: RolePolicy = field(default_factory=RolePolicy)
-    restarts_finished: bool = False
+    policy_of: PolicyRule = every_role_decides
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "table", MappingProxyType(dict(self.table)))
-        object.__setattr__(self, "policies", MappingProxyType(dict(self.policies)))
 
     def __reduce__(self) -> tuple[Any, ...]:
-        parts = (self.name, dict(self.table), dict(self.policies))
-        return (_rebuild, (*parts, self.default_policy, self.restarts_finished))
+        return (_rebuild, (self.name, dict(self.table), self.policy_of))
 
     def initial_job(
         self,
@@ -87,7 +99,7 @@ class Machine:
             PlanError: No role decides when the job ends.
         """
         with_policies = {
-            name: replace(role, policy=self.policies.get(name, self.default_policy))
+            name: replace(role, policy=self.policy_of(name, roles))
             for name, role in roles.items()
         }
         return Job(
@@ -95,21 +107,8 @@ class Machine:
             roles=with_policies,
             max_restarts=max_restarts,
             restarts=restarts,
-            restarts_finished=self.restarts_finished,
         )
 
 
-def _rebuild(
-    name: str,
-    table: Table,
-    policies: Mapping[str, RolePolicy],
-    default_policy: RolePolicy,
-    restarts_finished: bool,
-) -> Machine:
-    return Machine(
-        name=name,
-        table=table,
-        policies=policies,
-        default_policy=default_policy,
-        restarts_finished=restarts_finished,
-    )
+def _rebuild(name: str, table: Table, policy_of: PolicyRule) -> Machine:
+    return Machine(name=name, table=table, policy_of=policy_of)

@@ -123,8 +123,7 @@ class Master:
 
     def note_sign_of_life(self, node: str, instance: str) -> bool:
         """Note that this node process lives; return False if it is not registered."""
-        facts = self.job.nodes.get(node)
-        if facts is None or facts.instance != instance:
+        if not self.job.is_registered(node, instance):
             return False
         if not self.job.state.is_terminal:
             self._heartbeats.beat(node, self._clock.monotonic())
@@ -191,6 +190,9 @@ class Master:
         after = self.job
         if isinstance(event, NodeRegistered) and not before.state.is_terminal:
             self._note_registration(event, seen, before)
+        if len(after.nodes) < len(before.nodes):
+            for node in before.nodes.keys() - after.nodes.keys():
+                self.directives.forget(node)  # what it has not heard yet is void
         if after is before and not commands:
             return
         self.rendezvous.open_attempt(after.attempt)
@@ -224,6 +226,7 @@ class Master:
             case StartProcesses():
                 start = StartProcess(
                     attempt=command.attempt,
+                    life=command.life,
                     cluster=dict(command.cluster),
                     ports=dict(command.ports),
                 )
@@ -231,7 +234,11 @@ class Master:
                 for node in command.nodes:
                     self._heartbeats.beat(node, self._clock.monotonic())
             case StopProcesses():
-                stop = StopProcess(attempt=command.attempt, ending_reason=command.ending_reason)
+                stop = StopProcess(
+                    attempt=command.attempt,
+                    life=command.life,
+                    ending_reason=command.ending_reason,
+                )
                 self.directives.set(command.nodes, stop)
             case ArmDeadline():
                 self._arm(command)

@@ -44,7 +44,7 @@ def build_status(job: Job, observed: dict[str, Observation]) -> JobStatus:
     for name, seen in observed.items():
         facts = job.nodes.get(name)
         nodes[name] = NodeStatus(
-            state="lost" if facts is None else _STATES[facts.process],
+            state="lost" if facts is None or name in job.lost else _STATES[facts.process],
             host=seen.host,
             address=seen.address,
             url=seen.url,
@@ -52,6 +52,7 @@ def build_status(job: Job, observed: dict[str, Observation]) -> JobStatus:
             rows_out=seen.rows_out,
             report=seen.report,
             attempt=job.attempt,
+            life=0 if facts is None else facts.life,
         )
     return JobStatus(
         state=job.state.value,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from typing import Any
 
 import msgspec
 
@@ -10,6 +11,7 @@ from headrace.framework.address import join_address
 from headrace.framework.failure import Failure
 from headrace.framework.machine import (
     NodeRegistered,
+    ProcessEvent,
     ProcessFailed,
     ProcessFinished,
     ProcessState,
@@ -70,6 +72,7 @@ class NodeService:
                 port=request.port,
                 process=request.process,
                 process_attempt=request.process_attempt,
+                process_life=request.process_life,
                 failure=request.failure,
                 ending_reason=request.ending_reason,
             ),
@@ -104,21 +107,7 @@ class NodeService:
         self._require_known(request)
         self._require_present(request)
         self._observe(request)
-        node, instance, attempt = request.node, request.instance, request.attempt
-        match request.outcome:
-            case ProcessState.FINISHED:
-                self._master.post(
-                    ProcessFinished(attempt=attempt, node=node, instance=instance)
-                )
-            case ProcessState.FAILED:
-                failure = request.failure or Failure(kind="node", message="no reason given")
-                self._master.post(
-                    ProcessFailed(
-                        attempt=attempt, node=node, instance=instance, failure=failure
-                    )
-                )
-            case _:
-                self._master.post(ProcessStopped(attempt=attempt, node=node, instance=instance))
+        self._master.post(_end_of(request))
         return Ack()
 
     async def publish(self, request: Publish) -> Ack:
@@ -156,6 +145,23 @@ class NodeService:
     def _require_present(self, request: NodeRequest) -> None:
         if request.attempt != self._master.job.attempt:
             raise StaleAttemptError(self._master.job.attempt)
+
+
+def _end_of(request: ReportEnd) -> ProcessEvent:
+    about: dict[str, Any] = {
+        "attempt": request.attempt,
+        "life": request.life,
+        "node": request.node,
+        "instance": request.instance,
+    }
+    match request.outcome:
+        case ProcessState.FINISHED:
+            return ProcessFinished(**about)
+        case ProcessState.FAILED:
+            failure = request.failure or Failure(kind="node", message="no reason given")
+            return ProcessFailed(**about, failure=failure)
+        case _:
+            return ProcessStopped(**about)
 
 
 def _described(request: Register) -> Observation:

@@ -99,12 +99,17 @@ class LifeEnd:
 class ProcessLife:
     """Runs one algorithm process of one attempt.
 
+    Attributes:
+        attempt: The attempt.
+        number: Which of its lives in that attempt the node's process lives, from 0.
+
     Thread model: belongs to one asyncio loop. `run` must be awaited to its end, also after
     `stop` and `kill`; it is then bounded by the grace of `stop` plus two seconds.
     """
 
     def __init__(self, plan: LifePlan, coordination: Coordination) -> None:
         self.attempt = plan.spec.attempt
+        self.number = plan.spec.life
         self._plan = plan
         self._coordination = coordination
         self._process: AlgorithmProcess | None = None

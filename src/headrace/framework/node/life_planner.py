@@ -26,7 +26,7 @@ __all__ = ["LifePlanner"]
 
 
 class LifePlanner:
-    """Plans the life of each attempt; keeps the node's one instance of its runner.
+    """Plans each life of an algorithm process; keeps the node's one instance of its runner.
 
     Args:
         start: Who the node is.
@@ -41,7 +41,7 @@ class LifePlanner:
         self._runner: Runner | None = None
 
     def plan(self, directive: StartProcess) -> LifePlan:
-        """Return the plan of one attempt. Loads nothing yet: the life does, on a thread."""
+        """Return the plan of one start. Loads nothing yet: the life does, on a thread."""
         start, spec = self._start, self._spec
         process_spec = ProcessSpec(
             job_name=start.job_name,
@@ -49,13 +49,14 @@ class LifePlanner:
             index=start.index,
             parallelism=start.parallelism,
             attempt=directive.attempt,
+            life=directive.life,
             cluster=directive.cluster,
             ports=directive.ports,
             host=start.host,
             port=self._port,
             queue_socket=start.queue_socket,
             is_restored=start.is_restored,
-            work_dir=str(Path(start.work_dir) / f"process-{directive.attempt}"),
+            work_dir=str(Path(start.work_dir) / _directory_name(directive)),
             payload_path=start.payload_path or "",
             checkpoint_dir=spec.checkpoint_dir,
             options=spec.options,
@@ -83,6 +84,10 @@ class LifePlanner:
         if self._runner is None:
             self._runner = _build_runner(self._spec.runner, self._start.payload_path)
         return self._runner.command(context)
+
+
+def _directory_name(directive: StartProcess) -> str:
+    return f"process-{directive.attempt}-{directive.life}"
 
 
 def _build_runner(name: str | None, payload_path: str | None) -> Runner:

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import os
 import secrets
+from typing import Literal
 
 from typing_extensions import assert_never
 
@@ -48,6 +49,11 @@ _LOG = logging.getLogger(__name__)
 _REPORT_EVERY_S = 0.2
 _CALL_S = 5.0
 _END_S = 1.6
+_OUTCOMES: dict[ProcessState, Literal["finished", "failed", "stopped"]] = {
+    ProcessState.FINISHED: "finished",
+    ProcessState.FAILED: "failed",
+    ProcessState.STOPPED: "stopped",
+}
 
 
 class Node:
@@ -79,11 +85,12 @@ class Node:
         self._life: ProcessLife | None = None
         self._living: asyncio.Task[None] | None = None
         self._wanted: StartProcess | None = None
-        self._stopped_attempt = 0
+        self._stopped = (0, 0)
         self._ending_reason: str | None = None
         self._is_stopping = False
         self._process = ProcessState.NONE
         self._process_attempt: int | None = None
+        self._process_life = 0
         self._failure: Failure | None = None
         self._latest = ReportLine()
         self._report_due: asyncio.TimerHandle | None = None
@@ -142,6 +149,7 @@ class Node:
             url_scheme=self._spec.url_scheme,
             process=self._process,
             process_attempt=self._process_attempt,
+            process_life=self._process_life,
             failure=self._failure,
             ending_reason=self._ending_reason,
             rows_in=self._latest.rows_in,
@@ -222,8 +230,13 @@ class Node:
 
     # The life of the process.
 
+    @property
+    def _reached(self) -> tuple[int, int]:
+        """Attempt and life of the latest process, or of a stop that came before it."""
+        return self._process_attempt or 0, self._process_life
+
     def _on_start(self, directive: StartProcess) -> None:
-        if (self._process_attempt or 0) >= directive.attempt or self._is_stopping:
+        if self._reached >= (directive.attempt, directive.life) or self._is_stopping:
             return
         if self._life is None:
             self._begin(directive)
@@ -236,13 +249,13 @@ class Node:
         self._ending_reason = directive.ending_reason
         if (self._process_attempt or 0) > directive.attempt:
             return
-        self._stopped_attempt = directive.attempt
+        self._stopped = (directive.attempt, directive.life)
         if self._life is not None:
             self._life.stop(self._spec.timeouts.stop_grace_s)
         else:
-            if self._process_attempt != directive.attempt:
+            if self._reached < self._stopped:
                 self._process = ProcessState.STOPPED
-                self._process_attempt = directive.attempt
+                self._process_attempt, self._process_life = self._stopped
                 self._failure = None
             self._report_end()
 
@@ -250,7 +263,7 @@ class Node:
         attempt = directive.attempt
         self._wanted = None
         self._process = ProcessState.RUNNING
-        self._process_attempt = attempt
+        self._process_attempt, self._process_life = attempt, directive.life
         self._failure = None
         self._latest = ReportLine()
         self._attendance.forget_published()
@@ -270,8 +283,9 @@ class Node:
 
     async def _live(self, life: ProcessLife) -> None:
         def on_started(pid: int) -> None:
-            _LOG.info("%s runs process %d, attempt %d", self.name, pid, life.attempt)
-            self._jvm.send(ProcessStartedLine(pid=pid, attempt=life.attempt))
+            at = (life.attempt, life.number)
+            _LOG.info("%s runs process %d, attempt %d, life %d", self.name, pid, *at)
+            self._jvm.send(ProcessStartedLine(pid=pid, attempt=life.attempt, life=life.number))
 
         try:
             end = await life.run(on_started)
@@ -286,9 +300,10 @@ class Node:
         self._process = end.outcome
         self._failure = end.failure
         if end.outcome is ProcessState.STOPPED:
-            self._process_attempt = max(life.attempt, self._stopped_attempt)
+            latest = max((life.attempt, life.number), self._stopped)
+            self._process_attempt, self._process_life = latest
         self._send_report()
-        self._tell_jvm(life.attempt, end)
+        self._tell_jvm(life, end)
         if self._is_stopping:
             self.end(0)
         elif self._wanted is not None:
@@ -303,18 +318,17 @@ class Node:
                 )
             )
 
-    def _tell_jvm(self, attempt: int, end: LifeEnd) -> None:
-        match end.outcome:
-            case ProcessState.FINISHED:
-                line = ProcessEndedLine(attempt=attempt, outcome="finished")
-            case ProcessState.FAILED:
-                text = None if end.failure is None else end.failure.describe(self.name)
-                line = ProcessEndedLine(
-                    attempt=attempt, outcome="failed", failure=end.failure, text=text
-                )
-            case _:
-                line = ProcessEndedLine(attempt=attempt, outcome="stopped")
-        _LOG.info("%s: process of attempt %d %s", self.name, attempt, line.outcome)
+    def _tell_jvm(self, life: ProcessLife, end: LifeEnd) -> None:
+        text = None if end.failure is None else end.failure.describe(self.name)
+        line = ProcessEndedLine(
+            attempt=life.attempt,
+            life=life.number,
+            outcome=_OUTCOMES[end.outcome],
+            failure=end.failure,
+            text=text,
+        )
+        at = (life.attempt, life.number)
+        _LOG.info("%s: process of attempt %d, life %d %s", self.name, *at, line.outcome)
         if end.failure is not None and end.failure.traceback is not None:
             _LOG.error("%s\n%s", end.failure.message, end.failure.traceback)
         self._jvm.send(line)
@@ -325,6 +339,7 @@ class Node:
             node=self.name,
             instance=self._instance,
             attempt=self._process_attempt,
+            life=self._process_life,
             outcome=self._process,
             failure=self._failure,
             rows_in=self._latest.rows_in,
