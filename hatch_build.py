@@ -23,6 +23,7 @@ from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 ROOT = Path(__file__).resolve().parent
 JAR = ROOT / "src" / "headrace" / "_jars" / "headrace.jar"
 _SOURCES = ROOT / "java" / "src" / "main" / "java"
+_RESOURCES = ROOT / "java" / "src" / "main" / "resources"
 _RELEASE = "17"
 _WARNINGS = ("-Xlint:all", "-Werror")
 _FLAGS = ("--release", _RELEASE, "-encoding", "UTF-8", "-g", "-proc:none", *_WARNINGS)
@@ -47,11 +48,12 @@ def sources() -> list[Path]:
 
 
 def fingerprint() -> str:
-    """Return a hash over the sources, the compiler's flags and the version of Flink."""
+    """Return a hash over the jar's sources, the compiler's flags and the version of Flink."""
     digest = hashlib.sha256("\0".join([*_FLAGS, _flink().version]).encode())
-    for source in sources():
-        digest.update(f"\0{source.relative_to(_SOURCES).as_posix()}\0".encode())
-        digest.update(source.read_bytes())
+    texts = {path.relative_to(_SOURCES).as_posix(): path.read_bytes() for path in sources()}
+    for name, content in {**texts, **_resources()}.items():
+        digest.update(f"\0{name}\0".encode())
+        digest.update(content)
     return digest.hexdigest()
 
 
@@ -125,8 +127,15 @@ def _compile(classes: Path) -> None:
     raise JavaBuildError(msg)
 
 
+def _resources() -> dict[str, bytes]:
+    """Return what goes into the jar as it is, by its name there."""
+    paths = sorted(path for path in _RESOURCES.rglob("*") if path.is_file())
+    return {path.relative_to(_RESOURCES).as_posix(): path.read_bytes() for path in paths}
+
+
 def _write_jar(jar: Path, classes: Path, wanted: str) -> None:
     contents = {"META-INF/MANIFEST.MF": _MANIFEST.encode(), _FINGERPRINT: wanted.encode()}
+    contents.update(_resources())
     for path in sorted(classes.rglob("*.class")):
         contents[path.relative_to(classes).as_posix()] = path.read_bytes()
     with zipfile.ZipFile(jar, "w", zipfile.ZIP_DEFLATED) as opened:

@@ -30,7 +30,7 @@ public final class Greeter implements MapFunction<String, String> {
 
 @pytest.fixture
 def hook(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    """hatch_build.py with one small source in place of the project's."""
+    """hatch_build.py with one small source and one resource in place of the project's."""
     spec = importlib.util.spec_from_file_location("hatch_build", ROOT / "hatch_build.py")
     assert spec is not None
     assert spec.loader is not None
@@ -39,7 +39,11 @@ def hook(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     sources = tmp_path / "java"
     (sources / "org" / "headrace").mkdir(parents=True)
     (sources / "org" / "headrace" / "Greeter.java").write_text(GREETER)
+    services = tmp_path / "resources" / "META-INF" / "services"
+    services.mkdir(parents=True)
+    (services / "java.lang.Greeter").write_text("org.headrace.Greeter\n")
     monkeypatch.setattr(module, "_SOURCES", sources)
+    monkeypatch.setattr(module, "_RESOURCES", tmp_path / "resources")
     return module
 
 
@@ -54,7 +58,12 @@ def test_building_twice_gives_the_same_bytes(hook: ModuleType, tmp_path: Path) -
     assert hook.build(second)
     assert first.read_bytes() == second.read_bytes()
     assert "org/headrace/Greeter.class" in zipfile.ZipFile(first).namelist()
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["1.jar", "2.jar", "java"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "1.jar",
+        "2.jar",
+        "java",
+        "resources",
+    ]
 
 
 def test_nothing_is_compiled_until_a_source_changes(hook: ModuleType, tmp_path: Path) -> None:
@@ -63,6 +72,18 @@ def test_nothing_is_compiled_until_a_source_changes(hook: ModuleType, tmp_path: 
     assert not hook.build(jar)
     change(hook, "Hello", "Good morning")
     assert hook.build(jar)
+
+
+def test_resources_are_in_the_jar_as_they_are_and_make_it_anew(
+    hook: ModuleType, tmp_path: Path
+) -> None:
+    jar = tmp_path / "headrace.jar"
+    hook.build(jar)
+    name = "META-INF/services/java.lang.Greeter"
+    assert zipfile.ZipFile(jar).read(name) == b"org.headrace.Greeter\n"
+    (tmp_path / "resources" / name).write_text("org.headrace.Other\n")
+    assert hook.build(jar)
+    assert zipfile.ZipFile(jar).read(name) == b"org.headrace.Other\n"
 
 
 def test_without_javac_the_error_says_what_to_install(
