@@ -45,6 +45,7 @@ NOT_FOR_ALL = {
 JAVA = PACKAGE.parents[1] / "java" / "src" / "main" / "java" / "org" / "headrace"
 JAVA_MAY_IMPORT: dict[str, frozenset[str]] = {
     "json": frozenset(),
+    "tfrecord": frozenset(),
     "exchange": frozenset(),
     "plan": frozenset({"json", "exchange"}),
     "process": frozenset({"json", "plan"}),
@@ -105,6 +106,7 @@ def test_a_module_imports_only_the_libraries_of_its_layer(module: Path) -> None:
         ("headrace.operator.training", {"torch", "tensorflow", "pyflink", "py4j", "pyarrow"}),
         ("headrace.testing", {"torch", "tensorflow", "pyflink", "py4j"}),
         ("headrace.pytorch", {"tensorflow", "pyflink", "py4j"}),
+        ("headrace.tensorflow.tfrecord", {"tensorflow", "keras", "torch", "pyflink", "py4j"}),
     ],
 )
 def test_an_import_brings_no_library_of_a_higher_layer(imported: str, absent: set[str]) -> None:

@@ -12,6 +12,7 @@ from pyflink.table import StreamTableEnvironment
 from headrace.operator.environment import open_environment
 
 from .jvm import make_environment, one_jvm
+from .tensorflow_process import TensorFlowProcess, tensorflow_process
 
 MakeEnvironment = Callable[..., StreamTableEnvironment]
 
@@ -21,6 +22,13 @@ def jvm() -> Iterator[None]:
     """One JVM for all tests."""
     with one_jvm():
         yield
+
+
+@pytest.fixture(scope="session")
+def tensorflow() -> Iterator[TensorFlowProcess]:
+    """TensorFlow in a process of its own."""
+    with tensorflow_process() as process:
+        yield process
 
 
 @pytest.fixture

@@ -54,3 +54,14 @@ def test_the_example_of_roles_keeps_the_rows_that_one_role_wants_of_the_other(
     printed = run_example(example("docs/guide/roles.md"), tmp_path)
     assert "4 rows" in printed
     assert sorted(re.findall(r"\+I\[.*?\]", printed)) == ["+I[5, 0.5]", "+I[9, 0.9]"]
+
+
+@pytest.mark.timeout(240)
+def test_the_example_of_record_files_reads_what_it_has_written(tmp_path: Path) -> None:
+    printed = run_example(example("docs/guide/tfrecord.md"), tmp_path)
+    rows = [re.findall(r"[^|\s]+", line) for line in printed.splitlines() if "+I" in line]
+    assert rows == [
+        ["+I", "1", "12.5", "<NULL>"],
+        ["+I", "2", "-3.0", "<NULL>"],
+        ["+I", "-6.0"],
+    ]

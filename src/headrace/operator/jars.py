@@ -48,6 +48,6 @@ def add_jars(env: StreamExecutionEnvironment, j_configuration: Any) -> None:
     """
     present = j_configuration.getString("pipeline.jars", "")
     wanted = [path.as_uri() for path in (headrace_jar(), flink_python_jar())]
-    missing = [uri for uri in wanted if uri not in present]
+    missing = [uri for uri in wanted if uri.removeprefix("file://") not in present]
     if missing:
         env.add_jars(*missing)

@@ -11,7 +11,7 @@ from pyflink.table.types import DataType, RowType, _to_java_data_type
 from headrace.errors import PlanError
 from headrace.operator.failure import cause_text
 
-__all__ = ["OutputSchema", "to_java_row_type"]
+__all__ = ["OutputSchema", "to_java_row_type", "to_row_type"]
 
 OutputSchema: TypeAlias = Mapping[str, DataType] | DataType
 """Columns that a role emits: `{"id": DataTypes.BIGINT(), ...}` or a `DataTypes.ROW([...])`."""
@@ -24,7 +24,7 @@ def to_java_row_type(output: OutputSchema) -> Any:
         PlanError: `output` is neither a mapping of names to PyFlink types nor a ROW type, or
             has no columns, or Flink refuses it, for example for a name that is there twice.
     """
-    row = _to_row(output)
+    row = to_row_type(output, "output")
     if not row.fields:
         msg = "output={} declares no column; leave `output` out for a role that emits nothing"
         raise PlanError(msg)
@@ -35,22 +35,31 @@ def to_java_row_type(output: OutputSchema) -> Any:
         raise PlanError(msg) from exc
 
 
-def _to_row(output: OutputSchema) -> RowType:
-    if isinstance(output, RowType):
-        return output
-    if isinstance(output, Mapping):
-        for name, column in output.items():
+def to_row_type(columns: OutputSchema, parameter: str) -> RowType:
+    """Return PyFlink's row type for declared columns.
+
+    Args:
+        columns: The declaration.
+        parameter: What the caller's user calls it, for error texts.
+
+    Raises:
+        PlanError: `columns` is neither a mapping of names to PyFlink types nor a ROW type.
+    """
+    if isinstance(columns, RowType):
+        return columns
+    if isinstance(columns, Mapping):
+        for name, column in columns.items():
             if not isinstance(column, DataType):
                 msg = (
-                    f"output[{name!r}]={column!r} is not a PyFlink type; "
+                    f"{parameter}[{name!r}]={column!r} is not a PyFlink type; "
                     "use for example DataTypes.FLOAT()"
                 )
                 raise PlanError(msg)
-        fields = [DataTypes.FIELD(name, column) for name, column in output.items()]
+        fields = [DataTypes.FIELD(name, column) for name, column in columns.items()]
         row: RowType = DataTypes.ROW(fields)
         return row
     msg = (
-        f"output={output!r} must be a mapping of column names to PyFlink types "
+        f"{parameter}={columns!r} must be a mapping of column names to PyFlink types "
         "or DataTypes.ROW([...])"
     )
     raise PlanError(msg)
