@@ -13,7 +13,6 @@ from headrace._counts import require_count
 from headrace.errors import UsageError
 from headrace.pytorch.alone import AloneSteps
 from headrace.pytorch.dataset import BatchDataset, split_rows
-from headrace.pytorch.flat import Reduction
 from headrace.pytorch.group import close_group
 from headrace.pytorch.lockstep import Lockstep, Scheduler
 from headrace.pytorch.lone_step import LoneStep
@@ -29,6 +28,7 @@ from headrace.role import (
     TrainingContext,
     require_not_restored,
 )
+from headrace.role.rounds import Reduction
 
 __all__ = ["TorchContext"]
 

@@ -10,57 +10,13 @@ Nothing here communicates: `lockstep.py` sums the vector.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
-from typing import Literal
 
 import torch
 
 from headrace.errors import ConfigError
+from headrace.role.rounds import Tallies
 
-__all__ = ["FlatGradients", "Reduction", "Tallies", "require_parameters"]
-
-Reduction = Literal["mean", "sum"]
-
-
-@dataclass(frozen=True, slots=True)
-class Tallies:
-    """What the workers say about themselves in one round; after the sum, about all of them.
-
-    Attributes:
-        rows: Rows behind this round's gradient.
-        active: Workers whose own loop made the step (the others take part as shadows).
-        ended: Workers whose input has ended, for this pass or for good.
-        finished: Workers that will contribute no row any more.
-        explicit: Workers that reduced by `all_reduce_gradients` and will change the gradient
-            before they step.
-        rates: Learning rate of each parameter group, of active workers; the sum over them.
-    """
-
-    rows: float = 0.0
-    active: int = 0
-    ended: int = 0
-    finished: int = 0
-    explicit: int = 0
-    rates: tuple[float, ...] = ()
-
-    def to_list(self, groups: int) -> list[float]:
-        """Return the numbers in the order of the vector, for that many parameter groups."""
-        counts = (self.active, self.ended, self.finished, self.explicit)
-        rates = self.rates or (0.0,) * groups
-        return [float(self.rows), *map(float, counts), *rates]
-
-    @classmethod
-    def from_list(cls, numbers: list[float]) -> Tallies:
-        """Return the tallies of such a list."""
-        rows, active, ended, finished, explicit, *rates = numbers
-        return cls(
-            rows=rows,
-            active=round(active),
-            ended=round(ended),
-            finished=round(finished),
-            explicit=round(explicit),
-            rates=tuple(rates),
-        )
+__all__ = ["FlatGradients", "require_parameters"]
 
 
 class FlatGradients:

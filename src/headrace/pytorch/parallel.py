@@ -8,10 +8,11 @@ from typing import get_args
 import torch
 
 from headrace.errors import ConfigError
-from headrace.pytorch.flat import FlatGradients, Reduction, require_parameters
+from headrace.pytorch.flat import FlatGradients, require_parameters
 from headrace.pytorch.group import GroupAdder
 from headrace.pytorch.lockstep import Lockstep, Scheduler
 from headrace.pytorch.shared import HostAdder
+from headrace.role.rounds import Reduction
 
 __all__ = ["open_lockstep", "require_supported"]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from headrace.errors import UsageError
-from headrace.pytorch.flat import Tallies
+from headrace.role.rounds import Tallies
 
 __all__ = ["rates_of", "require_same_rates", "take_rates"]
 

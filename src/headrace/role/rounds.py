@@ -28,6 +28,10 @@ ended worker, at the end of a pass    a round in which all workers are ended: th
                                       sum, so all cross into the next pass together
 finished worker                       a round in which all workers are finished: all leave in it
 ====================================  ==========================================================
+
+An entry function that leaves its loop early is *finished* when it returns, and shadows until
+the others are. A round without any row changes nothing. One worker alone makes no rounds:
+`headrace.role.alone`.
 """
 
 from __future__ import annotations
@@ -37,14 +41,17 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from time import monotonic
-from typing import TypeVar
+from typing import Literal, TypeAlias, TypeVar
 
 from headrace.role.reporting import REPORT_EVERY_S, wait_patiently
 
-__all__ = ["IDLE_POLL_S", "Rounds", "Tallies"]
+__all__ = ["IDLE_POLL_S", "Reduction", "Rounds", "Tallies"]
 
 IDLE_POLL_S = 0.03
 """Pause between two rounds while no worker has rows, in seconds."""
+
+Reduction: TypeAlias = Literal["mean", "sum"]
+"""How a loss is reduced over the rows of a batch."""
 
 _T = TypeVar("_T")
 
@@ -58,30 +65,35 @@ class Tallies:
         active: Workers whose own loop made the step (the others take part as shadows).
         ended: Workers whose input has ended, for this pass or for good.
         finished: Workers that will contribute no row any more.
-        rate: Learning rate of an active worker; the sum over them.
+        explicit: Active workers that will still change the gradient before they step.
+        rates: Learning rates of an active worker, always the same number of them; the sums over
+            the active workers.
     """
 
     rows: float = 0.0
     active: int = 0
     ended: int = 0
     finished: int = 0
-    rate: float = 0.0
+    explicit: int = 0
+    rates: tuple[float, ...] = ()
 
-    def to_list(self) -> list[float]:
-        """Return the numbers in the order in which they travel."""
-        return [
-            self.rows,
-            float(self.active),
-            float(self.ended),
-            float(self.finished),
-            self.rate,
-        ]
+    def to_list(self, rates: int = 1) -> list[float]:
+        """Return the numbers in the order in which they travel, with that many rates."""
+        counts = (self.active, self.ended, self.finished, self.explicit)
+        return [float(self.rows), *map(float, counts), *(self.rates or (0.0,) * rates)]
 
     @classmethod
     def from_list(cls, numbers: list[float]) -> Tallies:
         """Return the tallies of such a list."""
-        rows, active, ended, finished, rate = numbers
-        return cls(rows, round(active), round(ended), round(finished), rate)
+        rows, active, ended, finished, explicit, *rates = numbers
+        return cls(
+            rows=rows,
+            active=round(active),
+            ended=round(ended),
+            finished=round(finished),
+            explicit=round(explicit),
+            rates=tuple(rates),
+        )
 
 
 class Rounds(ABC):
@@ -91,17 +103,26 @@ class Rounds(ABC):
     threads sees to that.
 
     Args:
-        world_size: Workers in the group.
+        world_size: Workers in the group, at least 2.
+        reduction: How the loss is reduced over the rows of a batch.
         idle_after_s: How long a worker waits for input before it lets the others go on, in
             seconds.
     """
 
-    def __init__(self, *, world_size: int, idle_after_s: float) -> None:
+    def __init__(self, *, world_size: int, reduction: Reduction, idle_after_s: float) -> None:
         self.steps = 0
         self._world_size = world_size
+        self._is_mean = reduction == "mean"
         self._idle_after_s = idle_after_s
+        self._pending_rows = 0
+        self._last_rows = 1
+        self._expected_rows = 1.0
         self._is_quiet = True
         self._is_over = False
+
+    @abstractmethod
+    def close(self) -> None:
+        """Give the optimizer back as it was. Idempotent."""
 
     @abstractmethod
     def _add_tallies(self, mine: Tallies) -> Tallies:
@@ -118,6 +139,15 @@ class Rounds(ABC):
     def _before_shadows(self) -> AbstractContextManager[object]:
         """Return what is entered while this worker makes shadow rounds."""
         return nullcontext()
+
+    @property
+    def pending_rows(self) -> int:
+        """Rows that the loop has been given since its last step."""
+        return self._pending_rows
+
+    def count(self, rows: int) -> None:
+        """Note that the loop has been given `rows` more rows."""
+        self._pending_rows += rows
 
     def wait(self, poll: Callable[[float], _T | None]) -> _T:
         """Wait for own input while taking part in the others' steps.
@@ -194,3 +224,20 @@ class Rounds(ABC):
                     return
                 if totals.ended == self._world_size and not finished:
                     return
+
+    def _take_rows(self, given: int | None = None) -> int:
+        """Return the rows behind a step: `given`, those counted, or those of the last step."""
+        self._last_rows = given or self._pending_rows or self._last_rows
+        self._pending_rows = 0
+        return self._last_rows
+
+    def _weight_of(self, rows: float) -> float:
+        """Return what this worker's gradients are multiplied by before the sum."""
+        return rows / self._expected_rows if self._is_mean else 1.0
+
+    def _divisor_of(self, totals: Tallies) -> float:
+        """Return what the summed gradients are divided by; once in each round."""
+        # All have divided by the rows of the last step already; mostly that was right.
+        divisor = totals.rows / self._expected_rows if self._is_mean else 1.0
+        self._expected_rows = totals.rows
+        return divisor

@@ -26,7 +26,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from time import monotonic
-from typing import Any, Literal, Protocol, TypeAlias
+from typing import Any, Protocol
 
 import keras
 import numpy as np
@@ -34,12 +34,11 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from headrace.errors import ConfigError, UsageError, WaitTimeoutError
-from headrace.role.rounds import Rounds, Tallies
+from headrace.role.rounds import Reduction, Rounds, Tallies
 from headrace.tensorflow.vector import StepVector
 
-__all__ = ["Adder", "Lockstep", "Reduction"]
+__all__ = ["Adder", "Lockstep"]
 
-Reduction: TypeAlias = Literal["mean", "sum"]
 Array = npt.NDArray[Any]
 
 _PAUSE_S = 0.001
@@ -96,7 +95,9 @@ class Lockstep(Rounds):
         step_timeout_s: float,
         check: Callable[[], object],
     ) -> None:
-        super().__init__(world_size=adder.world_size, idle_after_s=idle_after_s)
+        super().__init__(
+            world_size=adder.world_size, reduction=reduction, idle_after_s=idle_after_s
+        )
         self._variables = [_raw(each) for each in model.trainable_variables]
         if not self._variables:
             msg = "ctx.data_parallel: the model has no trainable variables"
@@ -112,7 +113,6 @@ class Lockstep(Rounds):
         self._optimizer = optimizer
         self._apply = optimizer.apply
         self._adder = adder
-        self._reduction = reduction
         self._step_timeout_s = step_timeout_s
         self._check = check
         self._sizes = [int(np.prod(v.shape)) for v in self._variables]
@@ -123,9 +123,6 @@ class Lockstep(Rounds):
         self._ballot = np.zeros(len(Tallies().to_list()))
         self._turn = threading.RLock()
         self._rows_given: deque[int] = deque()
-        self._pending_rows = 0
-        self._last_rows = 1
-        self._expected_rows = 1.0
         self._begun = 0
         self.error: BaseException | None = None
         self._steps_done = tf.Variable(0, dtype=tf.int64, trainable=False, name="steps_done")
@@ -137,15 +134,6 @@ class Lockstep(Rounds):
         self._updated = [*self._variables, _raw(optimizer.iterations)]
         self._spread_state()
         optimizer.apply = self._apply_in_step
-
-    @property
-    def pending_rows(self) -> int:
-        """Rows that `ctx.batches` has handed out since the last step."""
-        return self._pending_rows
-
-    def count(self, rows: int) -> None:
-        """Note that the loop has been given `rows` more rows, by `ctx.batches`."""
-        self._pending_rows += rows
 
     def count_batch(self, rows: int) -> None:
         """Note a batch of `ctx.dataset`: there will be one step on it, in order."""
@@ -239,12 +227,11 @@ class Lockstep(Rounds):
         with self._turn:
             if self._is_over:
                 raise UsageError(_OVER)
-            rows = self._take_rows()
+            rows = self._take_rows(self._rows_given.popleft() if self._rows_given else None)
             self._begun += 1
-            mine = Tallies(rows=rows, active=1, rate=rate)
+            mine = Tallies(rows=rows, active=1, rates=(rate,))
             self._vote(mine)
-            is_mean = self._reduction == "mean"
-            weight = rows / self._expected_rows if is_mean else 1.0
+            weight = self._weight_of(rows)
             self._vector.load(mine, flags, gradients, state, weight=weight)
             self._adder.add(self._vector.whole)
             totals = self._vector.tallies()
@@ -306,10 +293,9 @@ class Lockstep(Rounds):
     # --- both ------------------------------------------------------------------
 
     def _take(self, totals: Tallies) -> tuple[Array, Array]:
-        # All have divided by the rows of the last step already; mostly that was right.
-        over = totals.rows / self._expected_rows if self._reduction == "mean" else 1.0
-        self._expected_rows = totals.rows
-        return self._vector.take(gradients_over=over, state_over=totals.rows)
+        return self._vector.take(
+            gradients_over=self._divisor_of(totals), state_over=totals.rows
+        )
 
     def _store(self, state: tf.Tensor, rate: tf.Tensor) -> None:
         """Give state and learning rate their common values."""
@@ -326,12 +312,6 @@ class Lockstep(Rounds):
             tf.reshape(part, variable.shape)
             for part, variable in zip(parts, self._variables, strict=True)
         ]
-
-    def _take_rows(self) -> int:
-        rows = self._rows_given.popleft() if self._rows_given else self._pending_rows
-        self._pending_rows = 0
-        self._last_rows = rows or self._last_rows
-        return self._last_rows
 
     def _place_of(self, variable: Any) -> int:
         place = self._index.get(id(variable))
@@ -359,7 +339,8 @@ def _raw(variable: Any) -> Any:
 
 def _common_rate(own: float, totals: Tallies) -> float:
     """Return the common learning rate; the own one where it is the same but for rounding."""
-    mean = totals.rate / totals.active
+    (total,) = totals.rates
+    mean = total / totals.active
     return own if abs(own - mean) <= _SAME_RATE * abs(own) else mean
 
 

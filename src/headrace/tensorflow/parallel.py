@@ -10,9 +10,10 @@ import keras
 from headrace.config import TimeoutConfig
 from headrace.errors import ConfigError, PlanError
 from headrace.role import RoleLink
+from headrace.role.rounds import Reduction
 from headrace.role.star import StarSpec, open_star
 from headrace.tensorflow.cluster import TFCluster
-from headrace.tensorflow.lockstep import Lockstep, Reduction
+from headrace.tensorflow.lockstep import Lockstep
 
 __all__ = ["open_lockstep"]
 

@@ -7,7 +7,8 @@ import torch
 from torch import nn
 
 from headrace.errors import ConfigError
-from headrace.pytorch.flat import FlatGradients, Tallies
+from headrace.pytorch.flat import FlatGradients
+from headrace.role.rounds import Tallies
 
 
 def flat_of(model: nn.Module) -> FlatGradients:

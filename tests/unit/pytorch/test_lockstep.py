@@ -11,9 +11,10 @@ import torch
 from torch import nn
 
 from headrace.errors import UsageError
-from headrace.pytorch.flat import FlatGradients, Reduction
+from headrace.pytorch.flat import FlatGradients
 from headrace.pytorch.lockstep import Lockstep
 from headrace.role import REPORT_EVERY_S
+from headrace.role.rounds import Reduction
 from tests.unit.pytorch.workers import SharedSum, run_workers
 
 NOTHING = "nothing comes in time"
@@ -358,7 +359,7 @@ def test_a_worker_waits_for_own_rows_as_long_as_idle_after_s_says_and_reports_me
         waits.append(wait_s)
         return "rows" if len(waits) == 4 else None
 
-    monkeypatch.setattr("headrace.pytorch.lockstep.monotonic", lambda: sum(waits))
+    monkeypatch.setattr("headrace.role.rounds.monotonic", lambda: sum(waits))
     model = build_model()
     lockstep = Lockstep(
         FlatGradients(list(model.parameters()), model.buffers()),
