@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, get_args
 
+from headrace._counts import require_count
+from headrace.config import RoleConfig
 from headrace.errors import ConfigError
 from headrace.role import RoleEntry
 
-__all__ = ["Framework", "build_entry"]
+__all__ = ["Framework", "build_entry", "build_servers"]
 
 Framework: TypeAlias = Literal["pytorch", "tensorflow"]
 
@@ -60,3 +62,34 @@ def build_entry(
     from headrace.pytorch import TorchEntry, TorchSettings
 
     return TorchEntry(entry, TorchSettings(epochs=epochs, output_dir=output_dir))
+
+
+def build_servers(
+    framework: Framework | None, ps: int, others: Mapping[str, RoleConfig]
+) -> dict[str, RoleConfig]:
+    """Return the role of `ps` parameter servers, as a plan has it; empty for 0.
+
+    Args:
+        framework: Whose servers.
+        ps: How many, at least 0.
+        others: The roles that the caller describes by itself.
+
+    Raises:
+        ConfigError: The framework has no parameter servers, or `others` has some too.
+    """
+    ps = require_count("ps", ps, least=0)
+    if not ps:
+        return {}
+    if framework != "tensorflow":
+        msg = (
+            f"ps={ps} is for framework='tensorflow', and this is framework={framework!r}; "
+            "describe other servers by `others`"
+        )
+        raise ConfigError(msg)
+    from headrace.tensorflow import ServerEntry
+    from headrace.tensorflow.cluster import PS
+
+    if PS in others:
+        msg = f"ps={ps} and others={{{PS!r}: ...}} both describe that role; give one of them"
+        raise ConfigError(msg)
+    return {PS: RoleConfig(entry=ServerEntry(), parallelism=ps, has_port=True)}

@@ -19,7 +19,7 @@ from headrace.framework.local import run_local
 from headrace.framework.local_role import LocalRole, build_local_specs
 from headrace.framework.node.port import ReservedPort
 from headrace.role import RoleEntry
-from headrace.testing.entries import Framework, build_entry
+from headrace.testing.entries import Framework, build_entry, build_servers
 from headrace.testing.faults import Fault, Kill
 from headrace.testing.split import Split, split_table
 from headrace.testing.worker import FedEntry, WorkerResult, read_result
@@ -67,6 +67,7 @@ def run(
     *,
     framework: Framework | None = None,
     workers: int = 1,
+    ps: int = 0,
     has_port: bool = False,
     others: Mapping[str, RoleConfig] | None = None,
     deciding: Collection[str] = (_WORKER,),
@@ -91,9 +92,12 @@ def run(
             `TorchEntry(train, settings)`.
         table: The input of the workers; None: no input, they read their own files.
         framework: Whose context a plain function gets: "pytorch" for that of
-            `headrace.pytorch.train`; None for that of `Cluster.add_role`.
+            `headrace.pytorch.train`, "tensorflow" for that of `headrace.tensorflow.train`; None
+            for that of `Cluster.add_role`.
         workers: How many, at least 1.
-        has_port: Whether each worker has a TCP port, as in `RoleConfig.has_port`.
+        ps: Parameter servers, for "tensorflow" only.
+        has_port: Whether each worker has a TCP port, as in `RoleConfig.has_port`; with
+            "tensorflow" each has one anyway.
         others: Other roles by name, such as parameter servers; they get no rows. What
             `RoleConfig` says of runner, args and exchange has no meaning here.
         deciding: Roles whose end is the end of the run: when all their processes have ended,
@@ -120,7 +124,8 @@ def run(
     workers = require_count("workers", workers)
     epochs = require_count("epochs", epochs)
     batch_rows = require_count("batch_rows", batch_rows)
-    others = others or {}
+    others = {**(others or {}), **build_servers(framework, ps, others or {})}
+    has_port = has_port or framework == "tensorflow"
     _require_roles_fit(others, deciding)
     is_alone = workers == 1 and not others
     _require_faults_fit(faults, workers, is_alone=is_alone)

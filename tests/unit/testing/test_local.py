@@ -171,3 +171,19 @@ def test_arguments_that_cannot_work_are_refused() -> None:
         run(entry, TABLE, faults=[Kill(worker=0, after_rows=0)])
     with pytest.raises(ConfigError, match="at least 0"):
         Pause(worker=-1, after_rows=0, for_s=1.0)
+
+
+def test_parameter_servers_of_another_framework_are_told() -> None:
+    with pytest.raises(ConfigError, match=r"ps=1 is for framework='tensorflow'"):
+        run(lambda _: None, framework="pytorch", ps=1)
+
+
+def test_parameter_servers_that_are_described_twice_are_told() -> None:
+    others = {"ps": RoleConfig(entry=double)}
+    with pytest.raises(ConfigError, match="both describe that role"):
+        run(lambda _: None, framework="tensorflow", ps=1, others=others)
+
+
+def test_parameter_servers_that_are_no_count_are_told() -> None:
+    with pytest.raises(ConfigError, match="ps=-1 must be a whole number of at least 0"):
+        run(lambda _: None, framework="tensorflow", ps=-1)
