@@ -26,7 +26,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from headrace.errors import CollectiveError, WaitTimeoutError
+from headrace.errors import CollectiveError, ConfigError, WaitTimeoutError
 from headrace.role.cause import let_the_cause_go_first
 from headrace.role.link import RoleLink
 from headrace.role.listening import open_listener
@@ -123,8 +123,8 @@ class Star:
         Blocks until all have called it, at most `collective_timeout_s`.
 
         Raises:
-            CollectiveError: A peer ended, did not come within the limit, or has a vector of
-                another size.
+            CollectiveError: A peer ended, or did not come within the limit.
+            ConfigError: A peer has a vector of another size.
         """
         self._exchange(vector, is_sum=True)
 
@@ -210,14 +210,12 @@ class Star:
         if number == _GIVEN_UP:
             raise _PeerGoneError
         if number != self._number or size_bytes != arrival.size_bytes:
-            raise CollectiveError(
-                operation=self._name,
-                waited_s=0.0,
-                limit_s=self._spec.collective_timeout_s,
-                reason=f"a peer is at sum {number} with {size_bytes} bytes, this process at "
-                f"{self._number} with {arrival.size_bytes}: their models or loops differ",
-                is_consequence=False,
+            msg = (
+                f"The models or loops of the group {self._spec.name!r} differ: a peer is at "
+                f"sum {number} with {size_bytes} bytes, this process at {self._number} with "
+                f"{arrival.size_bytes}. Every process must build the same model and optimizer."
             )
+            raise ConfigError(msg)
 
     def _buffer(self, peer: socket.socket, like: Vector) -> Vector:
         kept = self._received.get(peer.fileno())
