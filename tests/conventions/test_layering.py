@@ -105,8 +105,11 @@ def test_a_module_imports_only_the_libraries_of_its_layer(module: Path) -> None:
         ("headrace.role", {"torch", "tensorflow", "pyflink", "py4j"}),
         ("headrace.operator.training", {"torch", "tensorflow", "pyflink", "py4j", "pyarrow"}),
         ("headrace.testing", {"torch", "tensorflow", "pyflink", "py4j"}),
-        ("headrace.pytorch", {"tensorflow", "pyflink", "py4j"}),
+        ("headrace.pytorch", {"tensorflow", "keras", "pyflink", "py4j"}),
+        ("headrace.tensorflow", {"tensorflow", "keras", "torch", "pyflink", "py4j"}),
         ("headrace.tensorflow.tfrecord", {"tensorflow", "keras", "torch", "pyflink", "py4j"}),
+        ("headrace.framework.master", {"tensorflow", "keras", "torch", "pyflink", "pyarrow"}),
+        ("headrace.framework.node", {"tensorflow", "keras", "torch", "pyflink", "pyarrow"}),
     ],
 )
 def test_an_import_brings_no_library_of_a_higher_layer(imported: str, absent: set[str]) -> None:

@@ -18,9 +18,10 @@ mask.
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -79,8 +80,11 @@ def plan_columns(
 
     Raises:
         ConfigError: A name is in no schema, or a column has a type that TensorFlow does not
-            hold, or a default or shape that does not fit its type.
+            hold, or a default or shape that does not fit its type; or `nulls` is none of both.
     """
+    if nulls not in get_args(NullRule):
+        msg = f"ctx.dataset(nulls={nulls!r}) must be 'error' or 'mask'"
+        raise ConfigError(msg)
     shapes, defaults = dict(shapes or {}), dict(defaults or {})
     chosen = list(schema.names) if columns is None else list(columns)
     for name in (*chosen, *shapes, *defaults):
@@ -191,6 +195,8 @@ class _Column:
 
     def _require_fits(self, default: Any) -> Any:
         try:
+            if pt.is_integer(self._kind):
+                default = operator.index(default)  # Arrow would cut off a fraction
             return pa.scalar(default, self._kind).as_py()
         except (pa.ArrowException, TypeError, ValueError, OverflowError) as exc:
             msg = f"ctx.dataset: defaults[{self._name!r}]={default!r} is no {self._kind}: {exc}"

@@ -37,6 +37,7 @@ if TYPE_CHECKING:  # a program that plans a job needs no TensorFlow
 
 __all__ = ["TFContext"]
 
+_A = TypeVar("_A")
 _M = TypeVar("_M")
 _SLICE_S = 0.02  # of a wait that holds the queue, while another thread may want to emit
 
@@ -146,7 +147,7 @@ class TFContext(TrainingContext):
             schema, columns=columns, shapes=shapes, nulls=nulls, defaults=defaults
         )
         layout = Layout(plans, features=features, label=label)
-        return build_dataset(layout, functools.partial(self._next_of_pass, rows))
+        return build_dataset(layout, functools.partial(self._next_of_pass, rows, layout.read))
 
     def emit(self, columns: Any, timestamps_ms: Any = None) -> None:
         """Send rows downstream; see `RoleContext.emit`."""
@@ -187,8 +188,8 @@ class TFContext(TrainingContext):
 
         Raises:
             UsageError: It was called before, or in a role that does not train.
-            ConfigError: The model is not built, or there is no optimizer.
-            CollectiveError: A peer ended, did not come within the limit, or has another model.
+            ConfigError: The model is not built or not that of a peer, or has no optimizer.
+            CollectiveError: A peer ended, or did not come within the limit.
             PlanError: The job has parameter servers, or was restored from a Flink checkpoint.
         """
         from headrace.tensorflow.parallel import open_lockstep
@@ -329,14 +330,17 @@ class TFContext(TrainingContext):
         if self._scalars is not None:
             self._scalars.close()
 
-    def _next_of_pass(self, rows: int, is_first: bool) -> pa.RecordBatch | None:
-        """Return the next batch of the present pass, or None at its end. Any thread."""
+    def _next_of_pass(
+        self, rows: int, read: Callable[[pa.RecordBatch], _A], is_first: bool
+    ) -> _A | None:
+        """Return the next batch of the present pass, read, or None at its end. Any thread."""
         try:
             with self._turn:
                 if is_first:
                     self._dataset_passes.begin(epochs=self.epochs)
                 self.open_reader(rows=rows, epochs=self.epochs)
-            return self._take_of_pass()
+            batch = self._take_of_pass()
+            return None if batch is None else read(batch)
         except BaseException as error:
             self._error = error  # TensorFlow hands on its text only
             raise

@@ -2,7 +2,8 @@
 
 The dataset asks for a batch when somebody asks the dataset, and reads nothing ahead: so asking
 for an element says that the earlier ones were handled, as in `ctx.batches`, and leaving a loop
-loses no row. Whoever wants to overlap reading and training adds ``.prefetch(2)``.
+loses no row. tf.data's own optimizations that read ahead are therefore off, for what is built
+on the dataset too. Whoever wants to overlap reading and training adds ``.prefetch(2)``.
 
 The function behind it is called on a thread of TensorFlow's, one call at a time.
 """
@@ -19,6 +20,7 @@ import tensorflow as tf
 
 from headrace.errors import ConfigError
 from headrace.tensorflow.columns import ColumnPlan
+from headrace.tensorflow.internals import let_steps_wait_for_their_batch
 
 __all__ = ["Layout", "build_dataset"]
 
@@ -85,20 +87,21 @@ class Layout:
 
 
 def build_dataset(
-    layout: Layout, next_batch: Callable[[bool], pa.RecordBatch | None]
+    layout: Layout, next_element: Callable[[bool], list[Array] | None]
 ) -> tf.data.Dataset:
-    """Return a dataset of what `next_batch` returns until it returns None.
+    """Return a dataset of what `next_element` returns until it returns None.
 
     Args:
         layout: How elements look.
-        next_batch: Called for each element, with True for the first one of an iteration.
+        next_element: Called for each element, with True for the first one of an iteration;
+            returns what `Layout.read` made of a batch.
     """
 
     def fetch(number: Array) -> list[Array]:
-        batch = next_batch(int(number) == 0)
-        if batch is None:
+        arrays = next_element(int(number) == 0)
+        if arrays is None:
             return [np.array(False), *layout.empty()]
-        return [np.array(True), *layout.read(batch)]
+        return [np.array(True), *arrays]
 
     def produce(number: tf.Tensor) -> tuple[tf.Tensor, tuple[tf.Tensor, ...]]:
         there, *tensors = tf.numpy_function(fetch, [number], [tf.bool, *layout.dtypes])
@@ -113,7 +116,11 @@ def build_dataset(
     as_it_is = tf.autograph.experimental.do_not_convert
     numbers = tf.data.Dataset.counter()
     produced = numbers.map(as_it_is(produce)).take_while(as_it_is(is_there))
-    return produced.map(as_it_is(assemble))
+    let_steps_wait_for_their_batch()
+    options = tf.data.Options()
+    options.experimental_optimization.map_parallelization = False
+    options.experimental_optimization.inject_prefetch = False
+    return produced.map(as_it_is(assemble)).with_options(options)
 
 
 def _tensor(plan: ColumnPlan, rest: list[tf.Tensor]) -> Any:

@@ -6,8 +6,11 @@ on, and says what to do when a part has moved.
 
 from __future__ import annotations
 
+from typing import Any
+
 import keras
 import tensorflow as tf
+from keras.src.backend.tensorflow.trainer import TensorFlowTrainer
 from keras.src.trainers.trainer import Trainer
 from tensorflow.python.eager import context
 from tensorflow.python.ops import handle_data_util
@@ -19,6 +22,7 @@ __all__ = [
     "device_in_scope",
     "is_started",
     "leave_xla_out",
+    "let_steps_wait_for_their_batch",
     "move_variable",
     "with_handle_data",
 ]
@@ -77,6 +81,29 @@ def leave_xla_out() -> None:
     XLA cannot use variables of another process, and cannot call back into Python.
     """
     Trainer._resolve_auto_jit_compile = lambda _: False  # noqa: SLF001
+
+
+def let_steps_wait_for_their_batch() -> None:
+    """Make Keras begin a step when its batch is there, and no earlier. Idempotent.
+
+    ``fit`` on a dataset of unknown length puts the request for a batch and the step on it into
+    one graph, in which all that does not depend on the batch may run before it has come. Then
+    variables are read that change meanwhile, and a step is counted that is never made if the
+    dataset ends instead.
+    """
+    TensorFlowTrainer._make_function = _make_waiting_function  # noqa: SLF001
+
+
+_make_function = TensorFlowTrainer._make_function  # noqa: SLF001 - Keras' own
+
+
+def _make_waiting_function(self: Any, step_function: Any) -> Any:
+    def step(data: Any) -> Any:
+        tensors = tf.nest.flatten(data, expand_composites=True)
+        with tf.control_dependencies([each for each in tensors if tf.is_tensor(each)]):
+            return step_function(data)
+
+    return _make_function(self, step)
 
 
 def move_variable(variable: keras.Variable, place: tf.Variable) -> None:

@@ -7,8 +7,8 @@ the holder closes its end, and so also when the holder dies. Clients are served 
 which they came.
 
 Who waits, and what ends the wait: a client, for its turn: `timeouts.process_start_timeout_s`.
-The server, for the holder: the same length; a holder that is silent for longer has lost the
-lease, and finds that out when it closes it.
+The server, for the holder: the same length; a holder that takes longer, or is frozen, has lost
+the lease, and the next client connects beside it.
 """
 
 from __future__ import annotations
@@ -45,17 +45,17 @@ class LeaseServer:
     """
 
     def __init__(self, host: str, *, hold_timeout_s: float) -> None:
-        self._host = host
         self._hold_timeout_s = hold_timeout_s
         self._word = secrets.token_hex(_WORD_BYTES // 2)
         self._listener = open_listener(host, peers=1024)
+        self._place = f"{host}:{self._listener.getsockname()[1]}"
         self._thread = threading.Thread(target=self._serve, name="headrace-lease", daemon=True)
         self._thread.start()
 
     @property
     def address(self) -> str:
         """What a client needs to know: a random word that it must say, host and port."""
-        return f"{self._word}@{self._host}:{self._listener.getsockname()[1]}"
+        return f"{self._word}@{self._place}"
 
     def close(self) -> None:
         """Grant no further lease. Idempotent."""

@@ -80,8 +80,8 @@ class Lockstep(Rounds):
         check: Called now and then during a wait; what it raises ends the wait.
 
     Raises:
-        ConfigError: The model has nothing to train.
-        CollectiveError: The workers' models differ, or a peer ended.
+        ConfigError: The model has nothing to train, or the workers' models differ.
+        CollectiveError: A peer ended, or did not come within the limit.
     """
 
     def __init__(
@@ -207,7 +207,8 @@ class Lockstep(Rounds):
             None if grad is None else tf.cast(parts[place], variable.dtype)
             for place, grad, variable in zip(places, grads, variables, strict=True)
         ]
-        self._apply(reduced, trainable_variables)
+        with tf.control_dependencies([summed]):  # what the sum does not touch waits as well
+            self._apply(reduced, trainable_variables)
         # Reading them orders the count behind their updates, and so behind the whole step.
         with tf.control_dependencies([v.read_value() for v in self._updated]):
             self._steps_done.assign_add(1)

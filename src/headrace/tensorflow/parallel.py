@@ -13,6 +13,7 @@ from headrace.role import RoleLink
 from headrace.role.rounds import Reduction
 from headrace.role.star import StarSpec, open_star
 from headrace.tensorflow.cluster import TFCluster
+from headrace.tensorflow.internals import let_steps_wait_for_their_batch
 from headrace.tensorflow.lockstep import Lockstep
 
 __all__ = ["open_lockstep"]
@@ -38,10 +39,11 @@ def open_lockstep(
         None if there is one worker only.
 
     Raises:
-        ConfigError: The model is not built, has no optimizer, or `reduction` is unknown.
+        ConfigError: The model is not built, has no optimizer, or is another one than a peer's;
+            or `reduction` is unknown.
         PlanError: The job has parameter servers.
         WaitTimeoutError: Not all workers came in time.
-        CollectiveError: A peer ended, or has another model.
+        CollectiveError: A peer ended, or did not come within the limit.
     """
     if cluster.servers:
         msg = (
@@ -69,6 +71,8 @@ def open_lockstep(
         return None
     if isinstance(model, keras.Model):
         model.jit_compile = False  # a step calls back into Python, which XLA cannot
+        let_steps_wait_for_their_batch()
+        model.train_function = None  # one made before has the optimizer's own apply in it
     if not optimizer.built:
         optimizer.build(model.trainable_variables)
     star = open_star(
