@@ -178,7 +178,7 @@ def run_all(
         (directory / name).mkdir()
     series = _Series(dict(scenarios), workers, directory)
     role = LocalRole(entry=series, parallelism=workers, has_port=True)
-    run_local({"worker": role}, timeouts=_LIMITS, timeout_s=280.0)
+    run_local({"worker": role}, timeouts=_LIMITS, timeout_s=560.0)
     return {
         name: RunResult(
             workers=tuple(

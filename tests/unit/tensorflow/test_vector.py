@@ -20,7 +20,7 @@ def test_the_sum_over_the_rows_is_the_gradient_of_the_union() -> None:
     for rows, gradients, state in parts:
         one = vector()
         one.load(
-            Tallies(rows=rows, active=1, rate=0.5),
+            Tallies(rows=rows, active=1, rates=(0.5,)),
             np.ones(2),
             np.array(gradients),
             np.array(state),
@@ -30,7 +30,7 @@ def test_the_sum_over_the_rows_is_the_gradient_of_the_union() -> None:
     mean, mean_state = total.take(gradients_over=4.0, state_over=4.0)
     np.testing.assert_allclose(mean, [2.0, 3.0, 4.0, 5.0, 6.0])
     np.testing.assert_allclose(mean_state, [8.0])
-    assert total.tallies() == Tallies(rows=4, active=2, rate=1.0)
+    assert total.tallies() == Tallies(rows=4, active=2, rates=(1.0,))
     assert total.flags() == (2, 2)
 
 
@@ -38,7 +38,7 @@ def test_a_worker_without_rows_adds_nothing_but_its_tallies() -> None:
     one = vector()
     one.whole.fill(7)
     one.clear(Tallies(ended=1, finished=1))
-    assert one.tallies() == Tallies(ended=1, finished=1)
+    assert one.tallies() == Tallies(ended=1, finished=1, rates=(0.0,))
     assert one.flags() == (0, 0)
     gradients, state = one.take(gradients_over=1.0, state_over=1.0)
     assert not gradients.any()
