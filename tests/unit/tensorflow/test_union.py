@@ -47,9 +47,7 @@ def scenarios_of_two() -> dict[str, Scenario]:
         found[f"epochs-{loader}"] = Scenario(loader=loader, split=[0.7, 0.3], epochs=3)
         found[f"empty-{loader}"] = Scenario(loader=loader, split=[0.0, 1.0], recipe="sgd")
         found[f"idles-{loader}"] = Scenario(loader=loader, recipe="adam", faults=_IDLES)
-    for name in sorted(
-        RECIPES.keys() - {"momentum", "sgd", "adam"}
-    ):  # those have their turn above
+    for name in sorted(RECIPES.keys() - {"momentum", "sgd", "adam"}):  # they were above
         # A batch of one row has no variance.
         whole = name == "normalised"
         found[f"with-{name}"] = Scenario(
