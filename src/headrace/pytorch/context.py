@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
 import pyarrow as pa
 import torch
@@ -23,7 +23,6 @@ from headrace.pytorch.tensors import Column, TensorConverter
 from headrace.role import (
     EpochEnded,
     NullRule,
-    PollResult,
     ReadyBatch,
     TrainingContext,
     require_not_restored,
@@ -53,12 +52,11 @@ class TorchContext(TrainingContext):
     settings: TorchSettings = TorchSettings()
     device = torch.device("cpu")
     _converter: TensorConverter | None = None
-    _is_data_parallel = False
-    _is_input_ended = False
+    _steps: Lockstep | AloneSteps
 
     def __init__(self, **facts: Any) -> None:
         super().__init__(**facts)
-        self._steps: Lockstep | AloneSteps = AloneSteps()
+        self._steps = AloneSteps()
         self._watch = LoneStep()
 
     def watch_steps(self) -> None:
@@ -75,11 +73,6 @@ class TorchContext(TrainingContext):
     def world_size(self) -> int:
         """Workers in the group."""
         return self.parallelism
-
-    @property
-    def steps(self) -> int:
-        """Common optimizer steps since `data_parallel`; the same on all workers."""
-        return self._steps.steps
 
     def batches(
         self,
@@ -254,54 +247,22 @@ class TorchContext(TrainingContext):
             UsageError: The job was planned without `output_dir`.
             ConfigError: `name` leads out of the output directory.
         """
-        path = self.output_path(name)
-        if self._is_input_ended:
-            self._steps.finish(self._attend)
+        path = self._place_to_save(name)
         if self.is_saver:
             save_atomically(thing, path)
         return path
 
-    def report(self, **values: Any) -> None:
-        """Tell the latest values; after `data_parallel`, `steps` is always among them.
-
-        See `RoleContext.report`.
-        """
-        if self._is_data_parallel:
-            values.setdefault("steps", self.steps)
-        super().report(**values)
-
     def close(self, *, is_success: bool) -> None:
-        """End the process's part; at success take part in the others' last steps. Idempotent.
-
-        Output and input end first: an entry function that has left its loop early reads no
-        more, and the rows that Flink still has for it must not hold up the others.
-        """
+        """End the process's part and leave the process group; see `TrainingContext.close`."""
         try:
-            if self._is_data_parallel and not self._is_closed:
-                self.report()  # the steps that it has only shared, too
             super().close(is_success=is_success)
-            if is_success:
-                self._steps.finish(self._attend)
         finally:
-            self._steps.close()
-            self._watch.close()
             if is_success or self.world_size == 1:
                 close_group()
 
-    def stop(self) -> None:
-        """End the process's part because its node says so; the others are ended as well."""
-        try:
-            super().stop()
-        finally:
-            self._steps.close()
-            self._watch.close()
-
-    def _attend(self) -> None:
-        """Answer what must not wait while this worker only shadows the others."""
-        if self._reader is None:
-            self._reporter.tick()
-        elif not self._is_closed:
-            self._reader.attend()
+    def _close_parts(self) -> None:
+        super()._close_parts()
+        self._watch.close()
 
     def _drop_input(self) -> None:
         """Take rows that nobody wants, lest they hold up the rows of the others in Flink."""
@@ -322,26 +283,6 @@ class TorchContext(TrainingContext):
         if converter is None or converter.nulls != self._nulls:
             converter = self._converter = TensorConverter(batch.schema, self._nulls)
         return converter(batch)
-
-    def _wait(self, poll: Callable[[float], PollResult | None]) -> PollResult:
-        return cast("PollResult", self._steps.wait(poll))
-
-    def _on_batch(self, rows: int) -> None:
-        self._steps.count(rows)
-
-    def _on_epoch_ended(self, epoch: int) -> None:
-        assert self._reader is not None
-        if epoch + 1 < self._reader.epochs:
-            self._steps.end_pass(self._attend)
-
-    def _on_input_ended(self) -> None:
-        self._is_input_ended = True
-        if self._steps.pending_rows:
-            # The loop has rows that it has not stepped on, such as the last batch of a
-            # DataLoader: it gets the chance to, and joins the others then.
-            self._steps.finish_after_step(self._attend)
-        else:
-            self._steps.finish(self._attend)
 
     def _single_rows(self, batches: Iterator[dict[str, Column]]) -> Iterator[dict[str, Any]]:
         for batch in batches:

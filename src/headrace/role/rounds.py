@@ -121,6 +121,10 @@ class Rounds(ABC):
         self._is_over = False
 
     @abstractmethod
+    def finish_after_step(self, attend: Callable[[], object]) -> None:
+        """Finish after the next step, the last; `finish` comes anyway once the loop is left."""
+
+    @abstractmethod
     def close(self) -> None:
         """Give the optimizer back as it was. Idempotent."""
 

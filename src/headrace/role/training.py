@@ -2,32 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pyarrow as pa
 
 from headrace.errors import UsageError
+from headrace.role.alone import Alone
 from headrace.role.arrays import NullRule
 from headrace.role.context import RoleContext
 from headrace.role.output_dir import path_below, require_writable
+from headrace.role.polled import PollResult
+from headrace.role.rounds import Rounds
 from headrace.role.settings import TrainingSettings
 
 __all__ = ["TrainingContext"]
 
 
 class TrainingContext(RoleContext):
-    """A `RoleContext` that knows what the training was planned with.
+    """A `RoleContext` that knows the plan of the training and takes part in common steps.
 
-    Framework layers derive from it; their `save` asks `output_path` where, and `is_saver`
-    whether, and only has to write the thing. Thread model: as `RoleContext`.
+    Framework layers derive from it; their `save` asks `_place_to_save` where, and `is_saver`
+    whether, and only has to write the thing. Their `data_parallel` sets `_steps`, to which
+    everything here that reads input or ends it gives its turn. Thread model: as `RoleContext`.
 
     Attributes:
         settings: What holds for every process of the training.
     """
 
     settings = TrainingSettings()
+    _steps: Rounds | Alone = Alone()
+    _is_data_parallel = False
+    _is_input_ended = False
 
     def use_settings(self, settings: TrainingSettings) -> None:
         """Take what the job was planned with; `RoleEntry.prepare` of a framework calls this.
@@ -48,6 +55,11 @@ class TrainingContext(RoleContext):
     def is_saver(self) -> bool:
         """Whether `save` writes in this process; it does in one only, that of index 0."""
         return self.index == 0
+
+    @property
+    def steps(self) -> int:
+        """Common optimizer steps since `data_parallel`; the same on all workers."""
+        return self._steps.steps
 
     def batches(
         self,
@@ -85,6 +97,76 @@ class TrainingContext(RoleContext):
             msg = "ctx.save needs a place: plan the training with an output_dir"
             raise UsageError(msg)
         return path_below(self.settings.output_dir, name)
+
+    def report(self, **values: Any) -> None:
+        """Tell the latest values; after `data_parallel`, `steps` is always among them.
+
+        See `RoleContext.report`.
+        """
+        super().report(**self._with_steps(values))
+
+    def close(self, *, is_success: bool) -> None:
+        """End the process's part; at success take part in the others' last steps. Idempotent.
+
+        Output and input end first: an entry function that has left its loop early reads no
+        more, and the rows that Flink still has for it must not hold up the others.
+        """
+        try:
+            if self._is_data_parallel and not self._is_closed:
+                self.report()  # the steps that it has only shared, too
+            super().close(is_success=is_success)
+            if is_success:
+                self._steps.finish(self._attend)
+        finally:
+            self._close_parts()
+
+    def stop(self) -> None:
+        """End the process's part because its node says so; the others are ended as well."""
+        try:
+            super().stop()
+        finally:
+            self._close_parts()
+
+    def _close_parts(self) -> None:
+        """Close what `close` and `stop` close alike. Idempotent."""
+        self._steps.close()
+
+    def _with_steps(self, values: dict[str, Any]) -> dict[str, Any]:
+        return {"steps": self.steps, **values} if self._is_data_parallel else values
+
+    def _place_to_save(self, name: str) -> Path:
+        """Return `output_path`; once the own input has ended, after the others' last steps."""
+        path = self.output_path(name)
+        if self._is_input_ended:
+            self._steps.finish(self._attend)
+        return path
+
+    def _attend(self) -> None:
+        """Answer what must not wait while this worker only shadows the others."""
+        if self._reader is None:
+            self._reporter.tick()
+        elif not self._is_closed:
+            self._reader.attend()
+
+    def _wait(self, poll: Callable[[float], PollResult | None]) -> PollResult:
+        return cast("PollResult", self._steps.wait(poll))
+
+    def _on_batch(self, rows: int) -> None:
+        self._steps.count(rows)
+
+    def _on_epoch_ended(self, epoch: int) -> None:
+        assert self._reader is not None
+        if epoch + 1 < self._reader.epochs:
+            self._steps.end_pass(self._attend)
+
+    def _on_input_ended(self) -> None:
+        self._is_input_ended = True
+        if self._steps.pending_rows:
+            # The loop has rows that it has not stepped on, such as the last batch of a
+            # DataLoader: it gets the chance to, and joins the others then.
+            self._steps.finish_after_step(self._attend)
+        else:
+            self._steps.finish(self._attend)
 
     def _passes(self, epochs: int | None) -> int:
         return self.epochs if epochs is None else epochs

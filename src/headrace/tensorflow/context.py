@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import pyarrow as pa
 
@@ -22,8 +22,8 @@ from headrace.role import (
     ReadyBatch,
     TrainingContext,
     require_not_restored,
-    wait_patiently,
 )
+from headrace.tensorflow.alone import AloneSteps
 from headrace.tensorflow.cluster import EVALUATOR, TFCluster
 from headrace.tensorflow.passes import Passes
 from headrace.tensorflow.settings import TFSettings
@@ -57,14 +57,13 @@ class TFContext(TrainingContext):
     """
 
     settings: TFSettings = TFSettings()
-    _is_data_parallel = False
-    _is_input_ended = False
+    _steps: Lockstep | AloneSteps
 
     def __init__(self, **facts: Any) -> None:
         super().__init__(**facts)
         self._cluster = TFCluster(role=self.role, index=self.index, addresses=self.addresses)
         self._turn = threading.RLock()
-        self._lockstep: Lockstep | None = None
+        self._steps = AloneSteps()
         self._servers: ParameterServers | None = None
         self._scalars: ScalarWriter | None = None
         self._dataset_passes = Passes()
@@ -94,11 +93,6 @@ class TFContext(TrainingContext):
     def is_saver(self) -> bool:
         """Whether `save` writes in this process: in the one that leads, and in an evaluator."""
         return self.is_chief or self.role == EVALUATOR
-
-    @property
-    def steps(self) -> int:
-        """Common optimizer steps since `data_parallel`; the same on all workers."""
-        return 0 if self._lockstep is None else self._lockstep.steps
 
     def dataset(
         self,
@@ -199,7 +193,7 @@ class TFContext(TrainingContext):
             msg = "ctx.data_parallel was called before; it takes one model and one optimizer"
             raise UsageError(msg)
         self._is_data_parallel = True
-        self._lockstep = open_lockstep(
+        self._steps = open_lockstep(
             model,
             optimizer,
             self._cluster,
@@ -268,9 +262,7 @@ class TFContext(TrainingContext):
         """
         from headrace.tensorflow.saving import save_atomically
 
-        path = self.output_path(name)
-        if self._is_input_ended and self._lockstep is not None:
-            self._lockstep.finish(self._attend)
+        path = self._place_to_save(name)
         if self.is_saver:
             save_atomically(thing, path)
         return path
@@ -280,31 +272,16 @@ class TFContext(TrainingContext):
 
         After `data_parallel`, `steps` is always among them. See `RoleContext.report`.
         """
-        if self._lockstep is not None:
-            values.setdefault("steps", self.steps)
+        values = self._with_steps(values)
         with self._turn:
             super().report(**values)
             if self._scalars is not None:
                 self._scalars.update({name: float(value) for name, value in values.items()})
 
     def close(self, *, is_success: bool) -> None:
-        """End the process's part; at success, take part in the others' last steps first."""
-        try:
-            if self._lockstep is not None and not self._is_closed:
-                self.report()  # the steps that it has only shared, too
-            super().close(is_success=is_success)
-            if is_success and self._lockstep is not None:
-                self._lockstep.forget_batches()
-                self._lockstep.finish(self._attend)
-        finally:
-            self._close_parts()
-
-    def stop(self) -> None:
-        """End the process's part because its node says so; the others are ended as well."""
-        try:
-            super().stop()
-        finally:
-            self._close_parts()
+        """End the process's part; see `TrainingContext.close`."""
+        self._steps.forget_batches()  # the loop has been left
+        super().close(is_success=is_success)
 
     def use_settings(self, settings: Any) -> None:
         """Take what the job was planned with; see `TrainingContext.use_settings`."""
@@ -319,14 +296,10 @@ class TFContext(TrainingContext):
 
     def cause_of(self, error: BaseException) -> BaseException:
         """Return what was raised behind `error`, where TensorFlow hands on its text only."""
-        behind = self._error
-        if behind is None and self._lockstep is not None:
-            behind = self._lockstep.error
-        return error if behind is None else behind
+        return self._error or self._steps.error or error
 
     def _close_parts(self) -> None:
-        if self._lockstep is not None:
-            self._lockstep.close()
+        super()._close_parts()
         if self._scalars is not None:
             self._scalars.close()
 
@@ -351,8 +324,7 @@ class TFContext(TrainingContext):
             match self._wait(self._reader.poll):
                 case ReadyBatch(columns, timestamps_ms, _):
                     self._timestamps_ms = timestamps_ms
-                    if self._lockstep is not None:
-                        self._lockstep.count_batch(columns.num_rows)
+                    self._steps.count_batch(columns.num_rows)
                     return columns
                 case EpochEnded(epoch):
                     self._on_epoch_ended(epoch)
@@ -370,30 +342,9 @@ class TFContext(TrainingContext):
             with self._turn:
                 return poll(min(timeout_s, _SLICE_S))
 
-        if self._lockstep is None:
-            return cast("PollResult", wait_patiently(take_turn))
-        return cast("PollResult", self._lockstep.wait(take_turn))
-
-    def _on_batch(self, rows: int) -> None:
-        if self._lockstep is not None:
-            self._lockstep.count(rows)
-
-    def _on_epoch_ended(self, epoch: int) -> None:
-        assert self._reader is not None
-        if self._lockstep is not None and epoch + 1 < self._reader.epochs:
-            self._lockstep.end_pass(self._attend)
-
-    def _on_input_ended(self) -> None:
-        self._is_input_ended = True
-        # A loop over ctx.batches that has rows left may still step on them; `close` finishes.
-        if self._lockstep is not None and not self._lockstep.pending_rows:
-            self._lockstep.finish(self._attend)
+        return super()._wait(take_turn)
 
     def _attend(self) -> None:
-        """Answer what must not wait while this worker only shadows the others."""
         require_no_stop()
         with self._turn:
-            if self._reader is None:
-                self._reporter.tick()
-            elif not self._is_closed:
-                self._reader.attend()
+            super()._attend()

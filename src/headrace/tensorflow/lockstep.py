@@ -143,6 +143,9 @@ class Lockstep(Rounds):
         """Expect no more steps on what was given out: the loop has been left."""
         self._rows_given.clear()
 
+    def finish_after_step(self, attend: Callable[[], object]) -> None:
+        """Nothing: a step ends on a thread of TensorFlow's, which cannot shadow the others."""
+
     def close(self) -> None:
         """Give the optimizer its ``apply`` back, and leave the group. Idempotent."""
         self._optimizer.apply = self._apply

@@ -12,6 +12,7 @@ from headrace.errors import ConfigError, PlanError
 from headrace.role import RoleLink
 from headrace.role.rounds import Reduction
 from headrace.role.star import StarSpec, open_star
+from headrace.tensorflow.alone import AloneSteps
 from headrace.tensorflow.cluster import TFCluster
 from headrace.tensorflow.internals import let_steps_wait_for_their_batch
 from headrace.tensorflow.lockstep import Lockstep
@@ -30,13 +31,10 @@ def open_lockstep(
     idle_after_s: float,
     timeouts: TimeoutConfig,
     check: Callable[[], object],
-) -> Lockstep | None:
+) -> Lockstep | AloneSteps:
     """Check the model; where there are several workers, meet them and hook the optimizer.
 
     Blocks until all have met, at most `timeouts.gather_timeout_s`.
-
-    Returns:
-        None if there is one worker only.
 
     Raises:
         ConfigError: The model is not built, has no optimizer, or is another one than a peer's;
@@ -68,7 +66,7 @@ def open_lockstep(
         )
         raise ConfigError(msg)
     if cluster.group_size == 1:
-        return None
+        return AloneSteps(optimizer)
     if isinstance(model, keras.Model):
         model.jit_compile = False  # a step calls back into Python, which XLA cannot
         let_steps_wait_for_their_batch()

@@ -24,12 +24,6 @@ def add(*vectors: FlatGradients) -> Tallies:
     return first
 
 
-def test_tallies_survive_the_vector() -> None:
-    mine = Tallies(rows=64.0, active=1, ended=0, finished=0, explicit=1, rates=(0.25, 0.5))
-    assert Tallies.from_list(mine.to_list(2)) == mine
-    assert Tallies(ended=1).to_list(2) == [0, 0, 1, 0, 0, 0, 0]
-
-
 def test_the_sum_becomes_the_gradient_without_a_copy() -> None:
     one, two = nn.Linear(2, 1), nn.Linear(2, 1)
     flats = flat_of(one), flat_of(two)

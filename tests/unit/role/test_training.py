@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from headrace.role import (
     open_listener,
     require_not_restored,
 )
+from headrace.role.alone import Alone
 from tests.unit.role.doubles import FakeLink, spec_in
 
 SCHEMA = pa.schema([("x", pa.int64())])
@@ -58,6 +60,76 @@ def test_a_call_that_names_no_epochs_makes_the_planned_passes(
 
     Entry(read, TrainingSettings(epochs=3))(spec_in(tmp_path), FakeLink(), feed=feed_of(6))
     assert rows == [4, 2] * passes
+
+
+class Noted(Alone):
+    """Common steps that only note what they are asked for."""
+
+    def __init__(self, *, leaves_rows: bool) -> None:
+        self.calls: list[str] = []
+        self._leaves_rows = leaves_rows
+        self._rows = 0
+
+    @property
+    def pending_rows(self) -> int:
+        return self._rows if self._leaves_rows else 0
+
+    def count(self, rows: int) -> None:
+        self._rows += rows
+        self.calls.append(f"count {rows}")
+
+    def end_pass(self, attend: Callable[[], object]) -> None:
+        self.calls.append("end_pass")
+
+    def finish(self, attend: Callable[[], object]) -> None:
+        attend()
+        self.calls.append("finish")
+
+    def finish_after_step(self, attend: Callable[[], object]) -> None:
+        self.calls.append("finish_after_step")
+
+    def close(self) -> None:
+        self.calls.append("close")
+
+
+class NotedContext(TrainingContext):
+    """What a framework makes of `TrainingContext`."""
+
+    def data_parallel(self, steps: Alone) -> None:
+        self._steps = steps
+        self._is_data_parallel = True
+
+
+class NotedEntry(Entry):
+    context_class = NotedContext
+
+
+@pytest.mark.parametrize(
+    ("leaves_rows", "at_the_end"), [(False, "finish"), (True, "finish_after_step")]
+)
+def test_common_steps_learn_of_every_batch_pass_and_end(
+    leaves_rows: bool, at_the_end: str, tmp_path: Path
+) -> None:
+    steps = Noted(leaves_rows=leaves_rows)
+
+    def read(ctx: NotedContext) -> None:
+        ctx.data_parallel(steps)
+        for _ in ctx.batches(4):
+            pass
+
+    link = FakeLink()
+    NotedEntry(read, TrainingSettings(epochs=2))(spec_in(tmp_path), link, feed=feed_of(6))
+    one_pass = ["count 4", "count 2"]
+    assert steps.calls == [*one_pass, "end_pass", *one_pass, at_the_end, "finish", "close"]
+    assert link.reports[-1][0] == {"steps": 0.0}
+
+
+def test_a_stopped_process_waits_for_no_step_of_the_others(tmp_path: Path) -> None:
+    steps = Noted(leaves_rows=False)
+    ctx = NotedContext(spec=spec_in(tmp_path), link=FakeLink())
+    ctx.data_parallel(steps)
+    ctx.stop()
+    assert steps.calls == ["close"]
 
 
 @pytest.mark.parametrize("index", [0, 1])

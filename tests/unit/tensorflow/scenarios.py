@@ -157,10 +157,10 @@ class _Rate(keras.callbacks.Callback):  # type: ignore[misc] # has no types
 
 def _note_steps(ctx: Any, steps: list[int]) -> None:
     """Note the number of each common step in which this worker is active."""
-    lockstep = ctx._lockstep
-    if lockstep is None:
+    lockstep = ctx._steps
+    add = getattr(lockstep, "_add_gradients", None)
+    if add is None:  # one worker makes no common steps
         return
-    add = lockstep._add_gradients
 
     def add_and_note(*arguments: Any) -> Any:
         done = add(*arguments)
