@@ -88,7 +88,7 @@ def _fed_us(rows: int, epochs: int, warm_up_steps: int) -> dict[str, float]:
         workers=_WORKERS,
         epochs=epochs,
         environment={"OMP_NUM_THREADS": "1"},  # as torchrun sets it
-        idle_after_s=_LIMIT_S,  # each step has rows of both; a slow source makes no shadow steps
+        idle_after_s=_LIMIT_S,  # a slow source makes no shadow steps
         name="fed-training",
     )
     result = plan.submit().wait(show_progress=False, timeout_s=_LIMIT_S)

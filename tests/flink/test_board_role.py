@@ -23,7 +23,7 @@ def page(url: str) -> str | None:
     try:
         with urllib.request.urlopen(url, timeout=30) as answer:
             return bytes(answer.read()).decode()
-    except (ConnectionError, urllib.error.URLError):
+    except (ConnectionError, TimeoutError, urllib.error.URLError):
         return None
 
 
