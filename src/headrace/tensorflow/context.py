@@ -94,6 +94,11 @@ class TFContext(TrainingContext):
         """Whether `save` writes in this process: in the one that leads, and in an evaluator."""
         return self.is_chief or self.role == EVALUATOR
 
+    @property
+    def has_servers(self) -> bool:
+        """Whether this process has connected to parameter servers."""
+        return self._servers is not None
+
     def dataset(
         self,
         rows: int = 1024,
@@ -296,7 +301,9 @@ class TFContext(TrainingContext):
 
     def cause_of(self, error: BaseException) -> BaseException:
         """Return what was raised behind `error`, where TensorFlow hands on its text only."""
-        return self._error or self._steps.error or error
+        known = (self._error, self._steps.error)
+        behind = [each for each in known if each and type(each).__name__ in str(error)]
+        return behind[0] if behind else error
 
     def _close_parts(self) -> None:
         super()._close_parts()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 
 from headrace._environ import set_environment_value
@@ -54,6 +55,9 @@ class TFEntry(RoleEntry):
             threads = choose_threads(hosts, cluster.rank)
             if threads is not None and not _is_started():
                 tf.config.threading.set_intra_op_parallelism_threads(threads)
+        if context.input_schema is not None:
+            # Keras cannot know how long a stream is, and takes its end for an accident.
+            warnings.filterwarnings("ignore", "Your input ran out of data", UserWarning)
         context.use_settings(self.settings)
 
     def run(self, context: RoleContext) -> None:
@@ -67,8 +71,11 @@ class TFEntry(RoleEntry):
             cause = context.cause_of(error)
             if cause is not error:
                 raise cause from error
-            if isinstance(error, tf.errors.UnavailableError | tf.errors.AbortedError):
-                let_the_cause_go_first()  # a peer or parameter server has ended
+            if not isinstance(error, tf.errors.UnavailableError | tf.errors.AbortedError):
+                raise
+            let_the_cause_go_first()  # a peer or parameter server has ended
+            if context.has_servers:
+                raise ServerLostError(reason=error.message) from error
             raise
         except ServerLostError:
             let_the_cause_go_first()
