@@ -27,6 +27,8 @@ from .training_jobs import add_numbers, split_rows
 cloudpickle.register_pickle_by_value(sys.modules[__name__])
 
 CANCEL_S = 5.0
+ROWS_SENT = 1024
+"""Batches without a rest: a worker that waits for the rest of one has not counted it yet."""
 RESTARTS = {
     "restart__strategy_type": "fixed-delay",
     "restart__strategy_fixed__delay_attempts": "1",
@@ -150,7 +152,7 @@ def test_a_restart_from_a_checkpoint_is_refused_with_what_to_do(
         model.compile("sgd", "mse")
         if not ps:
             ctx.data_parallel(model)
-        for batch in ctx.dataset(16, columns=["x", "y"], shapes={"x": (2,)}):
+        for batch in ctx.dataset(64, columns=["x", "y"], shapes={"x": (2,)}):
             model.train_on_batch(batch["x"], batch["y"])
             if any(Path(checkpoints).glob("*/chk-*/_metadata")):
                 os.kill(os.getpid(), signal.SIGKILL)
@@ -162,7 +164,13 @@ def test_a_restart_from_a_checkpoint_is_refused_with_what_to_do(
         **RESTARTS,
     )
     add_numbers(t_env, 1_000_000)
-    plan = headrace.tensorflow.train(split_rows(t_env, "0"), entry, ps=ps, name="restored")
+    plan = headrace.tensorflow.train(
+        split_rows(t_env, "0"),
+        entry,
+        ps=ps,
+        exchange=ExchangeConfig(slots=2, slot_bytes=65_536),  # checkpoints wait for its rows
+        name="restored",
+    )
     with pytest.raises(JobFailedError) as caught:
         plan.submit().wait(timeout_s=110)
     assert "restored from a Flink checkpoint or savepoint" in caught.value.cause
@@ -187,7 +195,7 @@ def test_cancel_while_fit_waits_for_rows_ends_within_5_s(
     make_t_env: MakeEnvironment, tmp_path: Path
 ) -> None:
     def script(send: Callable[[Iterable[int]], None]) -> None:
-        send(range(1000))
+        send(range(ROWS_SENT))
         hold(str(tmp_path))
 
     t_env = make_t_env(2)
@@ -201,7 +209,7 @@ def test_cancel_while_fit_waits_for_rows_ends_within_5_s(
         )
         job = plan.submit()
         until_job(job, lambda: all((tmp_path / f"reached-{i}").exists() for i in range(2)))
-        until_job(job, lambda: job.status().rows_in == 1000)
+        until_job(job, lambda: job.status().rows_in == ROWS_SENT)
         require_quick_cancel(job)
 
 
