@@ -25,7 +25,7 @@ def save_atomically(thing: Any, path: Path) -> None:
     The name says the form: ``.keras`` for a Keras model, ``.weights.h5`` for its weights, and a
     name without suffix for a SavedModel (a directory) of a Keras model or a `tf.Module`.
     Missing directories are made. Variables on parameter servers are written with their present
-    values, as ordinary ones.
+    values, as ordinary ones of a model that is not compiled.
 
     Raises:
         ConfigError: The name has another suffix, or does not fit the thing.
@@ -57,10 +57,14 @@ def save_atomically(thing: Any, path: Path) -> None:
 
 
 def _local(model: Any) -> Any:
-    """Return the model, or a copy of it with ordinary variables."""
+    """Return the model, or a copy with ordinary variables, which is not compiled."""
     if not any(is_on_server(variable) for variable in model.variables):
         return model
-    copy = keras.models.clone_model(model)
+    was_compiled, model.compiled = model.compiled, False  # a copy would look functions up
+    try:
+        copy = keras.models.clone_model(model)
+    finally:
+        model.compiled = was_compiled
     if not copy.built:
         copy.build(model.input_shape)
     copy.set_weights(model.get_weights())
