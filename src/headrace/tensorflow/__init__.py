@@ -11,6 +11,7 @@ from headrace.tensorflow.context import TFContext
 from headrace.tensorflow.entry import TFEntry
 from headrace.tensorflow.job import train
 from headrace.tensorflow.ps_server import ServerEntry
+from headrace.tensorflow.serving import serve
 from headrace.tensorflow.settings import TFSettings
 
-__all__ = ["ServerEntry", "TFContext", "TFEntry", "TFSettings", "train"]
+__all__ = ["ServerEntry", "TFContext", "TFEntry", "TFSettings", "serve", "train"]

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import threading
-
 from headrace.framework.process import ProcessSpec
 from headrace.role import RoleContext, RoleEntry, RoleLink
 from headrace.tensorflow.cluster import PS, TFCluster
+from headrace.tensorflow.serving import start_server, wait_for_the_end
 
 __all__ = ["ServerEntry"]
 
@@ -21,7 +20,7 @@ class ServerEntry(RoleEntry):
     """
 
     def __init__(self) -> None:
-        super().__init__(_wait_for_the_end)
+        super().__init__(_serve)
 
     def prepare(self, context: RoleContext, spec: ProcessSpec, link: RoleLink) -> None:
         """Start to listen. Does not block."""
@@ -32,9 +31,7 @@ class ServerEntry(RoleEntry):
 
         tf.config.set_visible_devices([], "GPU")
         cluster = TFCluster(role=PS, index=spec.index, addresses=spec.addresses)
-        self._server = tf.distribute.Server(
-            tf.train.ClusterSpec(cluster.spec), job_name=PS, task_index=spec.index
-        )
+        self._server = start_server(cluster.spec, role=PS, index=spec.index)
         if spec.index == 0:
             self._lease = LeaseServer(
                 spec.host, hold_timeout_s=context.timeouts.process_start_timeout_s
@@ -43,5 +40,5 @@ class ServerEntry(RoleEntry):
         link.publish(ready_key(spec.index), "yes")
 
 
-def _wait_for_the_end(_: RoleContext) -> None:
-    threading.Event().wait()  # `StopRequestedExit` ends it; TensorFlow's own join would not
+def _serve(_: RoleContext) -> None:
+    wait_for_the_end()
