@@ -14,9 +14,9 @@ PYTHON ?= $(shell for each in python3.11 python3.12 python3.10 python3; do \
 	if $$each -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 12))' 2>/dev/null; \
 	then echo $$each; break; fi; done)
 
-.PHONY: help setup java demo test lint unit flink faults faults-long bench
+.PHONY: help setup java demo demo-tensorflow test lint unit flink faults faults-long bench
 help: ## Say what there is
-	@sed -nE 's/^([a-z-]+):.*## (.*)/make \1\t\2/p' Makefile | expand -t 14
+	@sed -nE 's/^([a-z-]+):.*## (.*)/make \1\t\2/p' Makefile | expand -t 22
 
 setup: $(READY) ## Create .venv with everything, pinned by constraints.txt
 
@@ -36,6 +36,9 @@ java: setup ## Compile java/ into src/headrace/_jars/headrace.jar, if it has cha
 
 demo: java ## Train a delay model on real flights that Flink SQL joins with weather and planes
 	$(BIN)/python -m examples.flight_delays
+
+demo-tensorflow: java ## The same in TensorFlow, with a parameter server, an evaluator and TensorBoard
+	$(BIN)/python -m examples.flight_delays --framework tensorflow --out out/flight_delays_tensorflow
 
 test: java lint ## Everything that CI runs: lint, then all tests
 	$(BIN)/python -m pytest --durations=10

@@ -1,1 +1,1 @@
-"""Flight delays: two PyTorch workers learn from flights that Flink SQL joins with weather."""
+"""Flight delays: two workers learn from flights that Flink SQL joins with weather."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-import functools
+import importlib
 import json
 import shutil
 import sys
@@ -13,26 +13,20 @@ from pathlib import Path
 from typing import Any
 
 import cloudpickle
-import matplotlib as mpl
-import torch
 from pyflink.datastream import StreamExecutionEnvironment
 from pyflink.table import StreamTableEnvironment
 
 import examples.flight_delays
-import headrace.pytorch
 from examples.flight_delays.dataset import raw_tables
-from examples.flight_delays.evaluation import Error, Rows, evaluate, read_rows
+from examples.flight_delays.evaluation import HELD_OUT_FILE, Error, Rows, compare, read_rows
 from examples.flight_delays.features import (
     CODES,
     create_feature_files,
     create_features,
     training_rows,
 )
-from examples.flight_delays.training import HISTORY_FILE, MODEL_FILE, train
+from examples.flight_delays.history import HISTORY_FILE, History, draw, read_history
 from headrace.operator import JobResult
-
-mpl.use("Agg")
-from matplotlib import pyplot as plt
 
 _WEEKDAYS = 7
 
@@ -47,7 +41,8 @@ def main(argv: list[str] | None = None) -> int:
     options = _parse(argv)
     begin = time.monotonic()
     out: Path = options.out.resolve()
-    shutil.rmtree(out / "features", ignore_errors=True)
+    for name in ("features", "checkpoints"):
+        shutil.rmtree(out / name, ignore_errors=True)
     tables = raw_tables(out / "raw", days=options.days)
     flights = tables["flights"]
     categories = [len(flights.values(name)) for name in CODES[:-1]] + [_WEEKDAYS]
@@ -58,33 +53,38 @@ def main(argv: list[str] | None = None) -> int:
     env.set_parallelism(options.workers)
     t_env = StreamTableEnvironment.create(env)
     create_features(t_env, tables)
-    job = headrace.pytorch.train(
+    create_feature_files(t_env, out / "features")
+    files = t_env.create_statement_set()
+    files.add_insert_sql("INSERT INTO feature_files SELECT * FROM features")
+    side = importlib.import_module(f"examples.flight_delays.in_{options.framework}")
+    if side.NEEDS_HELD_OUT_FILE:  # an evaluator reads it while the others train
+        files.execute().wait()
+        read_rows(out / "features")[1].write(out / HELD_OUT_FILE)
+    job = side.plan(
         training_rows(t_env),
-        functools.partial(train, categories=categories),
+        out,
+        categories=categories,
         workers=options.workers,
         epochs=options.epochs,
-        output_dir=out,
-        name="flight-delays",
     )
-    # The same job writes all rows to files, for the baselines and for the evaluation.
-    statements = t_env.create_statement_set()
-    create_feature_files(t_env, out / "features")
-    statements.add_insert_sql("INSERT INTO feature_files SELECT * FROM features")
-    result = job.submit(statements).wait()
+    # The files have all rows, for the baselines and the evaluation; the same job writes them.
+    result = job.submit(None if side.NEEDS_HELD_OUT_FILE else files).wait()
 
     training, held_out = read_rows(out / "features")
-    errors = evaluate(out / MODEL_FILE, categories, training, held_out)
-    history = torch.load(out / HISTORY_FILE)
-    metrics = _metrics(result, training, held_out, errors, history, options.epochs)
+    predicted_min = side.predict(out, held_out, categories=categories)
+    errors = compare(predicted_min, categories, training, held_out)
+    history = read_history(out / HISTORY_FILE, epochs=options.epochs)
+    metrics = _metrics(result, training, held_out, errors, history)
     metrics["wall_s"] = round(time.monotonic() - begin, 1)
     (out / "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n")
-    _draw(history, options.epochs, out / "loss.png")
+    draw(history, out / "loss.png")
     return _report(metrics, errors, out, is_whole_year=options.days is None)
 
 
 def _parse(argv: list[str] | None) -> Any:
     parser = argparse.ArgumentParser(prog="python -m examples.flight_delays")
-    parser.add_argument("--workers", type=int, default=2, help="PyTorch workers (default: 2)")
+    parser.add_argument("--framework", choices=("pytorch", "tensorflow"), default="pytorch")
+    parser.add_argument("--workers", type=int, default=2, help="how many (default: 2)")
     parser.add_argument(
         "--epochs", type=int, default=3, help="passes over the rows (default: 3)"
     )
@@ -100,45 +100,20 @@ def _metrics(
     training: Rows,
     held_out: Rows,
     errors: dict[str, Error],
-    history: dict[str, list[float]],
-    epochs: int,
+    history: History,
 ) -> dict[str, Any]:
-    by_worker = {name: node.rows_in for name, node in sorted(result.status.nodes.items())}
+    nodes = sorted(result.status.nodes.items())
+    by_worker = {name: node.rows_in for name, node in nodes if name.startswith("worker")}
     return {
         "rows": {"training": len(training), "held_out": len(held_out), "by_worker": by_worker},
-        "epochs": epochs,
+        "nodes": {n: {"state": node.state, "report": dict(node.report)} for n, node in nodes},
+        "epochs": history.epochs,
         "job_s": round(result.duration_s, 1),
-        "rows_per_s": round(epochs * len(training) / result.duration_s),
-        "loss_by_epoch": _by_epoch(history["losses"], epochs),
-        "loss_of_guessing_by_epoch": _by_epoch(history["guesses"], epochs),
+        "rows_per_s": round(history.epochs * len(training) / result.duration_s),
+        "loss_by_epoch": history.by_epoch(history.losses),
+        "loss_of_guessing_by_epoch": history.by_epoch(history.guesses),
         "held_out_errors": {name: asdict(error) for name, error in errors.items()},
     }
-
-
-def _by_epoch(losses: list[float], epochs: int) -> list[float]:
-    steps = len(losses) // epochs
-    parts = [losses[epoch * steps : (epoch + 1) * steps] for epoch in range(epochs)]
-    return [round(sum(part) / max(1, len(part)), 4) for part in parts]
-
-
-def _draw(history: dict[str, list[float]], epochs: int, path: Path) -> None:
-    figure, axes = plt.subplots(figsize=(7, 4))
-    labels = {"guesses": "guessing the mean of the step's flights", "losses": "the model"}
-    for name, label in labels.items():
-        axes.plot(_smooth(history[name]), label=label)
-    for epoch in range(1, epochs):
-        axes.axvline(epoch * len(history["losses"]) / epochs, color="lightgray", zorder=0)
-    axes.set(xlabel="step of worker-0", ylabel="loss (Huber, hours), mean of 20 steps")
-    axes.set(title="Flight delays: loss while training, epoch by epoch")
-    axes.legend()
-    figure.tight_layout()
-    figure.savefig(path, dpi=120)
-    plt.close(figure)
-
-
-def _smooth(values: list[float], width: int = 20) -> list[float]:
-    first = [max(0, end - width) for end in range(1, len(values) + 1)]
-    return [sum(values[i : end + 1]) / (end + 1 - i) for end, i in enumerate(first)]
 
 
 def _report(

@@ -22,6 +22,7 @@ from examples.flight_delays.dataset import RawTable
 
 __all__ = [
     "CODES",
+    "HOUR_MIN",
     "LAST_TRAINING_MONTH",
     "NUMBERS",
     "create_feature_files",
@@ -58,6 +59,9 @@ NUMBERS = {
 
 CODES = ("carrier", "origin", "dest", "weekday")
 """Categories; each comes as a number from 0."""
+
+HOUR_MIN = 60.0
+"""Delays come in minutes; networks work best with values of about 1."""
 
 _RAW = """
 CREATE TEMPORARY TABLE raw_{name} ({columns}{more})

@@ -1,22 +1,54 @@
-"""What each worker runs."""
+"""The twin in PyTorch: two workers whose every step is that of one process."""
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
+from pathlib import Path
 
+import numpy as np
 import torch
+from pyflink.table import Table
+from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from examples.flight_delays.features import NUMBERS
-from examples.flight_delays.model import HOUR_MIN, DelayModel
+import headrace.pytorch
+from examples.flight_delays.evaluation import Floats, Rows
+from examples.flight_delays.features import HOUR_MIN, NUMBERS
+from examples.flight_delays.history import HISTORY_FILE, write_history
+from headrace.operator.training import TrainingPlan
 from headrace.pytorch import TorchContext
 
-__all__ = ["HISTORY_FILE", "MODEL_FILE", "train"]
+__all__ = ["NEEDS_HELD_OUT_FILE", "plan", "predict"]
 
-MODEL_FILE = "model.pt"
-HISTORY_FILE = "history.pt"
+NEEDS_HELD_OUT_FILE = False
+_MODEL_FILE = "model.pt"
 _SHUFFLED_ROWS = 32_768
 _AVERAGE_DECAY = 0.99
+
+
+def plan(
+    rows: Table, out: Path, *, categories: Sequence[int], workers: int, epochs: int
+) -> TrainingPlan:
+    """Plan the training on the table `rows`; everything that it writes goes into `out`."""
+    return headrace.pytorch.train(
+        rows,
+        functools.partial(train, categories=categories),
+        workers=workers,
+        epochs=epochs,
+        output_dir=out,
+        name="flight-delays",
+    )
+
+
+def predict(out: Path, rows: Rows, *, categories: Sequence[int]) -> Floats:
+    """Return how late the trained model expects the flights, in minutes, shape (rows,)."""
+    model = DelayModel(len(NUMBERS), categories)
+    model.load_state_dict(torch.load(out / _MODEL_FILE))
+    with torch.no_grad():
+        predicted = model(torch.from_numpy(rows.numbers), torch.from_numpy(rows.codes))
+    predicted_min: Floats = predicted.numpy().astype(np.float64)
+    return predicted_min
 
 
 def train(ctx: TorchContext, *, categories: Sequence[int], seed: int = 2013) -> None:
@@ -55,8 +87,9 @@ def train(ctx: TorchContext, *, categories: Sequence[int], seed: int = 2013) -> 
         losses.append(loss.item())
         guesses.append(_loss(late_min.mean().expand_as(late_min), late_min).item())
         ctx.report(loss=losses[-1], epoch=ctx.epoch)
-    ctx.save(average.module, MODEL_FILE)
-    ctx.save({"losses": losses, "guesses": guesses}, HISTORY_FILE)
+    ctx.save(average.module, _MODEL_FILE)
+    if ctx.is_saver:
+        write_history(ctx.output_path(HISTORY_FILE), losses, guesses)
 
 
 def _loss(predicted_min: torch.Tensor, late_min: torch.Tensor) -> torch.Tensor:
@@ -91,3 +124,32 @@ class ShuffleBuffer:
         for kept, new in zip(self._kept, given, strict=True):
             kept[choice] = new
         return taken
+
+
+class DelayModel(nn.Module):
+    """Maps a flight's numbers and codes to how late it arrives, in minutes.
+
+    Args:
+        numbers: Numeric features.
+        categories: Distinct values of each code.
+    """
+
+    def __init__(self, numbers: int, categories: Sequence[int]) -> None:
+        super().__init__()
+        widths = [min(8, (count + 1) // 2) for count in categories]
+        self.embeddings = nn.ModuleList(
+            nn.Embedding(count, width) for count, width in zip(categories, widths, strict=True)
+        )
+        self.layers = nn.Sequential(
+            nn.Linear(numbers + sum(widths), 128),
+            nn.ReLU(),
+            nn.Linear(128, 128),
+            nn.ReLU(),
+            nn.Linear(128, 1),
+        )
+
+    def forward(self, numbers: torch.Tensor, codes: torch.Tensor) -> torch.Tensor:
+        """Return minutes, shape (rows,), for `numbers` (rows, n) and `codes` (rows, k)."""
+        embedded = [embed(codes[:, i]) for i, embed in enumerate(self.embeddings)]
+        hours: torch.Tensor = self.layers(torch.cat([numbers, *embedded], dim=1))
+        return HOUR_MIN * hours.squeeze(1)  # the layers work with values of about 1
