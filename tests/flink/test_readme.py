@@ -6,7 +6,10 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
+import keras
+import numpy as np
 import pytest
 import torch
 
@@ -15,15 +18,13 @@ from headrace._environ import copy_environment
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def example(document: str = "README.md") -> str:
-    blocks = re.findall(r"```python\n(.*?)```", (ROOT / document).read_text(), re.DOTALL)
-    assert len(blocks) == 1
-    return str(blocks[0])
+def examples(document: str) -> list[str]:
+    return re.findall(r"```python\n(.*?)```", (ROOT / document).read_text(), re.DOTALL)
 
 
-def run_example(text: str, folder: Path) -> str:
+def run_example(blocks: list[str], folder: Path) -> str:
     program = folder / "example.py"
-    program.write_text(text)
+    program.write_text("\n\n".join(blocks))
     done = subprocess.run(
         [sys.executable, str(program)],
         cwd=folder,
@@ -36,32 +37,56 @@ def run_example(text: str, folder: Path) -> str:
     return done.stdout
 
 
+def load_weights(folder: Path) -> list[np.ndarray[Any, Any]]:
+    model = keras.models.load_model(folder / "model.keras", compile=False)
+    return list(model.get_weights())
+
+
 def test_the_example_has_about_thirty_lines() -> None:
-    assert 20 <= len(example().splitlines()) <= 36
+    assert 20 <= len(examples("README.md")[0].splitlines()) <= 36
 
 
-@pytest.mark.timeout(240)
-def test_the_example_trains_on_every_row_and_finds_the_weights(tmp_path: Path) -> None:
-    assert "20000 rows" in run_example(example(), tmp_path)
-    weights = torch.load(tmp_path / "trained" / "model.pt")["weight"]
-    assert torch.allclose(weights, torch.tensor([[3.0, -1.0]]), atol=0.05), weights
+@pytest.mark.timeout(300)
+def test_the_examples_train_on_every_row_and_find_the_weights(tmp_path: Path) -> None:
+    assert "20000 rows" in run_example(examples("README.md"), tmp_path)
+    in_pytorch = torch.load(tmp_path / "trained" / "model.pt")["weight"]
+    assert torch.allclose(in_pytorch, torch.tensor([[3.0, -1.0]]), atol=0.05), in_pytorch
+    in_tensorflow = load_weights(tmp_path / "trained")[0]
+    assert np.allclose(in_tensorflow, [[3.0], [-1.0]], atol=0.05), in_tensorflow
 
 
 @pytest.mark.timeout(240)
 def test_the_example_of_roles_keeps_the_rows_that_one_role_wants_of_the_other(
     tmp_path: Path,
 ) -> None:
-    printed = run_example(example("docs/guide/roles.md"), tmp_path)
+    printed = run_example(examples("docs/guide/roles.md"), tmp_path)
     assert "4 rows" in printed
     assert sorted(re.findall(r"\+I\[.*?\]", printed)) == ["+I[5, 0.5]", "+I[9, 0.9]"]
 
 
 @pytest.mark.timeout(240)
 def test_the_example_of_record_files_reads_what_it_has_written(tmp_path: Path) -> None:
-    printed = run_example(example("docs/guide/tfrecord.md"), tmp_path)
+    printed = run_example(examples("docs/guide/tfrecord.md"), tmp_path)
     rows = [re.findall(r"[^|\s]+", line) for line in printed.splitlines() if "+I" in line]
     assert rows == [
         ["+I", "1", "12.5", "<NULL>"],
         ["+I", "2", "-3.0", "<NULL>"],
         ["+I", "-6.0"],
     ]
+
+
+@pytest.mark.timeout(400)
+def test_the_examples_of_tensorflow_find_the_weights_in_all_four_ways(tmp_path: Path) -> None:
+    blocks = examples("docs/guide/tensorflow.md")
+    assert len(blocks) == 4
+    printed = run_example(blocks, tmp_path)
+    assert "on servers: 20000 rows" in printed
+    assert "together: 20000 rows" in printed
+    for name in ("on-servers", "together"):
+        weights, bias = load_weights(tmp_path / name)
+        assert np.allclose(weights, [[3.0], [-1.0]], atol=0.05), (name, weights)
+        assert np.allclose(bias, 0, atol=0.05), (name, bias)
+    assert "mirrored: {'a': 3.0, 'b': -1.0}" in printed
+    assert "watched: evaluator-0 asked to stop: good enough" in printed
+    logs = {path.parent.name for path in (tmp_path / "watched" / "logs").rglob("events.*")}
+    assert logs == {"evaluator-0", "worker-0"}
