@@ -137,10 +137,6 @@ def test_what_is_raised_anywhere_in_the_loop_is_the_cause_of_the_failure(
         assert text in caught.value.cause
 
 
-@pytest.mark.xfail(
-    reason="Flink tells an operator of a restore only if it had state in the checkpoint, which "
-    "the role's has not: a restart in the middle of the rows trains on the rest of them only"
-)
 @pytest.mark.parametrize("ps", [0, 1])
 def test_a_restart_from_a_checkpoint_is_refused_with_what_to_do(
     make_t_env: MakeEnvironment, tmp_path: Path, ps: int

@@ -1,7 +1,11 @@
 package org.headrace.operator;
 
-import org.apache.flink.streaming.api.operators.AbstractStreamOperator;
+import java.util.List;
+
+import org.apache.flink.api.common.state.ListStateDescriptor;
+import org.apache.flink.api.common.typeutils.base.BooleanSerializer;
 import org.apache.flink.runtime.state.StateInitializationContext;
+import org.apache.flink.streaming.api.operators.AbstractStreamOperator;
 import org.apache.flink.streaming.api.operators.BoundedMultiInput;
 import org.apache.flink.streaming.api.operators.StreamOperatorParameters;
 import org.apache.flink.streaming.api.operators.TwoInputStreamOperator;
@@ -22,6 +26,8 @@ class FlatMapRoleOperator extends AbstractStreamOperator<RowData>
 
     private static final long serialVersionUID = 1L;
     private static final int DATA = 1;
+    private static final ListStateDescriptor<Boolean> WAS_HERE =
+            new ListStateDescriptor<>("was-here", BooleanSerializer.INSTANCE);
 
     private final transient RoleCore core;
     private transient boolean isControlKnown;
@@ -37,10 +43,15 @@ class FlatMapRoleOperator extends AbstractStreamOperator<RowData>
         return isControlKnown;
     }
 
+    /**
+     * Flink tells of a restore only tasks that had state in the checkpoint, so this one always has some. A list that is
+     * split, not a union: with a union no checkpoint completes once one subtask has finished.
+     */
     @Override
     public void initializeState(StateInitializationContext context) throws Exception {
         super.initializeState(context);
         isRestored = context.isRestored();
+        context.getOperatorStateStore().getListState(WAS_HERE).update(List.of(true));
     }
 
     @Override
