@@ -46,7 +46,7 @@ def build_entry(
         if is_set and not isinstance(entry, RoleEntry):
             msg = (
                 f"epochs={epochs} and output_dir={output_dir} are settings of a framework, and "
-                f"a plain function has none; name one of {get_args(Framework)}"
+                "a plain function has none; give framework='pytorch' or 'tensorflow'"
             )
             raise ConfigError(msg)
         return entry if isinstance(entry, RoleEntry) else RoleEntry(entry)
