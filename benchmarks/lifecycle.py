@@ -78,11 +78,11 @@ def run_lifecycle(
     cancel_s: dict[str, list[float]] = {moment: [] for moment in moments}
     with tempfile.TemporaryDirectory(prefix="headrace-lifecycle-") as scratch:
         jar = build_probe_jar(Path(scratch))
-        _plain_flink_s(jar, Path(scratch), workers)  # the JVM loads its classes once
+        plain_flink_s(jar, Path(scratch), workers)  # the JVM loads its classes once
         for repeat in range(repeats):
             starts.append(
                 {
-                    "plain Flink": _plain_flink_s(jar, Path(scratch), workers),
+                    "plain Flink": plain_flink_s(jar, Path(scratch), workers),
                     **_torch_s(workers),
                 }
             )
@@ -97,10 +97,10 @@ def run_lifecycle(
     net = [each["job"] - each["plain Flink"] - each["step of torch"] for each in starts]
     every_cancel = [s for values in cancel_s.values() for s in values]
     return {
-        "start_s": {key: _percentiles([each[key] for each in starts]) for key in starts[0]},
-        "first_step_over_flink_and_torch_s": _percentiles(net),
-        "cancel_s": {moment: _percentiles(values) for moment, values in cancel_s.items()},
-        "kill_to_first_step_over_torch_s": _percentiles(recoveries),
+        "start_s": {key: percentiles([each[key] for each in starts]) for key in starts[0]},
+        "first_step_over_flink_and_torch_s": percentiles(net),
+        "cancel_s": {moment: percentiles(values) for moment, values in cancel_s.items()},
+        "kill_to_first_step_over_torch_s": percentiles(recoveries),
         "bars": {
             "first step over Flink's and torch's start, p50 in s": report.at_most(
                 median(net), 2.0
@@ -113,16 +113,18 @@ def run_lifecycle(
     }
 
 
-def _percentiles(values: list[float]) -> dict[str, float]:
+def percentiles(values: list[float]) -> dict[str, float]:
+    """Return the median, the 95th percentile and the greatest of the repeats."""
     p95 = quantiles(values, n=20, method="inclusive")[18] if len(values) > 1 else values[0]
     return {"p50": median(values), "p95": p95, "max": max(values), "repeats": len(values)}
 
 
-def _features(t_env: StreamTableEnvironment, rows: int) -> Table:
+def features(t_env: StreamTableEnvironment, rows: int) -> Table:
+    """Return a table of lists of 16 FLOAT."""
     return rows_of(t_env, _COLUMNS, rows)
 
 
-def _plain_flink_s(jar: Path, scratch: Path, workers: int) -> float:
+def plain_flink_s(jar: Path, scratch: Path, workers: int) -> float:
     """Return the seconds from submission until the first row is at the end of the query."""
     t_env = open_t_env(workers)
     env = StreamExecutionEnvironment(t_env._j_tenv.execEnv())  # noqa: SLF001 - no public way
@@ -165,7 +167,7 @@ def _first_step_s(workers: int) -> float:
         marks = Path(folder)
         entry = partial(lifecycle_workers.train_on_rows, marks=marks)
         job = headrace.pytorch.train(
-            _features(open_t_env(workers), _FEW_ROWS), entry, workers=workers, name="start"
+            features(open_t_env(workers), _FEW_ROWS), entry, workers=workers, name="start"
         )
         begin = time.monotonic()
         job.submit().wait(show_progress=False, timeout_s=_LIMIT_S)
@@ -181,7 +183,7 @@ def _cancel_s(moment: str, workers: int) -> float:
         if is_blocked:
             function = lifecycle_workers.block_for_ever
         plan = headrace.pytorch.train(
-            _features(open_t_env(workers), _ENOUGH_ROWS),
+            features(open_t_env(workers), _ENOUGH_ROWS),
             partial(function, marks=marks),
             workers=workers,
             name="cancel",

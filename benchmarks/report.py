@@ -15,7 +15,7 @@ from typing import Any
 __all__ = ["RESULTS", "at_least", "at_most", "parse_options", "spread", "write_result"]
 
 RESULTS = Path(__file__).parent / "results"
-_PACKAGES = ("apache-flink", "torch", "pyarrow", "numpy")
+_PACKAGES = ("apache-flink", "torch", "tensorflow-cpu", "keras", "pyarrow", "numpy")
 
 
 def parse_options(script: str, arguments: list[str] | None = None) -> argparse.Namespace:
