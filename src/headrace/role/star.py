@@ -83,14 +83,25 @@ def open_star(spec: StarSpec, link: RoleLink) -> Star:
         with open_listener(spec.host, peers=spec.world_size) as listener:
             link.publish(key, f"{word}@{spec.host}:{listener.getsockname()[1]}")
             return Star(spec, _accept(spec, listener, word.encode(), deadline))
-    word, _, address = link.lookup(key, spec.gather_timeout_s).partition("@")
+    try:
+        word, _, address = link.lookup(key, spec.gather_timeout_s).partition("@")
+    except WaitTimeoutError as error:
+        raise WaitTimeoutError(
+            waited_for=f"rank 0 of the group {spec.name!r} to tell where it listens",
+            waited_s=spec.gather_timeout_s,
+            setting="timeouts.gather_timeout_s",
+            hint="Has every process called ctx.data_parallel?",
+        ) from error
     host, _, port = address.rpartition(":")
+    peer = None
     try:
         peer = socket.create_connection((host, int(port)), timeout=_CONNECT_TIMEOUT_S)
+        _prepare(peer, spec)
+        peer.sendall(_HELLO.pack(word.encode(), spec.rank))
     except OSError as error:
+        if peer is not None:
+            peer.close()
         raise _lost(spec, "start of the group", 0.0, error) from error
-    _prepare(peer, spec)
-    peer.sendall(_HELLO.pack(word.encode(), spec.rank))
     return Star(spec, [peer])
 
 

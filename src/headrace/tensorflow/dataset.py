@@ -36,7 +36,7 @@ class Layout:
         label: Column, or columns, that become the second part of the element.
 
     Raises:
-        ConfigError: A feature is no number, or a name is there twice.
+        ConfigError: A feature is no number, or a feature or label is not among the columns.
     """
 
     def __init__(
@@ -50,7 +50,7 @@ class Layout:
         labels = [label] if isinstance(label, str) else list(label or ())
         self._stacked = [_require_number(plans, name) for name in features or ()]
         by_name = {plan.name: plan for plan in plans}
-        self._labels = [_require_there(by_name, name) for name in labels]
+        self._labels = [_require_there(by_name, "label", name) for name in labels]
         self._single = [plan for plan in plans if features is None and plan.name not in labels]
         read = [*self._single, *self._labels]
         self.dtypes: list[Any] = [tf.float32] if self._stacked else []
@@ -136,15 +136,18 @@ def _tf_type(dtype: np.dtype[Any]) -> tf.DType:
     return tf.string if dtype == np.dtype(object) else tf.as_dtype(dtype)
 
 
-def _require_there(plans: dict[str, ColumnPlan], name: str) -> ColumnPlan:
+def _require_there(plans: dict[str, ColumnPlan], what: str, name: str) -> ColumnPlan:
     if name not in plans:
-        msg = f"ctx.dataset: label {name!r} is not among the columns {sorted(plans)}"
+        msg = (
+            f"ctx.dataset: {what} {name!r} is not among the columns {sorted(plans)}. Correct "
+            "the name, or add it to `columns`."
+        )
         raise ConfigError(msg)
     return plans[name]
 
 
 def _require_number(plans: Sequence[ColumnPlan], name: str) -> ColumnPlan:
-    plan = _require_there({each.name: each for each in plans}, name)
+    plan = _require_there({each.name: each for each in plans}, "feature", name)
     if plan.shape != () or plan.dtype == np.dtype(object):
         msg = (
             f"ctx.dataset: feature {name!r} is no column of numbers, so it cannot be stacked "

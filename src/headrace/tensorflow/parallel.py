@@ -85,12 +85,16 @@ def open_lockstep(
         ),
         link,
     )
-    return Lockstep(
-        model,
-        optimizer,
-        star,
-        reduction=reduction,
-        idle_after_s=idle_after_s,
-        step_timeout_s=timeouts.collective_timeout_s,
-        check=check,
-    )
+    try:
+        return Lockstep(
+            model,
+            optimizer,
+            star,
+            reduction=reduction,
+            idle_after_s=idle_after_s,
+            step_timeout_s=timeouts.collective_timeout_s,
+            check=check,
+        )
+    except BaseException:
+        star.close()
+        raise

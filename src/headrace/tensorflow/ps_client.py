@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 
 import tensorflow as tf
 
 from headrace.config import TimeoutConfig
-from headrace.errors import ServerLostError
+from headrace.errors import ServerLostError, WaitTimeoutError
 from headrace.role import RoleLink
 from headrace.tensorflow.cluster import PS, TFCluster
 from headrace.tensorflow.internals import connect, leave_xla_out, let_steps_wait_for_their_batch
@@ -53,6 +53,7 @@ class ParameterServers:
         self._link = link
         self._timeout_s = timeouts.process_start_timeout_s
         self._lease_address: str | None = None
+        self._is_connected = False
         self._scope = ParameterServerScope(len(cluster.servers), self._hold_lease)
 
     @contextmanager
@@ -63,21 +64,29 @@ class ParameterServers:
 
     @contextmanager
     def _hold_lease(self) -> Iterator[None]:
-        is_first = self._lease_address is None
         if self._lease_address is None:
             for server in range(len(self._cluster.servers)):
-                self._link.lookup(ready_key(server), self._timeout_s)
-            self._lease_address = self._link.lookup(LEASE_KEY, self._timeout_s)
-        with self._take_lease(self._lease_address):
-            if is_first:
+                self._wait_for(server, ready_key(server))
+            self._lease_address = self._wait_for(0, LEASE_KEY)
+        with hold_lease(self._lease_address, timeout_s=self._timeout_s):
+            if not self._is_connected:
                 self._connect()
+                self._is_connected = True
                 leave_xla_out()
                 let_steps_wait_for_their_batch()
                 self._scope.adopt_optimizers()
             yield
 
-    def _take_lease(self, address: str) -> AbstractContextManager[None]:
-        return hold_lease(address, timeout_s=self._timeout_s)
+    def _wait_for(self, server: int, key: str) -> str:
+        try:
+            return self._link.lookup(key, self._timeout_s)
+        except WaitTimeoutError as error:
+            raise WaitTimeoutError(
+                waited_for=f"parameter server {server} to listen",
+                waited_s=self._timeout_s,
+                setting="timeouts.process_start_timeout_s",
+                hint="Importing TensorFlow may take longer on a busy host: raise the setting.",
+            ) from error
 
     def _connect(self) -> None:
         cluster = self._cluster
