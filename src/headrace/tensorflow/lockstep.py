@@ -28,13 +28,13 @@ from contextlib import contextmanager
 from time import monotonic
 from typing import Any, Protocol
 
-import keras
 import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
 from headrace.errors import ConfigError, UsageError, WaitTimeoutError
 from headrace.role.rounds import Reduction, Rounds, Tallies
+from headrace.tensorflow.variables import raw_variable
 from headrace.tensorflow.vector import StepVector
 
 __all__ = ["Adder", "Lockstep"]
@@ -98,13 +98,13 @@ class Lockstep(Rounds):
         super().__init__(
             world_size=adder.world_size, reduction=reduction, idle_after_s=idle_after_s
         )
-        self._variables = [_raw(each) for each in model.trainable_variables]
+        self._variables = [raw_variable(each) for each in model.trainable_variables]
         if not self._variables:
             msg = "ctx.data_parallel: the model has no trainable variables"
             raise ConfigError(msg)
         self._index = {id(v): index for index, v in enumerate(self._variables)}
         self._state = [
-            _raw(each)
+            raw_variable(each)
             for each in model.non_trainable_variables
             if tf.as_dtype(each.dtype).is_floating
         ]
@@ -129,9 +129,9 @@ class Lockstep(Rounds):
         self._shadow_steps: dict[tuple[int, ...], Any] = {}
         # A variable, unless a schedule computes the rate from the steps.
         self._rate = next(
-            (_raw(v) for v in optimizer.variables if v.name == "learning_rate"), None
+            (raw_variable(v) for v in optimizer.variables if v.name == "learning_rate"), None
         )
-        self._updated = [*self._variables, _raw(optimizer.iterations)]
+        self._updated = [*self._variables, raw_variable(optimizer.iterations)]
         self._spread_state()
         optimizer.apply = self._apply_in_step
 
@@ -178,7 +178,7 @@ class Lockstep(Rounds):
         variables = (
             self._variables
             if trainable_variables is None
-            else [_raw(each) for each in trainable_variables]
+            else [raw_variable(each) for each in trainable_variables]
         )
         places = [self._place_of(variable) for variable in variables]
         by_place = {
@@ -329,16 +329,15 @@ class Lockstep(Rounds):
 
     def _spread_state(self) -> None:
         """Give every worker the variables of rank 0, of the model and of the optimizer."""
-        for variable in (*self._variables, *self._state, *map(_raw, self._optimizer.variables)):
+        for variable in (
+            *self._variables,
+            *self._state,
+            *map(raw_variable, self._optimizer.variables),
+        ):
             content = np.array(variable.numpy())
             flat = content.reshape(-1)
             self._adder.spread(flat)
             variable.assign(flat.reshape(content.shape))
-
-
-def _raw(variable: Any) -> Any:
-    """Return TensorFlow's variable inside a Keras one."""
-    return variable.value if isinstance(variable, keras.Variable) else variable
 
 
 def _common_rate(own: float, totals: Tallies) -> float:

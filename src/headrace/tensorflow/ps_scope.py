@@ -21,6 +21,7 @@ import tensorflow as tf
 from headrace.tensorflow.internals import device_in_scope, move_variable
 from headrace.tensorflow.placement import Placement
 from headrace.tensorflow.ps_variable import ParameterServerVariable
+from headrace.tensorflow.variables import raw_variable
 
 __all__ = ["ParameterServerScope"]
 
@@ -107,7 +108,7 @@ class ParameterServerScope:
         def add_beside(self: Any, reference_variable: Any, *args: Any, **more: Any) -> Any:
             if not is_on_server(reference_variable):
                 return add_variable(self, reference_variable, *args, **more)
-            with scope.open(), tf.device(_raw(reference_variable).device):
+            with scope.open(), tf.device(raw_variable(reference_variable).device):
                 return add_variable(self, reference_variable, *args, **more)
 
         kind.build, kind.add_variable_from_reference = build_beside, add_beside
@@ -115,7 +116,7 @@ class ParameterServerScope:
 
 def is_on_server(variable: Any) -> bool:
     """Return whether a variable, of Keras or TensorFlow, lives on a parameter server."""
-    return isinstance(_raw(variable), ParameterServerVariable)
+    return isinstance(raw_variable(variable), ParameterServerVariable)
 
 
 def _is_of_one_process(arguments: dict[str, Any]) -> bool:
@@ -143,7 +144,7 @@ def _update_on_the_servers(optimizer: Any) -> None:
     update = optimizer.update_step
 
     def update_there(gradient: Any, variable: Any, learning_rate: Any) -> Any:
-        with tf.device(_raw(variable).device):
+        with tf.device(raw_variable(variable).device):
             return update(_sent(gradient), variable, learning_rate)
 
     optimizer.update_step = update_there
@@ -158,8 +159,3 @@ def _sent(gradient: Any) -> Any:
             gradient.dense_shape,
         )
     return tf.identity(gradient)
-
-
-def _raw(variable: Any) -> Any:
-    """Return TensorFlow's variable inside a Keras one."""
-    return variable.value if isinstance(variable, keras.Variable) else variable
