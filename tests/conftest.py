@@ -16,6 +16,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from headrace.framework.node.family import become_subreaper
+from tests.segments import segments
 
 # The limits of pytest-timeout hold; a limit on each example measures how busy the machine is.
 settings.register_profile(
@@ -56,12 +57,12 @@ def nothing_left_behind() -> Iterator[None]:
 
 
 def _left_since(before: set[str]) -> set[str]:
-    left = _everything() - before
-    return left - _of_other_programs({each for each in left if each.startswith("segment ")})
+    return _everything() - before
 
 
 def _everything() -> set[str]:
-    return _threads() | _descendants() | _segments() | _channels()
+    in_memory = {f"segment {path}" for path in segments()}
+    return _threads() | _descendants() | in_memory | _channels()
 
 
 def _threads() -> set[str]:
@@ -91,24 +92,6 @@ def _descendants() -> set[str]:
         children = {pid for pid, (parent, _) in parents.items() if parent in family}
         found |= {f"process {pid} {parents[pid][1]}" for pid in children}
         family = children
-    return found
-
-
-def _segments() -> set[str]:
-    return {f"segment {path}" for path in Path("/dev/shm").glob("headrace-*")}
-
-
-def _of_other_programs(segments: set[str]) -> set[str]:
-    """Return the segments that a process outside this family has mapped: theirs to remove."""
-    found: set[str] = set()
-    if not segments:
-        return found
-    family = {each.split()[1] for each in _descendants()} | {str(os.getpid())}
-    for maps in Path("/proc").glob("[0-9]*/maps"):
-        if maps.parent.name not in family:
-            with contextlib.suppress(OSError):
-                text = maps.read_text()
-                found |= {each for each in segments if each.removeprefix("segment ") in text}
     return found
 
 

@@ -188,9 +188,10 @@ def test_a_worker_may_end_the_job_although_its_input_goes_on_for_ever(
     assert result.status.reason is not None
     assert "seen enough" in result.status.reason
     nodes = result.status.nodes
-    reported = {name: node.report.get("rows", 0) for name, node in nodes.items()}
-    assert reported["worker-0"] >= 200
-    assert sum(reported.values()) == result.status.rows_in
+    assert nodes["worker-0"].report["rows"] >= 200
+    assert sum(node.rows_in for node in nodes.values()) == result.status.rows_in
+    for node in nodes.values():  # the stop may come between a batch and its report
+        assert node.rows_in - node.report.get("rows", 0) in (0, 50)
 
 
 def test_a_wait_that_times_out_leaves_the_running_job_its_checkpoints(

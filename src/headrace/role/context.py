@@ -267,6 +267,7 @@ class RoleContext:
         All processes, this one included, are then asked to end (`StopRequestedExit` in the
         main thread) and killed after `timeouts.stop_grace_s`: save before you call it.
         """
+        self._reporter.flush()  # these values led to it: they are there if the stop is
         self._link.stop_job(reason)
 
     def latest_checkpoint(self) -> Path | None:

@@ -283,6 +283,11 @@ class TFContext(TrainingContext):
             if self._scalars is not None:
                 self._scalars.update({name: float(value) for name, value in values.items()})
 
+    def stop_job(self, reason: str) -> None:
+        """Ask the master to end all roles with success; see `RoleContext.stop_job`."""
+        with self._turn:
+            super().stop_job(reason)
+
     def close(self, *, is_success: bool) -> None:
         """End the process's part; see `TrainingContext.close`."""
         self._steps.forget_batches()  # the loop has been left

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.flink.system import listening_sockets, mapped_files, open_files, threads_named
+from tests.segments import segments
 
 __all__ = ["JobView", "Member", "files_left", "members", "traces_in_jvm"]
 
@@ -71,7 +72,7 @@ def members(*roots: int) -> list[Member]:
 
 def files_left(*folders: Path) -> list[str]:
     """Return what clusters have left below these folders and in shared memory."""
-    left = [str(path) for path in Path("/dev/shm").glob("headrace-*")]
+    left = [*segments()]
     for folder in folders:
         for parent, directories, files in os.walk(folder):  # does not mind what Flink removes
             names = [*directories, *files]

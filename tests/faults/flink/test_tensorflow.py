@@ -99,7 +99,7 @@ def batch_job(folder: Path, **roles: Any) -> Iterator[JobHandle]:
     with held(folder), cancelled_on_failure(job):
         until_job(job, lambda: reported(job, "evaluator-0", "step"), "a checkpoint")
         yield job
-        seen.update(each for each in descendants(os.getpid()) if not each.is_jvm)
+        seen.update(processes_of_jobs())
         ports.update(
             int(str(n.address).rpartition(":")[2]) for n in job.status().nodes.values()
         )
@@ -108,9 +108,15 @@ def batch_job(folder: Path, **roles: Any) -> Iterator[JobHandle]:
     leaders = [name for name in status.nodes if name in ("chief-0", "worker-0")]
     assert status.nodes[min(leaders)].state == "finished"
     until(lambda: not [e for e in seen if e.is_alive], "the end of every process", CLEAN_S)
-    assert not files_left()
+    until(lambda: not files_left(), "the end of every file", CLEAN_S)
     of_jvms = {p for e in descendants(os.getpid()) for p in listening_ports(e.pid)}
     assert not ports & of_jvms
+
+
+def processes_of_jobs() -> list[Process]:
+    """What this process' JVM has started, and what that has started."""
+    (jvm,) = (each for each in descendants(os.getpid()) if each.is_jvm)
+    return descendants(jvm.pid)
 
 
 @contextmanager
@@ -271,7 +277,7 @@ def test_in_stream_mode_the_killed_process_is_the_cause_and_nobody_waits(
         "both workers to train",
         START_S,
     )
-    seen = [each for each in descendants(os.getpid()) if not each.is_jvm]
+    seen = processes_of_jobs()
     kill(victim)
     killed_at = monotonic()
     with pytest.raises(JobFailedError) as caught:

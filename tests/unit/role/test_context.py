@@ -183,6 +183,15 @@ def test_the_line_to_the_node_is_passed_on(tmp_path: Path) -> None:
     assert link.stop_reasons == ["good enough"]
 
 
+def test_what_led_to_a_stop_of_the_job_is_reported_before_it(tmp_path: Path) -> None:
+    context, link = context_of(tmp_path, clock=FakeClock(step_s=0.01))
+    context.report(step=3)
+    context.report(step=4)
+    assert link.reports[-1][0] == {"step": 3.0}
+    context.stop_job("good enough")
+    assert link.reports[-1][0] == {"step": 4.0}
+
+
 def test_a_later_attempt_finds_what_an_earlier_one_saved(tmp_path: Path) -> None:
     shared = tmp_path / "shared"
     first, _ = context_of(tmp_path, checkpoint_dir=str(shared))
