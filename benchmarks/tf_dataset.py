@@ -18,7 +18,6 @@ import headrace.tensorflow
 import headrace.testing
 from benchmarks import report
 from benchmarks.pipelines import float_columns, open_t_env, rows_of
-from benchmarks.report import write_result
 from benchmarks.tf_workers import WIDTH, read_dataset
 
 _BATCH_ROWS = 8192
@@ -106,8 +105,7 @@ def main(arguments: list[str] | None = None) -> None:
         figures = run_tf_dataset(rows=20 * _BATCH_ROWS, repeats=1)
     else:
         figures = run_tf_dataset(rows=40_000_000, repeats=3)
-    written = write_result("tf_dataset", figures, options.results)
-    print(written.read_text())
+    print(report.write_result("tf_dataset", figures, options.results).read_text())
 
 
 if __name__ == "__main__":

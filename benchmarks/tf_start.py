@@ -23,7 +23,6 @@ from benchmarks import report
 from benchmarks.java_probe import build_probe_jar
 from benchmarks.lifecycle import features, percentiles, plain_flink_s
 from benchmarks.pipelines import open_t_env
-from benchmarks.report import write_result
 from benchmarks.tf_workers import leave_first_mark
 
 _WORKERS = 2
@@ -54,18 +53,19 @@ print(time.monotonic())
 """
 
 
-def run_tf_start(*, repeats: int) -> dict[str, Any]:
+def run_tf_start(kinds: dict[str, int], *, repeats: int) -> dict[str, Any]:
     """Start in turns; return the seconds and bars.
 
     Args:
+        kinds: Parameter servers of each kind of job.
         repeats: Starts of each kind.
     """
-    starts: dict[str, list[dict[str, float]]] = {kind: [] for kind in _KINDS}
+    starts: dict[str, list[dict[str, float]]] = {kind: [] for kind in kinds}
     with tempfile.TemporaryDirectory(prefix="headrace-tf-start-") as scratch:
         jar = build_probe_jar(Path(scratch))
         plain_flink_s(jar, Path(scratch), _WORKERS)  # the JVM loads its classes once
         for repeat in range(repeats):
-            for kind, ps in _KINDS.items():
+            for kind, ps in kinds.items():
                 taken = {
                     "plain Flink": plain_flink_s(jar, Path(scratch), _WORKERS),
                     "TensorFlow alone": _alone_s(ps),
@@ -129,9 +129,11 @@ def _first_step_s(ps: int) -> float:
 def main(arguments: list[str] | None = None) -> None:
     """Measure and write the figures."""
     options = report.parse_options("tf_start", arguments)
-    figures = run_tf_start(repeats=1 if options.smoke else 5)
-    written = write_result("tf_start", figures, options.results)
-    print(written.read_text())
+    if options.smoke:
+        figures = run_tf_start({"synchronous": 0}, repeats=1)
+    else:
+        figures = run_tf_start(_KINDS, repeats=5)
+    print(report.write_result("tf_start", figures, options.results).read_text())
 
 
 if __name__ == "__main__":

@@ -15,7 +15,6 @@ from typing import Any, get_args
 import headrace.tensorflow
 from benchmarks import report
 from benchmarks.pipelines import Column, float_columns, open_t_env, rows_of
-from benchmarks.report import write_result
 from benchmarks.tf_workers import BATCH_ROWS, WIDTH, Source, train_timed
 
 _WORKERS = 2
@@ -23,19 +22,22 @@ _LIMIT_S = 300.0
 _KINDS = {"parameter server": 1, "synchronous": 0}
 
 
-def run_tf_training(*, steps: int, warm_up_steps: int, repeats: int) -> dict[str, Any]:
+def run_tf_training(
+    kinds: dict[str, int], *, steps: int, warm_up_steps: int, repeats: int
+) -> dict[str, Any]:
     """Train in turns; return the rates and bars.
 
     Args:
+        kinds: Parameter servers of each kind of training.
         steps: Steps of each worker.
         warm_up_steps: How many of them do not count.
         repeats: Turns of each kind.
     """
     rates: dict[str, dict[str, list[float]]] = {
-        kind: {source: [] for source in get_args(Source)} for kind in _KINDS
+        kind: {source: [] for source in get_args(Source)} for kind in kinds
     }
     for repeat in range(repeats):
-        for kind, ps in _KINDS.items():
+        for kind, ps in kinds.items():
             for source in get_args(Source):
                 rate = _steps_per_s(source, ps, steps, warm_up_steps)
                 rates[kind][source].append(rate)
@@ -87,11 +89,11 @@ def main(arguments: list[str] | None = None) -> None:
     """Measure and write the figures."""
     options = report.parse_options("tf_training", arguments)
     if options.smoke:
-        figures = run_tf_training(steps=60, warm_up_steps=20, repeats=1)
+        few = {"parameter server": 1}
+        figures = run_tf_training(few, steps=60, warm_up_steps=20, repeats=1)
     else:
-        figures = run_tf_training(steps=3000, warm_up_steps=500, repeats=3)
-    written = write_result("tf_training", figures, options.results)
-    print(written.read_text())
+        figures = run_tf_training(_KINDS, steps=3000, warm_up_steps=500, repeats=3)
+    print(report.write_result("tf_training", figures, options.results).read_text())
 
 
 if __name__ == "__main__":

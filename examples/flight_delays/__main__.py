@@ -18,13 +18,8 @@ from pyflink.table import StreamTableEnvironment
 
 import examples.flight_delays
 from examples.flight_delays.dataset import raw_tables
-from examples.flight_delays.evaluation import HELD_OUT_FILE, Error, Rows, compare, read_rows
-from examples.flight_delays.features import (
-    CODES,
-    create_feature_files,
-    create_features,
-    training_rows,
-)
+from examples.flight_delays.evaluation import Error, Rows, compare, read_rows
+from examples.flight_delays.features import CODES, create_feature_files, create_features
 from examples.flight_delays.history import HISTORY_FILE, History, draw, read_history
 from headrace.operator import JobResult
 
@@ -54,21 +49,14 @@ def main(argv: list[str] | None = None) -> int:
     t_env = StreamTableEnvironment.create(env)
     create_features(t_env, tables)
     create_feature_files(t_env, out / "features")
+    side = importlib.import_module(f"examples.flight_delays.in_{options.framework}")
+    job = side.plan(
+        t_env, out, categories=categories, workers=options.workers, epochs=options.epochs
+    )
+    # The same job writes all rows into files as well, for the baselines and the last word.
     files = t_env.create_statement_set()
     files.add_insert_sql("INSERT INTO feature_files SELECT * FROM features")
-    side = importlib.import_module(f"examples.flight_delays.in_{options.framework}")
-    if side.NEEDS_HELD_OUT_FILE:  # an evaluator reads it while the others train
-        files.execute().wait()
-        read_rows(out / "features")[1].write(out / HELD_OUT_FILE)
-    job = side.plan(
-        training_rows(t_env),
-        out,
-        categories=categories,
-        workers=options.workers,
-        epochs=options.epochs,
-    )
-    # The files have all rows, for the baselines and the evaluation; the same job writes them.
-    result = job.submit(None if side.NEEDS_HELD_OUT_FILE else files).wait()
+    result = job.submit(files).wait()
 
     training, held_out = read_rows(out / "features")
     predicted_min = side.predict(out, held_out, categories=categories)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,9 +12,7 @@ import pandas as pd
 
 from examples.flight_delays.features import CODES, LAST_TRAINING_MONTH, NUMBERS
 
-__all__ = ["HELD_OUT_FILE", "Error", "Floats", "Rows", "compare", "read_rows"]
-
-HELD_OUT_FILE = "held_out.npz"
+__all__ = ["Error", "Floats", "Rows", "compare", "read_rows"]
 
 Floats = npt.NDArray[np.float64]
 
@@ -41,6 +40,15 @@ class Rows:
 
     def __len__(self) -> int:
         return len(self.late_min)
+
+    @classmethod
+    def concatenate(cls, parts: Sequence[Rows]) -> Rows:
+        """Return the rows of all parts."""
+        return cls(
+            numbers=np.concatenate([part.numbers for part in parts]),
+            codes=np.concatenate([part.codes for part in parts]),
+            late_min=np.concatenate([part.late_min for part in parts]),
+        )
 
     @classmethod
     def read(cls, file: Path) -> Rows:

@@ -27,6 +27,7 @@ __all__ = [
     "NUMBERS",
     "create_feature_files",
     "create_features",
+    "held_out_rows",
     "training_rows",
 ]
 
@@ -165,10 +166,19 @@ def create_feature_files(t_env: StreamTableEnvironment, directory: Path) -> None
 
 def training_rows(t_env: StreamTableEnvironment) -> Table:
     """Return what to train on: `numbers` ARRAY<FLOAT>, `codes` ARRAY<INT>, `late_min` FLOAT."""
+    return _rows_where(t_env, f"`month` <= {LAST_TRAINING_MONTH}")
+
+
+def held_out_rows(t_env: StreamTableEnvironment) -> Table:
+    """Return the other rows, with the same columns."""
+    return _rows_where(t_env, f"`month` > {LAST_TRAINING_MONTH}")
+
+
+def _rows_where(t_env: StreamTableEnvironment, condition: str) -> Table:
     numbers, codes = ", ".join(NUMBERS), ", ".join(CODES)
     return t_env.sql_query(
         f"SELECT ARRAY[{numbers}] AS numbers, ARRAY[{codes}] AS codes, late_min "
-        f"FROM features WHERE `month` <= {LAST_TRAINING_MONTH}"
+        f"FROM features WHERE {condition}"
     )
 
 

@@ -8,31 +8,35 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from pyflink.table import Table
+from pyflink.table import StreamTableEnvironment
 from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 import headrace.pytorch
 from examples.flight_delays.evaluation import Floats, Rows
-from examples.flight_delays.features import HOUR_MIN, NUMBERS
+from examples.flight_delays.features import HOUR_MIN, NUMBERS, training_rows
 from examples.flight_delays.history import HISTORY_FILE, write_history
 from headrace.operator.training import TrainingPlan
 from headrace.pytorch import TorchContext
 
-__all__ = ["NEEDS_HELD_OUT_FILE", "plan", "predict"]
+__all__ = ["plan", "predict"]
 
-NEEDS_HELD_OUT_FILE = False
 _MODEL_FILE = "model.pt"
 _SHUFFLED_ROWS = 32_768
 _AVERAGE_DECAY = 0.99
 
 
 def plan(
-    rows: Table, out: Path, *, categories: Sequence[int], workers: int, epochs: int
+    t_env: StreamTableEnvironment,
+    out: Path,
+    *,
+    categories: Sequence[int],
+    workers: int,
+    epochs: int,
 ) -> TrainingPlan:
-    """Plan the training on the table `rows`; everything that it writes goes into `out`."""
+    """Plan the training on the view `features`; everything that it writes goes into `out`."""
     return headrace.pytorch.train(
-        rows,
+        training_rows(t_env),
         functools.partial(train, categories=categories),
         workers=workers,
         epochs=epochs,

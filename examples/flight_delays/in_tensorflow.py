@@ -1,4 +1,7 @@
-"""The twin in TensorFlow: two workers, a parameter server, an evaluator, and TensorBoard."""
+"""The twin in TensorFlow: two workers, a parameter server, an evaluator, and TensorBoard.
+
+The evaluator gets no rows from Flink, so one more role of the job collects the held-out ones.
+"""
 
 from __future__ import annotations
 
@@ -10,32 +13,45 @@ from typing import Any
 import keras
 import numpy as np
 import tensorflow as tf
-from pyflink.table import Table
+from pyflink.table import StreamTableEnvironment
 
 import headrace.tensorflow
-from examples.flight_delays.evaluation import HELD_OUT_FILE, Floats, Rows
-from examples.flight_delays.features import CODES, HOUR_MIN, NUMBERS
+from examples.flight_delays.evaluation import Floats, Rows
+from examples.flight_delays.features import (
+    CODES,
+    HOUR_MIN,
+    NUMBERS,
+    held_out_rows,
+    training_rows,
+)
 from examples.flight_delays.history import HISTORY_FILE, write_history
+from headrace.config import RoleConfig
 from headrace.operator.training import TrainingPlan
+from headrace.role import RoleContext
 from headrace.tensorflow import TFContext
 
-__all__ = ["NEEDS_HELD_OUT_FILE", "plan", "predict"]
+__all__ = ["plan", "predict"]
 
-NEEDS_HELD_OUT_FILE = True
 _MODEL_FILE = "model.keras"
 _WEIGHTS_FILE = "delays.weights.h5"
 _SHUFFLED_ROWS = 32_768
 _CHECKPOINT_STEPS = 50
 _FIRST_RATE, _RATE_DECAY = 3e-3, 0.3
 _LAST_ROWS_TIMEOUT_S = 60.0
+_HELD_OUT_TIMEOUT_S = 600.0
 
 
 def plan(
-    rows: Table, out: Path, *, categories: Sequence[int], workers: int, epochs: int
+    t_env: StreamTableEnvironment,
+    out: Path,
+    *,
+    categories: Sequence[int],
+    workers: int,
+    epochs: int,
 ) -> TrainingPlan:
-    """Plan the training on the table `rows`; everything that it writes goes into `out`."""
-    return headrace.tensorflow.train(
-        rows,
+    """Plan the training on the view `features`; everything that it writes goes into `out`."""
+    job = headrace.tensorflow.train(
+        training_rows(t_env),
         functools.partial(train, categories=categories),
         workers=workers,
         ps=1,
@@ -46,6 +62,9 @@ def plan(
         checkpoint_dir=out / "checkpoints",
         name="flight-delays",
     )
+    collector = RoleConfig(entry=functools.partial(collect, file=out / "held_out.npz"))
+    job.cluster.add_role("held_out", collector, input=held_out_rows(t_env))
+    return job
 
 
 def predict(out: Path, rows: Rows, **_: Any) -> Floats:
@@ -82,12 +101,18 @@ def train(ctx: TFContext, *, categories: Sequence[int]) -> None:
     write_history(ctx.output_path(HISTORY_FILE), steps.losses, steps.guesses)
 
 
+def collect(ctx: RoleContext, *, file: Path) -> None:
+    """Write all rows into a file, and say where it is."""
+    Rows.concatenate([Rows(**batch) for batch in ctx.batches(rows=8192)]).write(file)
+    ctx.publish("held_out", str(file))
+
+
 def watch(ctx: TFContext, *, categories: Sequence[int]) -> None:
     """Report how good each checkpoint is on the held-out flights, until the training ends.
 
     For the eye only: nothing is chosen by these figures, or the last ones would be too good.
     """
-    rows = Rows.read(ctx.output_path(HELD_OUT_FILE))
+    rows = Rows.read(Path(ctx.lookup("held_out", _HELD_OUT_TIMEOUT_S)))
     model = build_model(categories)
     model.compile(loss=loss, metrics=[keras.metrics.MeanAbsoluteError(name="mae_min")])
     for step, path in ctx.follow_checkpoints():

@@ -120,7 +120,8 @@ class TFContext(TrainingContext):
 
         Args:
             rows: Rows per batch, at least 1.
-            columns: Which columns; None for all.
+            columns: Which columns; None for all, or for `features` and `label` where those are
+                given.
             features: Columns of numbers to stack into one float32 matrix (rows, k), in place of
                 the mapping: the quickest way into a model that takes a matrix.
             label: Column, or columns, that become the second part of the element, as `fit`
@@ -142,6 +143,9 @@ class TFContext(TrainingContext):
         if schema is None:
             msg = f"ctx.dataset: the role {self.role!r} gets no rows; read your own files"
             raise UsageError(msg)
+        if columns is None and features is not None:
+            labels = [label] if isinstance(label, str) else label or ()
+            columns = [*dict.fromkeys([*features, *labels])]
         plans = plan_columns(
             schema, columns=columns, shapes=shapes, nulls=nulls, defaults=defaults
         )

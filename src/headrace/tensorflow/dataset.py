@@ -36,7 +36,8 @@ class Layout:
         label: Column, or columns, that become the second part of the element.
 
     Raises:
-        ConfigError: A feature is no number, or a feature or label is not among the columns.
+        ConfigError: A feature is no number, a feature or label is not among the columns, or
+            `features` is empty.
     """
 
     def __init__(
@@ -46,6 +47,9 @@ class Layout:
         features: Sequence[str] | None,
         label: str | Sequence[str] | None,
     ) -> None:
+        if features is not None and not features:
+            msg = "ctx.dataset(features=[]): name at least one column, or leave it out"
+            raise ConfigError(msg)
         self._label = label
         labels = [label] if isinstance(label, str) else list(label or ())
         self._stacked = [_require_number(plans, name) for name in features or ()]

@@ -14,7 +14,7 @@ from headrace.operator.training import TrainingPlan, plan_training
 from headrace.tensorflow.cluster import CHIEF, EVALUATOR, PS, TENSORBOARD, WORKER
 from headrace.tensorflow.context import TFContext
 from headrace.tensorflow.entry import TFEntry
-from headrace.tensorflow.ps_server import ServerEntry
+from headrace.tensorflow.ps_server import server_role
 from headrace.tensorflow.settings import TFSettings
 
 __all__ = ["train"]
@@ -123,9 +123,7 @@ def train(
 
     roles: dict[str, RoleConfig] = {}
     if ps:
-        roles[PS] = RoleConfig(
-            entry=ServerEntry(), parallelism=ps, environment=variables, has_port=True
-        )
+        roles[PS] = server_role(ps, variables)
     if chief:
         roles[CHIEF] = role(chief)
     roles[WORKER] = role(entry, require_count("workers", workers))

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
+from headrace.config import RoleConfig
 from headrace.framework.process import ProcessSpec
 from headrace.role import RoleContext, RoleEntry, RoleLink
 from headrace.tensorflow.cluster import PS, TFCluster
 from headrace.tensorflow.serving import start_server, wait_for_the_end
 
-__all__ = ["ServerEntry"]
+__all__ = ["ServerEntry", "server_role"]
+
+# TensorFlow imports Keras 3, 40 % of its start, unless it is told that another Keras is used.
+_WITHOUT_KERAS = {"TF_USE_LEGACY_KERAS": "1"}
 
 
 class ServerEntry(RoleEntry):
@@ -38,6 +44,21 @@ class ServerEntry(RoleEntry):
             )
             link.publish(LEASE_KEY, self._lease.address)
         link.publish(ready_key(spec.index), "yes")
+
+
+def server_role(servers: int, environment: Mapping[str, str] | None = None) -> RoleConfig:
+    """Return the role of parameter servers.
+
+    Args:
+        servers: How many, at least 1.
+        environment: Environment variables of their processes.
+    """
+    return RoleConfig(
+        entry=ServerEntry(),
+        parallelism=servers,
+        environment={**(environment or {}), **_WITHOUT_KERAS},
+        has_port=True,
+    )
 
 
 def _serve(_: RoleContext) -> None:

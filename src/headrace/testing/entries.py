@@ -86,10 +86,10 @@ def build_servers(
             "describe other servers by `others`"
         )
         raise ConfigError(msg)
-    from headrace.tensorflow import ServerEntry
     from headrace.tensorflow.cluster import PS
+    from headrace.tensorflow.ps_server import server_role
 
     if PS in others:
         msg = f"ps={ps} and others={{{PS!r}: ...}} both describe that role; give one of them"
         raise ConfigError(msg)
-    return {PS: RoleConfig(entry=ServerEntry(), parallelism=ps, has_port=True)}
+    return {PS: server_role(ps)}

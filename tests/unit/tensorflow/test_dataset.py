@@ -94,6 +94,15 @@ def test_features_are_one_matrix_and_the_label_is_the_second_part() -> None:
     assert label.numpy().tolist() == [0.5, 1.5, 2.5]
 
 
+def test_a_column_that_is_no_feature_may_have_any_type() -> None:
+    table = pa.table({"x": [1.0, 2.0], "at": pa.array([0, 1], pa.timestamp("ms"))})
+    ((matrix, label),) = seen_by(
+        lambda ctx: ctx.dataset(2, features=["x"], label=["x"]), table, batch_rows=2
+    )
+    assert matrix.numpy().tolist() == [[1.0], [2.0]]
+    assert label["x"].numpy().tolist() == [1.0, 2.0]
+
+
 def test_several_labels_are_a_mapping_and_leave_the_features() -> None:
     ((features, labels),) = seen_by(
         lambda ctx: ctx.dataset(3, columns=["i", "f", "s"], label=["f", "i"]), EVERY
@@ -110,7 +119,9 @@ def test_several_labels_are_a_mapping_and_leave_the_features() -> None:
     [
         ({"columns": ["x"]}, r"no column 'x'; the input has \['i', 'f'"),
         ({"label": "x"}, r"label 'x' is not among the columns"),
-        ({"features": ["x"]}, r"'x' is not among the columns"),
+        ({"features": ["x"]}, r"no column 'x'; the input has"),
+        ({"columns": ["f"], "features": ["i"]}, r"feature 'i' is not among the columns"),
+        ({"features": []}, r"features=\[\]\): name at least one column"),
         ({"features": ["s"]}, r"feature 's' is no column of numbers"),
         ({"features": ["k"]}, r"feature 'k' is no column of numbers"),
         ({"rows": 0}, r"rows=0 must be a whole number of at least 1"),
