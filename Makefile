@@ -40,9 +40,10 @@ demo: java ## Train a delay model on real flights that Flink SQL joins with weat
 demo-tensorflow: java ## The same in TensorFlow, with a parameter server, an evaluator and TensorBoard
 	$(BIN)/python -m examples.flight_delays --framework tensorflow --out out/flight_delays_tensorflow
 
-test: java lint ## Everything that CI runs: lint, then all tests; those without Flink two files at a time
-	$(BIN)/python -m pytest --durations=10 -n 2 --dist loadfile tests/unit tests/conventions
-	$(BIN)/python -m pytest --durations=20 tests/flink tests/faults
+# Three files at a time, for two cores: many a test waits. Those that take long come first.
+test: java lint ## Everything that CI runs: lint, then all tests
+	$(BIN)/python -m pytest --durations=30 -n 3 --dist loadfile --no-loadscope-reorder \
+		tests/flink tests/faults tests/unit tests/conventions
 
 lint: setup ## ruff, mypy and codespell
 	$(BIN)/ruff check .

@@ -25,6 +25,7 @@ def one_jvm() -> Iterator[None]:
         yield
         return
     _switch_off_udf_server()
+    _compile_less()
     before = _children()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of the Beam that PyFlink imports, and its lost Popen
@@ -56,6 +57,15 @@ def make_environment(
 def _switch_off_udf_server() -> None:
     """PyFlink starts a server for Python UDFs per environment and never ends it."""
     os.environ["_python_worker_execution_mode"] = "process"  # noqa: SIM112, TID251 (its name)
+
+
+def _compile_less() -> None:
+    """Let JVMs compile only what runs often, this one and those of child processes.
+
+    Most jobs of tests are short: half of the time that they take a processor for is Java's
+    compiler's otherwise.
+    """
+    os.environ.setdefault("JVM_ARGS", "-XX:CompileThresholdScaling=5")  # noqa: TID251 (its name)
 
 
 def _children() -> set[int]:

@@ -40,15 +40,9 @@ def ids(results: Path) -> list[int]:
 
 
 @pytest.mark.timeout(240)
-@pytest.mark.parametrize("how", ["python", "flink run"])
-def test_the_demo_trains_on_both_task_managers(
-    cluster: Standalone, tmp_path: Path, how: str
-) -> None:
+def test_the_demo_trains_on_both_task_managers(cluster: Standalone, tmp_path: Path) -> None:
     options = ("--days", "2", "--epochs", "2", "--out", tmp_path)
-    if how == "python":
-        printed = cluster.python("-m", "examples.flight_delays", *options)
-    else:
-        printed = cluster.flink_run("-pym", "examples.flight_delays.__main__", *options)
+    printed = cluster.flink_run("-pym", "examples.flight_delays.__main__", *options)
     metrics = json.loads((tmp_path / "metrics.json").read_text())
     by_worker = metrics["rows"]["by_worker"]
     assert sorted(by_worker) == ["worker-0", "worker-1"]

@@ -1,4 +1,8 @@
-"""TFRecord files that are damaged, and features that are not what was declared."""
+"""TFRecord files that are damaged, and features that are not what was declared.
+
+One case of each kind is read by a job of its own, the others by the reader that Flink's file
+source makes of the format.
+"""
 
 from __future__ import annotations
 
@@ -17,6 +21,7 @@ from headrace.tensorflow import tfrecord
 from .conftest import MakeEnvironment
 from .records import entry, example, field, frame, masked_crc, varint
 from .tables import failure_of, rows_of, values
+from .tfrecord_reader import failure_of_reader
 
 X = {"x": DataTypes.BIGINT()}
 
@@ -58,11 +63,11 @@ def flipped(at: int) -> bytes:
     ],
 )
 def test_a_damaged_file_is_named_with_the_byte_where_the_record_begins(
-    t_env: StreamTableEnvironment, tmp_path: Path, content: bytes, offset: int, words: str
+    classes: Any, tmp_path: Path, content: bytes, offset: int, words: str
 ) -> None:
     assert len(RECORDS[0]) == 30
     (tmp_path / "damaged").write_bytes(content)
-    cause = failure_of(tfrecord.read(t_env, tmp_path, X))
+    cause = failure_of_reader(classes, tmp_path / "damaged", X)
     assert f"TFRecord file file:{tmp_path}/damaged, record at byte {offset}: " in cause
     assert words in cause
     assert "Write it again from its source, or move it out of the directory" in cause
@@ -135,12 +140,20 @@ def test_a_length_beyond_the_file_takes_no_memory(
     ids=["text", "varint", "length", "endless", "tag", "feature", "float"],
 )
 def test_a_record_that_is_no_example_is_named(
-    t_env: StreamTableEnvironment, tmp_path: Path, data: bytes, words: str
+    classes: Any, tmp_path: Path, data: bytes, words: str
 ) -> None:
     (tmp_path / "a").write_bytes(RECORDS[0] + frame(data))
-    cause = failure_of(tfrecord.read(t_env, tmp_path, X))
+    cause = failure_of_reader(classes, tmp_path / "a", X)
     assert f"/a, record at byte {SECOND}: the record is intact, but is no tf.Example: " in cause
     assert words in cause
+
+
+def test_a_job_fails_with_what_is_no_example(
+    t_env: StreamTableEnvironment, tmp_path: Path
+) -> None:
+    (tmp_path / "a").write_bytes(RECORDS[0] + frame(b"no protobuf at all"))
+    cause = failure_of(tfrecord.read(t_env, tmp_path, X))
+    assert f"/a, record at byte {SECOND}: the record is intact, but is no tf.Example: " in cause
 
 
 INTEGERS, FLOATS, BYTES = 3, 2, 1
@@ -221,13 +234,25 @@ MISFITS = {
 
 @pytest.mark.parametrize(("declared", "given", "words"), MISFITS.values(), ids=MISFITS)
 def test_a_feature_that_does_not_fit_its_column_is_named_with_both_kinds(
-    t_env: StreamTableEnvironment, tmp_path: Path, declared: Any, given: bytes, words: str
+    classes: Any, tmp_path: Path, declared: Any, given: bytes, words: str
 ) -> None:
-    other = frame(example(entry("y", feature(INTEGERS, varint(1)))))
-    (tmp_path / "a").write_bytes(frame(example(entry("x", given))) + other)
-    cause = failure_of(tfrecord.read(t_env, tmp_path, {"x": declared}))
+    write_misfit(tmp_path / "a", given)
+    cause = failure_of_reader(classes, tmp_path / "a", {"x": declared})
     assert f"TFRecord file file:{tmp_path}/a, record at byte 0: feature `x` " in cause
     assert words in cause
+
+
+def test_a_job_fails_with_the_feature_that_does_not_fit(
+    t_env: StreamTableEnvironment, tmp_path: Path
+) -> None:
+    declared, given, words = MISFITS["a float for BIGINT"]
+    write_misfit(tmp_path / "a", given)
+    assert words in failure_of(tfrecord.read(t_env, tmp_path, {"x": declared}))
+
+
+def write_misfit(path: Path, given: bytes) -> None:
+    other = frame(example(entry("y", feature(INTEGERS, varint(1)))))
+    path.write_bytes(frame(example(entry("x", given))) + other)
 
 
 def test_a_null_in_an_array_cannot_be_written_and_names_the_element(

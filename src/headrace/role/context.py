@@ -262,12 +262,12 @@ class RoleContext:
         return self._link.lookup(key, timeout_s)
 
     def stop_job(self, reason: str) -> None:
-        """Ask the master to end all roles with success. Returns at once.
+        """Ask the master to end all roles with success, after the last report. Does not wait.
 
         All processes, this one included, are then asked to end (`StopRequestedExit` in the
         main thread) and killed after `timeouts.stop_grace_s`: save before you call it.
         """
-        self._reporter.flush()  # these values led to it: they are there if the stop is
+        self._reporter.flush()
         self._link.stop_job(reason)
 
     def latest_checkpoint(self) -> Path | None:
@@ -301,13 +301,8 @@ class RoleContext:
             ConfigError: `step` or `keep` is no count.
             UsageError: The job has no checkpoint directory, or nothing was written.
         """
-        return new_saved(
-            require_directory(self.checkpoint_dir),
-            step,
-            self.attempt,
-            node=self._node,
-            keep=keep,
-        )
+        directory = require_directory(self.checkpoint_dir)
+        return new_saved(directory, step, self.attempt, node=self._node, keep=keep)
 
     def follow_checkpoints(
         self, *, timeout_s: float | None = None
