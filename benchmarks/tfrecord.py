@@ -15,7 +15,7 @@ import json
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from functools import partial
 from pathlib import Path
 from statistics import median
@@ -43,11 +43,16 @@ _TENSORFLOW = f"{__package__}.tfrecord_tensorflow"
 
 
 def run_tfrecord(
-    few: int, many: int, tensorflow_rows: tuple[int, int], repeats: int
+    formats: Collection[str],
+    few: int,
+    many: int,
+    tensorflow_rows: tuple[int, int],
+    repeats: int,
 ) -> dict[str, Any]:
     """Measure every variant in turns; return rates in rows/s and ratios.
 
     Args:
+        formats: Which of Flink's formats, "tfrecord" and "csv" among them.
         few: Rows of the smaller runs.
         many: Rows of the larger runs.
         tensorflow_rows: The same two for writing with TensorFlow, which is slow.
@@ -55,13 +60,13 @@ def run_tfrecord(
     """
     with tempfile.TemporaryDirectory(prefix="headrace-tfrecord-") as folder:
         inputs = Path(folder) / "inputs"
-        for name in _FORMATS:
+        for name in formats:
             for rows in (few, many):
                 _write_files(name, inputs / name / str(rows), rows)
         files = {rows: str(inputs / "tfrecord" / str(rows)) for rows in (few, many)}
         writing: dict[str, Callable[[int], float]] = {"discarded": _discard}
         reading: dict[str, Callable[[int], float]] = {}
-        for name in _FORMATS:
+        for name in formats:
             writing[name] = partial(_write_scratch, name)
             reading[name] = partial(_read_files, name, inputs / name)
         reading["tf.data, one thread"] = lambda rows: _tensorflow("read", files[rows], "1")
@@ -158,9 +163,9 @@ def main(arguments: list[str] | None = None) -> None:
     """Measure and write the figures."""
     options = parse_options("tfrecord", arguments)
     if options.smoke:
-        figures = run_tfrecord(200, 2_000, (20, 200), repeats=1)
+        figures = run_tfrecord(["tfrecord", "csv"], 200, 2_000, (20, 200), repeats=1)
     else:
-        figures = run_tfrecord(250_000, 2_000_000, (5_000, 40_000), repeats=3)
+        figures = run_tfrecord(_FORMATS, 250_000, 2_000_000, (5_000, 40_000), repeats=3)
     print(write_result("tfrecord", figures, options.results).read_text())
 
 

@@ -40,9 +40,15 @@ def ids(results: Path) -> list[int]:
 
 
 @pytest.mark.timeout(240)
-def test_the_demo_trains_on_both_task_managers(cluster: Standalone, tmp_path: Path) -> None:
+@pytest.mark.parametrize("how", ["python", "flink run"])
+def test_the_demo_trains_on_both_task_managers(
+    cluster: Standalone, tmp_path: Path, how: str
+) -> None:
     options = ("--days", "2", "--epochs", "2", "--out", tmp_path)
-    printed = cluster.flink_run("-pym", "examples.flight_delays.__main__", *options)
+    if how == "python":
+        printed = cluster.python("-m", "examples.flight_delays", *options)
+    else:
+        printed = cluster.flink_run("-pym", "examples.flight_delays.__main__", *options)
     metrics = json.loads((tmp_path / "metrics.json").read_text())
     by_worker = metrics["rows"]["by_worker"]
     assert sorted(by_worker) == ["worker-0", "worker-1"]
