@@ -19,6 +19,8 @@ class Rebatcher:
 
     Attributes:
         rows: Rows of the next batch; may be changed between two calls.
+        at_once: How many batches may be taken together, where they lie inside one incoming
+            batch; likewise.
 
     Example:
         >>> import pyarrow as pa
@@ -30,6 +32,7 @@ class Rebatcher:
 
     def __init__(self, rows: int) -> None:
         self.rows = rows
+        self.at_once = 1
         self._held: deque[pa.RecordBatch] = deque()
         self._held_rows = 0
 
@@ -44,9 +47,18 @@ class Rebatcher:
             self._held.append(batch)
             self._held_rows += batch.num_rows
 
+    def put_back(self, batch: pa.RecordBatch) -> None:
+        """Add rows in front: the end of what was taken last."""
+        if batch.num_rows:
+            self._held.appendleft(batch)
+            self._held_rows += batch.num_rows
+
     def take(self) -> pa.RecordBatch | None:
-        """Take the next `rows` rows, or None if fewer are held."""
-        return self._take(self.rows) if self._held_rows >= self.rows else None
+        """Take the next `rows` rows, or several times as many, or None if fewer are held."""
+        if self._held_rows < self.rows:
+            return None
+        together = min(self.at_once, self._held[0].num_rows // self.rows)
+        return self._take(self.rows * max(1, together))
 
     def flush(self) -> pa.RecordBatch | None:
         """Take what is held, but not more than `rows` rows, or None if nothing is."""

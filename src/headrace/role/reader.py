@@ -65,6 +65,8 @@ class BatchReader:
     Attributes:
         allows_short: True: rows that are there when a `poll` would end without a batch come as
             a shorter one. For a caller that groups the rows itself.
+        at_once: How many batches a `poll` may hand out together, as one of a multiple of
+            `rows`, where they lie ready side by side. For a caller that cuts them itself.
     """
 
     def __init__(
@@ -113,6 +115,7 @@ class BatchReader:
         self._epoch = 0
         self._streamed_rows = 0
         self._handed_out_rows = 0
+        self._latest: ReadyBatch | None = None
         self._watermarks: deque[tuple[int, int]] = deque()  # (rows before it, ms)
         self._barrier: Barrier | None = None
         self._is_end_seen = False
@@ -141,6 +144,15 @@ class BatchReader:
     @rows.setter
     def rows(self, rows: int) -> None:
         self._rebatcher.rows = require_count("rows", rows)
+
+    @property
+    def at_once(self) -> int:
+        """See the class."""
+        return self._rebatcher.at_once
+
+    @at_once.setter
+    def at_once(self, batches: int) -> None:
+        self._rebatcher.at_once = require_count("at_once", batches)
 
     @property
     def rows_in(self) -> int:
@@ -173,7 +185,10 @@ class BatchReader:
             if now >= self._next_attend:
                 self.attend()
                 self._next_attend = now + _ATTEND_EVERY_S
-            return next(self._replay, None) or self._end_epoch()
+            ready = next(self._replay, None)
+            self._latest = ready if self.at_once > 1 else None
+            return ready or self._end_epoch()
+        self._latest = None
         if self._on_poll is not None:
             self._on_poll()
         if self._phase is _Phase.STREAM:
@@ -194,9 +209,24 @@ class BatchReader:
         if self._phase is not _Phase.STREAM:
             self._answer_barriers()
 
+    def put_back(self, rows: int) -> None:
+        """Take back the last `rows` rows of what the latest `poll` handed out.
+
+        They were not handled, and come again with the next `poll`.
+        """
+        assert self._latest is not None, "only a batch that was just handed out"
+        columns, stamps, _ = self._latest
+        kept = columns.num_rows - rows
+        rest = Batch(columns.slice(kept), None if stamps is None else stamps.slice(kept))
+        self._rebatcher.put_back(stamped(rest))
+        self._latest = None
+        if self._phase is _Phase.STREAM:
+            self._handed_out_rows -= rows
+
     def close(self) -> None:
         """Free the spool. Idempotent. Batches that were handed out stay valid."""
         self._replay = iter(())
+        self._latest = None
         if self._spool_writer is not None:
             self._spool_writer.close()
         if self._spool is not None:
@@ -213,7 +243,9 @@ class BatchReader:
             if rows is not None:
                 self._handed_out_rows += rows.num_rows
                 batch = unstamped(rows)
-                return ReadyBatch(batch.columns, batch.timestamps_ms, self._epoch)
+                ready = ReadyBatch(batch.columns, batch.timestamps_ms, self._epoch)
+                self._latest = ready if self.at_once > 1 else None  # it keeps the memory
+                return ready
             if self._barrier is not None:
                 self._feed.acknowledge(self._barrier.checkpoint_id)
                 self._barrier = None

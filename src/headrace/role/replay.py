@@ -15,17 +15,19 @@ __all__ = ["replay"]
 def replay(spooled: Iterator[Batch], rebatcher: Rebatcher, epoch: int) -> Iterator[ReadyBatch]:
     """Cut the rows of `spooled` into batches of `rebatcher.rows`, the last with the rest.
 
-    `rebatcher.rows` may change between two of what is yielded. A step of this is most of what a
+    Up to `rebatcher.at_once` of them come together. Between two of what is yielded both may
+    change, and rows may be put back into `rebatcher`. A step of this is most of what a
     later pass costs, so the usual case, in which what is cut lies within one batch of the file,
     goes without the rebatcher.
     """
     for batch in spooled:
         rest = batch
         if not rebatcher.held_rows:
-            rows = rebatcher.rows
+            rows = rebatcher.rows * rebatcher.at_once
             taken = 0
             for piece in _pieces(batch.columns, rows):
-                if piece.num_rows < rows or rebatcher.rows != rows:
+                is_changed = rebatcher.rows * rebatcher.at_once != rows
+                if piece.num_rows < rows or is_changed or rebatcher.held_rows:
                     break
                 stamps = batch.timestamps_ms
                 if stamps is not None:

@@ -32,6 +32,9 @@ class AloneSteps(Alone):
     def count_batch(self, rows: int) -> None:
         """Rows have no weight here."""
 
+    def withdraw_batches(self, count: int) -> None:
+        """Rows have no weight here."""
+
     def forget_batches(self) -> None:
         """No step is waited for here."""
 

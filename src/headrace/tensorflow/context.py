@@ -15,6 +15,7 @@ from headrace._counts import require_count
 from headrace.errors import PlanError, UsageError
 from headrace.framework.stopping import require_no_stop
 from headrace.role import (
+    BatchReader,
     EpochEnded,
     InputEnded,
     NullRule,
@@ -32,6 +33,7 @@ if TYPE_CHECKING:  # a program that plans a job needs no TensorFlow
     import tensorflow as tf
 
     from headrace.tensorflow.lockstep import Lockstep
+    from headrace.tensorflow.portions import Portions
     from headrace.tensorflow.ps_client import ParameterServers
     from headrace.tensorflow.scalars import ScalarWriter
 
@@ -67,6 +69,7 @@ class TFContext(TrainingContext):
         self._servers: ParameterServers | None = None
         self._scalars: ScalarWriter | None = None
         self._dataset_passes = Passes()
+        self._portions: Portions | None = None
         self._error: BaseException | None = None
 
     @property
@@ -137,6 +140,7 @@ class TFContext(TrainingContext):
         """
         from headrace.tensorflow.columns import plan_columns
         from headrace.tensorflow.dataset import Layout, build_dataset
+        from headrace.tensorflow.portions import Portions, batches_at_once
 
         rows = require_count("rows", rows)
         schema = self.input_schema
@@ -150,7 +154,14 @@ class TFContext(TrainingContext):
             schema, columns=columns, shapes=shapes, nulls=nulls, defaults=defaults
         )
         layout = Layout(plans, features=features, label=label)
-        return build_dataset(layout, functools.partial(self._next_of_pass, rows, layout.read))
+        at_once = batches_at_once(rows) if layout.can_be_cut else 1
+        if at_once == 1:
+            one = functools.partial(self._next_of_pass, rows, 1, layout.read)
+            return build_dataset(layout, one)
+        self._portions = self._portions or Portions()
+        read = functools.partial(layout.read_batches, rows)
+        several = functools.partial(self._next_of_pass, rows, at_once, read)
+        return build_dataset(layout, several, self._portions)
 
     def emit(self, columns: Any, timestamps_ms: Any = None) -> None:
         """Send rows downstream; see `RoleContext.emit`."""
@@ -319,17 +330,44 @@ class TFContext(TrainingContext):
         if self._scalars is not None:
             self._scalars.close()
 
+    @property
+    def timestamps_ms(self) -> pa.Array | None:
+        """Flink timestamps of the last batch's rows; see `RoleContext.timestamps_ms`."""
+        stamps = super().timestamps_ms
+        place = None if self._portions is None else self._portions.place()
+        return stamps if stamps is None or place is None else stamps.slice(*place)
+
+    def open_reader(self, *, rows: int, epochs: int = 1) -> BatchReader:
+        """Return the reader of the input; what a dataset was left with comes first there."""
+        reader = super().open_reader(rows=rows, epochs=epochs)
+        rest = [] if self._portions is None else self._portions.withdraw()
+        if rest:
+            self._steps.withdraw_batches(len(rest))
+            reader.put_back(sum(rest))
+        reader.at_once = 1
+        return reader
+
     def _next_of_pass(
-        self, rows: int, read: Callable[[pa.RecordBatch], _A], is_first: bool
-    ) -> _A | None:
-        """Return the next batch of the present pass, read, or None at its end. Any thread."""
+        self, rows: int, at_once: int, read: Callable[[pa.RecordBatch], _A], is_first: bool
+    ) -> tuple[int, _A] | None:
+        """Return the next portion of the present pass, its number first, or None at the end.
+
+        Any thread may call it.
+        """
         try:
             with self._turn:
                 if is_first:
                     self._dataset_passes.begin(epochs=self.epochs)
-                self.open_reader(rows=rows, epochs=self.epochs)
-            batch = self._take_of_pass()
-            return None if batch is None else read(batch)
+                self.open_reader(rows=rows, epochs=self.epochs).at_once = at_once
+            columns = self._take_of_pass()
+            if columns is None:
+                return None
+            whole, last = divmod(columns.num_rows, rows)
+            batches = [rows] * whole or [last]
+            for each in batches:
+                self._steps.count_batch(each)
+            number = 1 if at_once == 1 or not self._portions else self._portions.give(batches)
+            return number, read(columns)
         except BaseException as error:
             self._error = error  # TensorFlow hands on its text only
             raise
@@ -340,7 +378,6 @@ class TFContext(TrainingContext):
             match self._wait(self._reader.poll):
                 case ReadyBatch(columns, timestamps_ms, _):
                     self._timestamps_ms = timestamps_ms
-                    self._steps.count_batch(columns.num_rows)
                     return columns
                 case EpochEnded(epoch):
                     self._on_epoch_ended(epoch)

@@ -11,7 +11,7 @@ The function behind it is called on a thread of TensorFlow's, one call at a time
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -21,10 +21,13 @@ import tensorflow as tf
 from headrace.errors import ConfigError
 from headrace.tensorflow.columns import ColumnPlan
 from headrace.tensorflow.internals import let_steps_wait_for_their_batch
+from headrace.tensorflow.portions import Portions
 
-__all__ = ["Layout", "build_dataset"]
+__all__ = ["Element", "Layout", "build_dataset"]
 
 Array = npt.NDArray[Any]
+Element: TypeAlias = tuple[int, list[Array]]
+"""The number of a portion, from 1, and its arrays."""
 
 
 class Layout:
@@ -59,6 +62,14 @@ class Layout:
         read = [*self._single, *self._labels]
         self.dtypes: list[Any] = [tf.float32] if self._stacked else []
         self.dtypes += [_tf_type(dtype) for plan in read for dtype in plan.dtypes]
+        self._shapes = [plan.shape for plan in read]
+        if self._stacked:
+            self._shapes.insert(0, (len(self._stacked),))
+
+    @property
+    def can_be_cut(self) -> bool:
+        """Whether all arrays have one entry for each row."""
+        return None not in self._shapes
 
     def read(self, batch: pa.RecordBatch) -> list[Array]:
         """Return the arrays of one element."""
@@ -71,6 +82,19 @@ class Layout:
         for plan in (*self._single, *self._labels):
             arrays += plan.read(batch)
         return arrays
+
+    def read_batches(self, rows: int, batch: pa.RecordBatch) -> list[Array]:
+        """Return the arrays of all batches of `rows` rows in `batch`, (batches, rows, ...)."""
+        count = rows if batch.num_rows % rows == 0 else batch.num_rows
+        return [each.reshape(-1, count, *each.shape[1:]) for each in self.read(batch)]
+
+    def cut(self, tensors: Sequence[tf.Tensor]) -> tf.data.Dataset:
+        """Return a dataset of the batches in the tensors of `read_batches`."""
+        known = [
+            tf.ensure_shape(each, (None, None, *(shape or ())))
+            for each, shape in zip(tensors, self._shapes, strict=True)
+        ]
+        return tf.data.Dataset.from_tensor_slices(tuple(known))
 
     def empty(self) -> list[Array]:
         """Return arrays of the right types, for a call that has no element."""
@@ -91,40 +115,50 @@ class Layout:
 
 
 def build_dataset(
-    layout: Layout, next_element: Callable[[bool], list[Array] | None]
+    layout: Layout,
+    next_element: Callable[[bool], Element | None],
+    portions: Portions | None = None,
 ) -> tf.data.Dataset:
     """Return a dataset of what `next_element` returns until it returns None.
 
     Args:
         layout: How elements look.
-        next_element: Called for each element, with True for the first one of an iteration;
-            returns what `Layout.read` made of a batch.
+        next_element: Called with True at the beginning of an iteration, else with False. Its
+            arrays are what `Layout.read` made of one batch, or `read_batches` of several.
+        portions: Counts what is taken of several; None: each element is one.
     """
 
-    def fetch(number: Array) -> list[Array]:
-        arrays = next_element(int(number) == 0)
-        if arrays is None:
-            return [np.array(False), *layout.empty()]
-        return [np.array(True), *arrays]
+    def fetch(call: Array) -> list[Array]:
+        number, arrays = next_element(int(call) == 0) or (0, layout.empty())
+        return [np.array(number), *arrays]
 
-    def produce(number: tf.Tensor) -> tuple[tf.Tensor, tuple[tf.Tensor, ...]]:
-        there, *tensors = tf.numpy_function(fetch, [number], [tf.bool, *layout.dtypes])
-        return tf.ensure_shape(there, ()), tuple(tensors)
+    def produce(call: tf.Tensor) -> tuple[tf.Tensor, tuple[tf.Tensor, ...]]:
+        number, *tensors = tf.numpy_function(fetch, [call], [tf.int64, *layout.dtypes])
+        return tf.ensure_shape(number, ()), tuple(tensors)
 
-    def is_there(there: tf.Tensor, _: Any) -> tf.Tensor:
-        return there
+    def is_there(number: tf.Tensor, _: Any) -> tf.Tensor:
+        return number > 0
 
     def assemble(_: tf.Tensor, tensors: Any) -> Any:
         return layout.assemble(tensors)
 
+    def cut(number: tf.Tensor, tensors: Any) -> tf.data.Dataset:
+        assert portions is not None
+        take = portions.take
+        return layout.cut(tensors).map(
+            as_it_is(lambda *batch: layout.assemble(take(number, batch)))
+        )
+
     as_it_is = tf.autograph.experimental.do_not_convert
-    numbers = tf.data.Dataset.counter()
-    produced = numbers.map(as_it_is(produce)).take_while(as_it_is(is_there))
+    calls = tf.data.Dataset.counter()
+    produced = calls.map(as_it_is(produce)).take_while(as_it_is(is_there))
+    whole = portions is None
+    elements = produced.map(as_it_is(assemble)) if whole else produced.flat_map(as_it_is(cut))
     let_steps_wait_for_their_batch()
     options = tf.data.Options()
     options.experimental_optimization.map_parallelization = False
     options.experimental_optimization.inject_prefetch = False
-    return produced.map(as_it_is(assemble)).with_options(options)
+    return elements.with_options(options)
 
 
 def _tensor(plan: ColumnPlan, rest: list[tf.Tensor]) -> Any:

@@ -139,6 +139,11 @@ class Lockstep(Rounds):
         """Note a batch of `ctx.dataset`: there will be one step on it, in order."""
         self._rows_given.append(rows)
 
+    def withdraw_batches(self, count: int) -> None:
+        """Expect no steps on the latest `count` batches: nobody took them."""
+        for _ in range(count):
+            self._rows_given.pop()
+
     def forget_batches(self) -> None:
         """Expect no more steps on what was given out: the loop has been left."""
         self._rows_given.clear()

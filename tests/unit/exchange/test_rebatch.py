@@ -56,6 +56,34 @@ def test_the_size_may_change_between_two_batches(sizes: list[int]) -> None:
         start += size
 
 
+@given(
+    st.lists(st.integers(0, 40), max_size=12),
+    st.integers(1, 9),
+    st.integers(1, 5),
+    st.lists(st.integers(0, 4), max_size=40),
+)
+def test_several_batches_together_are_whole_ones_and_what_is_put_back_comes_again(
+    sizes: list[int], wanted: int, at_once: int, put_back: list[int]
+) -> None:
+    rebatcher = Rebatcher(wanted)
+    rebatcher.at_once = at_once
+    got: list[pa.RecordBatch] = []
+    start = 0
+    for size in sizes:
+        rebatcher.push(rows(start, size))
+        start += size
+        while (batch := rebatcher.take()) is not None:
+            batches, rest = divmod(batch.num_rows, wanted)
+            assert rest == 0
+            assert 1 <= batches <= at_once
+            kept = max(0, batch.num_rows - wanted * (put_back.pop() if put_back else 0))
+            rebatcher.put_back(batch.slice(kept))
+            got.append(batch.slice(0, kept))
+    rest = rebatcher.flush()
+    table = pa.Table.from_batches([*got, *([rest] if rest else [])], schema=rows(0, 0).schema)
+    assert table.equals(pa.Table.from_batches([rows(0, start)]))
+
+
 def test_rows_inside_one_batch_are_not_copied() -> None:
     whole = rows(0, 10)
     rebatcher = Rebatcher(4)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import keras
@@ -223,6 +224,50 @@ def test_fit_trains_on_every_row_of_every_pass(per_execution: int) -> None:
 def test_a_role_without_rows_has_no_dataset() -> None:
     with pytest.raises(UsageError, match="'worker' gets no rows"):
         testing.run(lambda ctx: ctx.dataset(4), framework="tensorflow")
+
+
+def test_ctx_batches_goes_on_where_a_loop_over_the_dataset_was_left() -> None:
+    def read(ctx: Any) -> Any:
+        yield from numbers(itertools.islice(ctx.dataset(4), 2))
+        yield from (batch["n"].tolist() for batch in ctx.batches(8))
+
+    assert seen_by(read) == [[*range(4)], [*range(4, 8)], [*range(8, 16)], [*range(16, 20)]]
+
+
+def test_an_iteration_that_goes_on_beside_a_later_one_is_an_error_and_doubles_no_row() -> None:
+    def read(ctx: Any) -> Any:
+        data = ctx.dataset(4)
+        first, second = iter(data), iter(data)
+        yield from numbers([next(first), next(second)])
+        with pytest.raises(tf.errors.InvalidArgumentError, match="an earlier iteration goes"):
+            next(first)
+        yield from numbers(second)
+
+    assert seen_by(read) == [[*range(i, i + 4)] for i in range(0, 20, 4)]
+
+
+@pytest.mark.parametrize("rows", [3, 300, 5000])
+def test_every_row_comes_once_whatever_comes_together(rows: int) -> None:
+    table = pa.table({"n": np.arange(10_000), "s": [str(i) for i in range(10_000)]})
+    found = seen_by(lambda ctx: ctx.dataset(rows), table, batch_rows=4096, epochs=1)
+    sizes = [len(batch["n"]) for batch in found]
+    assert sizes == [rows] * (10_000 // rows) + ([10_000 % rows] if 10_000 % rows else [])
+    assert [n for each in numbers(found) for n in each] == [*range(10_000)]
+    assert [int(s) for batch in found for s in batch["s"].numpy()] == [*range(10_000)]
+
+
+def test_a_pass_that_was_left_in_the_middle_of_a_spooled_batch_goes_on_there() -> None:
+    table = pa.table({"n": np.arange(5000)})
+
+    def read(ctx: Any) -> Any:
+        data = ctx.dataset(100)
+        yield from data
+        for taken in (1, 7, 20):
+            yield from itertools.islice(data, taken)
+        yield from data
+
+    found = numbers(seen_by(read, table, batch_rows=512, epochs=2))
+    assert [n for each in found for n in each] == [*range(5000)] * 2
 
 
 def test_an_exception_of_the_entry_function_arrives_as_it_is() -> None:
