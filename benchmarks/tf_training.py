@@ -1,10 +1,10 @@
 """Steps/s of TensorFlow workers that Flink feeds, against the same workers fed from memory.
 
 MLP 16-64-1, batches of 256 rows of 16 FLOAT columns, SGD, Keras' `fit` with ten steps for each
-execution, two workers: on one parameter server (asynchronous), and synchronously. In each
-repeat, one after the other, a Flink job of each kind fed by a query and one in batch mode whose
-workers hold their rows. The sum of the workers' rates behind the warm-up is compared; Flink's
-own work for the rows is on the same cores and counts.
+execution and two batches prefetched, two workers: on one parameter server (asynchronous), and
+synchronously. In each repeat, one after the other, a Flink job of each kind fed by a query and
+one in batch mode whose workers hold their rows. The sum of the workers' rates behind the
+warm-up is compared; Flink's own work for the rows is on the same cores and counts.
 """
 
 from __future__ import annotations
@@ -19,27 +19,25 @@ from benchmarks.tf_workers import BATCH_ROWS, WIDTH, Source, train_timed
 
 _WORKERS = 2
 _LIMIT_S = 300.0
-_KINDS = {"parameter server": 1, "synchronous": 0}
+_KINDS = {"parameter server": (1, 3_000), "synchronous": (0, 12_000)}
+"""Parameter servers, and steps of each worker: 15 s, half of which warms the JVM up."""
 
 
-def run_tf_training(
-    kinds: dict[str, int], *, steps: int, warm_up_steps: int, repeats: int
-) -> dict[str, Any]:
+def run_tf_training(kinds: dict[str, tuple[int, int]], *, repeats: int) -> dict[str, Any]:
     """Train in turns; return the rates and bars.
 
     Args:
-        kinds: Parameter servers of each kind of training.
-        steps: Steps of each worker.
-        warm_up_steps: How many of them do not count.
+        kinds: Of each kind of training the parameter servers, and the steps of each worker,
+            of which the first half does not count.
         repeats: Turns of each kind.
     """
     rates: dict[str, dict[str, list[float]]] = {
         kind: {source: [] for source in get_args(Source)} for kind in kinds
     }
     for repeat in range(repeats):
-        for kind, ps in kinds.items():
+        for kind, (ps, steps) in kinds.items():
             for source in get_args(Source):
-                rate = _steps_per_s(source, ps, steps, warm_up_steps)
+                rate = _steps_per_s(source, ps, steps)
                 rates[kind][source].append(rate)
                 print(f"repeat {repeat}: {kind}, {source}: {rate:.0f} steps/s", flush=True)
     ratios = {
@@ -47,8 +45,7 @@ def run_tf_training(
         for kind, each in rates.items()
     }
     return {
-        "steps": steps,
-        "warm_up_steps": warm_up_steps,
+        "steps": {kind: steps for kind, (_, steps) in kinds.items()},
         "batch_rows": BATCH_ROWS,
         "repeats": repeats,
         "steps_per_s_of_all_workers": {
@@ -63,7 +60,7 @@ def run_tf_training(
     }
 
 
-def _steps_per_s(source: Source, ps: int, steps: int, warm_up_steps: int) -> float:
+def _steps_per_s(source: Source, ps: int, steps: int) -> float:
     rows = None
     if source == "fed":
         scale = 1.0 / (steps * BATCH_ROWS * _WORKERS)
@@ -75,7 +72,7 @@ def _steps_per_s(source: Source, ps: int, steps: int, warm_up_steps: int) -> flo
         rows = rows_of(open_t_env(_WORKERS), [*features, label], steps * BATCH_ROWS * _WORKERS)
     plan = headrace.tensorflow.train(
         rows,
-        partial(train_timed, source=source, steps=steps, warm_up_steps=warm_up_steps),
+        partial(train_timed, source=source, steps=steps, warm_up_steps=steps // 2),
         workers=_WORKERS,
         ps=ps,
         name="tf-training",
@@ -89,10 +86,9 @@ def main(arguments: list[str] | None = None) -> None:
     """Measure and write the figures."""
     options = report.parse_options("tf_training", arguments)
     if options.smoke:
-        few = {"parameter server": 1}
-        figures = run_tf_training(few, steps=60, warm_up_steps=20, repeats=1)
+        figures = run_tf_training({"parameter server": (1, 60)}, repeats=1)
     else:
-        figures = run_tf_training(_KINDS, steps=3000, warm_up_steps=500, repeats=3)
+        figures = run_tf_training(_KINDS, repeats=3)
     print(report.write_result("tf_training", figures, options.results).read_text())
 
 

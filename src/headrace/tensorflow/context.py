@@ -118,8 +118,8 @@ class TFContext(TrainingContext):
         ``model.fit(ctx.dataset(256, label="y"), epochs=ctx.epochs)`` trains on as many passes
         as the job was planned with. Elements are mappings of column names to tensors, by the
         rules of `headrace.tensorflow.columns`. Nothing is read ahead: a loop that was left goes
-        on with the next row when the dataset is iterated again, and a batch counts as handled
-        when the next one is asked for.
+        on with the next row when the dataset is iterated again. Rows count as handled at the
+        latest 4,096 rows later, when more are asked for. One iteration goes on at a time.
 
         Args:
             rows: Rows per batch, at least 1.
@@ -155,13 +155,10 @@ class TFContext(TrainingContext):
         )
         layout = Layout(plans, features=features, label=label)
         at_once = batches_at_once(rows) if layout.can_be_cut else 1
-        if at_once == 1:
-            one = functools.partial(self._next_of_pass, rows, 1, layout.read)
-            return build_dataset(layout, one)
         self._portions = self._portions or Portions()
-        read = functools.partial(layout.read_batches, rows)
-        several = functools.partial(self._next_of_pass, rows, at_once, read)
-        return build_dataset(layout, several, self._portions)
+        read = layout.read if at_once == 1 else functools.partial(layout.read_batches, rows)
+        following = functools.partial(self._next_of_pass, rows, at_once, read)
+        return build_dataset(layout, following, self._portions if at_once > 1 else None)
 
     def emit(self, columns: Any, timestamps_ms: Any = None) -> None:
         """Send rows downstream; see `RoleContext.emit`."""
@@ -350,10 +347,7 @@ class TFContext(TrainingContext):
     def _next_of_pass(
         self, rows: int, at_once: int, read: Callable[[pa.RecordBatch], _A], is_first: bool
     ) -> tuple[int, _A] | None:
-        """Return the next portion of the present pass, its number first, or None at the end.
-
-        Any thread may call it.
-        """
+        """Return number and arrays of the next portion, or None at the end. Any thread."""
         try:
             with self._turn:
                 if is_first:
@@ -366,8 +360,8 @@ class TFContext(TrainingContext):
             batches = [rows] * whole or [last]
             for each in batches:
                 self._steps.count_batch(each)
-            number = 1 if at_once == 1 or not self._portions else self._portions.give(batches)
-            return number, read(columns)
+            assert self._portions is not None
+            return self._portions.give(batches) if at_once > 1 else 1, read(columns)
         except BaseException as error:
             self._error = error  # TensorFlow hands on its text only
             raise

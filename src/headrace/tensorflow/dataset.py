@@ -117,7 +117,7 @@ class Layout:
 def build_dataset(
     layout: Layout,
     next_element: Callable[[bool], Element | None],
-    portions: Portions | None = None,
+    portions: Portions | None,
 ) -> tf.data.Dataset:
     """Return a dataset of what `next_element` returns until it returns None.
 
