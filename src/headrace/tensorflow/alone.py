@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from headrace.role.alone import Alone
@@ -29,7 +30,7 @@ class AloneSteps(Alone):
         """Steps of the optimizer since `ctx.data_parallel`."""
         return self._iterations() - self._begin
 
-    def count_batch(self, rows: int) -> None:
+    def count_batches(self, rows: Sequence[int]) -> None:
         """Rows have no weight here."""
 
     def withdraw_batches(self, count: int) -> None:

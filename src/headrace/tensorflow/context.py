@@ -123,8 +123,7 @@ class TFContext(TrainingContext):
 
         Args:
             rows: Rows per batch, at least 1.
-            columns: Which columns; None for all, or for `features` and `label` where those are
-                given.
+            columns: Which; None for all, or for `features` and `label` where `features` is set.
             features: Columns of numbers to stack into one float32 matrix (rows, k), in place of
                 the mapping: the quickest way into a model that takes a matrix.
             label: Column, or columns, that become the second part of the element, as `fit`
@@ -358,13 +357,17 @@ class TFContext(TrainingContext):
                 return None
             whole, last = divmod(columns.num_rows, rows)
             batches = [rows] * whole or [last]
-            for each in batches:
-                self._steps.count_batch(each)
+            self._steps.count_batches(batches)
             assert self._portions is not None
             return self._portions.give(batches) if at_once > 1 else 1, read(columns)
         except BaseException as error:
             self._error = error  # TensorFlow hands on its text only
             raise
+
+    def _row_counts(self) -> tuple[int, int]:
+        rows_in, rows_out = super()._row_counts()
+        left = self._portions.rows_left if self._portions and not self.epoch else 0
+        return rows_in - left, rows_out
 
     def _take_of_pass(self) -> pa.RecordBatch | None:
         assert self._reader is not None

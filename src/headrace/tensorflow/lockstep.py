@@ -135,9 +135,9 @@ class Lockstep(Rounds):
         self._spread_state()
         optimizer.apply = self._apply_in_step
 
-    def count_batch(self, rows: int) -> None:
-        """Note a batch of `ctx.dataset`: there will be one step on it, in order."""
-        self._rows_given.append(rows)
+    def count_batches(self, rows: Sequence[int]) -> None:
+        """Note batches of `ctx.dataset`: there will be one step on each, in order."""
+        self._rows_given.extend(rows)
 
     def withdraw_batches(self, count: int) -> None:
         """Expect no steps on the latest `count` batches: nobody took them."""

@@ -62,6 +62,11 @@ class Portions:
         self._rows = []
         return rest
 
+    @property
+    def rows_left(self) -> int:
+        """Rows of the latest portion that nobody has taken yet."""
+        return sum(self._rows[self._taken() :]) if self._rows else 0
+
     def place(self) -> tuple[int, int] | None:
         """Return where in the portion the batch taken last lies: its first row, its rows."""
         taken = self._taken() if self._rows else 0

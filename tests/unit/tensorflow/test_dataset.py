@@ -234,6 +234,11 @@ def test_ctx_batches_goes_on_where_a_loop_over_the_dataset_was_left() -> None:
     assert seen_by(read) == [[*range(4)], [*range(4, 8)], [*range(8, 16)], [*range(16, 20)]]
 
 
+def test_rows_in_are_those_that_were_taken() -> None:
+    result = run(lambda ctx: [*itertools.islice(ctx.dataset(4), 2)])
+    assert result.rows_in == (8,)
+
+
 def test_an_iteration_that_goes_on_beside_a_later_one_is_an_error_and_doubles_no_row() -> None:
     def read(ctx: Any) -> Any:
         data = ctx.dataset(4)
