@@ -40,9 +40,9 @@ demo: java ## Train a delay model on real flights that Flink SQL joins with weat
 demo-tensorflow: java ## The same in TensorFlow, with a parameter server, an evaluator and TensorBoard
 	$(BIN)/python -m examples.flight_delays --framework tensorflow --out out/flight_delays_tensorflow
 
-# Three files at a time, for two cores: many a test waits. Those that take long come first.
+# Two files at a time, for two cores. Those that take long come first.
 test: java lint ## Everything that CI runs: lint, then all tests
-	$(BIN)/python -m pytest --durations=30 -n 3 --dist loadfile --no-loadscope-reorder \
+	$(BIN)/python -m pytest --durations=30 -n 2 --dist loadfile --no-loadscope-reorder \
 		tests/flink tests/faults tests/unit tests/conventions
 
 lint: setup ## ruff, mypy and codespell

@@ -37,7 +37,6 @@ _WEIGHTS_FILE = "delays.weights.h5"
 _SHUFFLED_ROWS = 32_768
 _CHECKPOINT_STEPS = 50
 _FIRST_RATE, _RATE_DECAY = 3e-3, 0.3
-_LAST_ROWS_TIMEOUT_S = 60.0
 _HELD_OUT_TIMEOUT_S = 600.0
 
 
@@ -92,13 +91,9 @@ def train(ctx: TFContext, *, categories: Sequence[int]) -> None:
     steps = Steps(ctx)
     rate = keras.callbacks.LearningRateScheduler(lambda epoch: _FIRST_RATE * _RATE_DECAY**epoch)
     model.fit(rows, epochs=ctx.epochs, callbacks=[rate, steps], shuffle=False, verbose=0)
-    if not ctx.is_chief:
-        ctx.publish(f"trained/{ctx.index}", "yes")
-        return
-    for worker in range(1, ctx.world_size):  # its rows, too, are to be in what is saved
-        ctx.lookup(f"trained/{worker}", timeout_s=_LAST_ROWS_TIMEOUT_S)
     ctx.save(model, _MODEL_FILE)
-    write_history(ctx.output_path(HISTORY_FILE), steps.losses, steps.guesses)
+    if ctx.is_chief:
+        write_history(ctx.output_path(HISTORY_FILE), steps.losses, steps.guesses)
 
 
 def collect(ctx: RoleContext, *, file: Path) -> None:

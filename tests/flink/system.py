@@ -116,5 +116,5 @@ def _stat(pid: int) -> list[str] | None:
 def _text(pid: int, name: str) -> str:
     try:
         return (_PROC / str(pid) / name).read_text(errors="replace")
-    except (FileNotFoundError, ProcessLookupError):
+    except (FileNotFoundError, ProcessLookupError, PermissionError):
         return ""

@@ -42,6 +42,9 @@ class Alone:
     def finish(self, attend: Callable[[], object]) -> None:
         """Nobody else has steps to make."""
 
+    def settle(self, attend: Callable[[], object]) -> None:
+        """Nobody else has steps to make."""
+
     def finish_after_step(self, attend: Callable[[], object]) -> None:
         """Nobody else has steps to make."""
 

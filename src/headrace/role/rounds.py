@@ -185,6 +185,10 @@ class Rounds(ABC):
         """Take part until every worker is finished. Later calls return at once."""
         self._shadow_until(attend, finished=True)
 
+    def settle(self, attend: Callable[[], object]) -> None:
+        """Take part until the model that is to be saved is the last one: see `finish`."""
+        self.finish(attend)
+
     def _poll_patiently(self, poll: Callable[[float], _T | None]) -> _T | None:
         """Wait for own rows before shadowing the others, in parts: a report must not wait."""
         deadline = monotonic() + self._idle_after_s

@@ -138,7 +138,7 @@ class TrainingContext(RoleContext):
         """Return `output_path`; once the own input has ended, after the others' last steps."""
         path = self.output_path(name)
         if self._is_input_ended:
-            self._steps.finish(self._attend)
+            self._steps.settle(self._attend)
         return path
 
     def _attend(self) -> None:

@@ -86,7 +86,7 @@ def plan_columns(
         msg = f"ctx.dataset(nulls={nulls!r}) must be 'error' or 'mask'"
         raise ConfigError(msg)
     shapes, defaults = dict(shapes or {}), dict(defaults or {})
-    chosen = list(schema.names) if columns is None else list(columns)
+    chosen = list(schema.names) if columns is None else [*dict.fromkeys(columns)]
     for name in (*chosen, *shapes, *defaults):
         if name not in schema.names:
             msg = f"ctx.dataset: there is no column {name!r}; the input has {schema.names}"

@@ -27,6 +27,7 @@ from headrace.role import (
 from headrace.tensorflow.alone import AloneSteps
 from headrace.tensorflow.cluster import EVALUATOR, TFCluster
 from headrace.tensorflow.passes import Passes
+from headrace.tensorflow.served import ServedSteps
 from headrace.tensorflow.settings import TFSettings
 
 if TYPE_CHECKING:  # a program that plans a job needs no TensorFlow
@@ -118,16 +119,15 @@ class TFContext(TrainingContext):
         ``model.fit(ctx.dataset(256, label="y"), epochs=ctx.epochs)`` trains on as many passes
         as the job was planned with. Elements are mappings of column names to tensors, by the
         rules of `headrace.tensorflow.columns`. Nothing is read ahead: a loop that was left goes
-        on with the next row when the dataset is iterated again. Rows count as handled at the
-        latest 4,096 rows later, when more are asked for. One iteration goes on at a time.
+        on with the next row when the dataset is iterated again. Rows count as handled when more
+        are asked for, up to 4,096 rows later. One iteration goes on at a time.
 
         Args:
             rows: Rows per batch, at least 1.
             columns: Which; None for all, or for `features` and `label` where `features` is set.
             features: Columns of numbers to stack into one float32 matrix (rows, k), in place of
                 the mapping: the quickest way into a model that takes a matrix.
-            label: Column, or columns, that become the second part of the element, as `fit`
-                takes it.
+            label: Column, or columns, to be the second part of the element, as `fit` takes it.
             shapes: Shape of one row, for columns of arrays that have one length; other arrays
                 become ragged tensors.
             nulls: "error", or "mask" for a second tensor ``<column>__valid``.
@@ -147,8 +147,7 @@ class TFContext(TrainingContext):
             msg = f"ctx.dataset: the role {self.role!r} gets no rows; read your own files"
             raise UsageError(msg)
         if columns is None and features is not None:
-            labels = [label] if isinstance(label, str) else label or ()
-            columns = [*dict.fromkeys([*features, *labels])]
+            columns = [*features, *([label] if isinstance(label, str) else label or ())]
         plans = plan_columns(
             schema, columns=columns, shapes=shapes, nulls=nulls, defaults=defaults
         )
@@ -180,9 +179,9 @@ class TFContext(TrainingContext):
         of the last one has.
 
         A step's weight is the rows of its batch: of `dataset`, one batch for each step; of
-        `batches`, all since the last step. A worker that reads its own files has equal weight
-        in each step. The learning rate and floating-point state that is not trained (running
-        means) are averaged in each step. XLA is off for this model.
+        `batches`, all since the last step. Workers that read their own files have equal weight.
+        The learning rate and floating-point state that is not trained (running means) are
+        averaged in each step. XLA is off for this model.
 
         Collective: every worker calls it once, with the same model, before its first step. With
         one worker nothing is changed, bit for bit.
@@ -229,8 +228,8 @@ class TFContext(TrainingContext):
         Training is asynchronous: each worker steps at its own pace on shared variables. The
         first worker to make a variable gives it its value; a worker that comes later, or comes
         back, finds what it has become. Every worker makes the same variables in the same order.
-        Metrics, learning rates and states of random numbers stay in the process. An optimizer
-        may be made outside: it follows the model.
+        Metrics, learning rates and states of random numbers stay in the process; an optimizer
+        that is made outside follows the model.
 
         Blocks until it is this process' turn to connect, at most
         `timeouts.process_start_timeout_s`. XLA is off for the models of this process.
@@ -255,14 +254,15 @@ class TFContext(TrainingContext):
             raise PlanError(msg)
         if self._servers is None:
             self._servers = ParameterServers(self._cluster, self._link, self.timeouts)
+            self._steps = ServedSteps(self)
         with self._servers.scope():
             yield
 
     def save(self, thing: Any, name: str = "model.keras") -> Path:
         """Write a model into the job's output directory; only the process that leads does.
 
-        After the own input has ended it waits for the others' last steps first, so a
-        synchronously trained model is the final one. An evaluator writes too.
+        After the own input has ended it waits until the others' have: the model is the last
+        one, also on parameter servers. An evaluator writes too.
 
         Args:
             thing: A Keras model, or a `tf.Module`.

@@ -72,7 +72,11 @@ class Layout:
         return None not in self._shapes
 
     def read(self, batch: pa.RecordBatch) -> list[Array]:
-        """Return the arrays of one element."""
+        """Return the arrays of one element; none of them shares memory with `batch`.
+
+        TensorFlow may use the memory of an array that it is given for the results of its own,
+        and that of the batch is read again: by a later pass, or by another reader.
+        """
         arrays: list[Array] = []
         if self._stacked:
             matrix = np.empty((batch.num_rows, len(self._stacked)), np.float32)
@@ -80,7 +84,7 @@ class Layout:
                 matrix[:, place] = plan.read(batch)[0]
             arrays.append(matrix)
         for plan in (*self._single, *self._labels):
-            arrays += plan.read(batch)
+            arrays += [a if a.flags.owndata else a.copy() for a in plan.read(batch)]
         return arrays
 
     def read_batches(self, rows: int, batch: pa.RecordBatch) -> list[Array]:

@@ -13,6 +13,8 @@ import tensorflow as tf
 
 from headrace import testing
 from headrace.errors import ConfigError, DataError, UsageError
+from headrace.tensorflow.columns import plan_columns
+from headrace.tensorflow.dataset import Layout
 
 pytestmark = [
     pytest.mark.timeout(60),  # the first test waits for TensorFlow
@@ -64,6 +66,16 @@ def test_the_specs_are_exact() -> None:
         tf.int64,
         1,
     )
+
+
+def test_tensorflow_is_given_no_memory_of_the_rows() -> None:
+    """It writes results over what it no longer needs, such as labels in the loss of `fit`."""
+    plans = plan_columns(EVERY.schema, shapes={"k": (2,)})
+    layout = Layout(plans, features=None, label="f")
+    (batch,) = EVERY.combine_chunks().to_batches()
+    for array in layout.read(batch):
+        array.fill(array.dtype.type())
+    assert pa.Table.from_batches([batch]).equals(EVERY)
 
 
 def test_the_content_is_that_of_the_rows() -> None:
