@@ -15,7 +15,7 @@ import json
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from functools import partial
 from pathlib import Path
 from statistics import median
@@ -39,11 +39,13 @@ _FORMATS = {
     "csv": {"format": "csv"},
     "json": {"format": "json"},
 }
+_ONE = {"tf.data, one thread": 1}
 _TENSORFLOW = f"{__package__}.tfrecord_tensorflow"
 
 
 def run_tfrecord(
     formats: Collection[str],
+    threads_of: Mapping[str, int],
     few: int,
     many: int,
     tensorflow_rows: tuple[int, int],
@@ -53,6 +55,7 @@ def run_tfrecord(
 
     Args:
         formats: Which of Flink's formats, "tfrecord" and "csv" among them.
+        threads_of: Threads of each way to read with tf.data, 0 for its default.
         few: Rows of the smaller runs.
         many: Rows of the larger runs.
         tensorflow_rows: The same two for writing with TensorFlow, which is slow.
@@ -69,8 +72,8 @@ def run_tfrecord(
         for name in formats:
             writing[name] = partial(_write_scratch, name)
             reading[name] = partial(_read_files, name, inputs / name)
-        reading["tf.data, one thread"] = lambda rows: _tensorflow("read", files[rows], "1")
-        reading["tf.data"] = lambda rows: _tensorflow("read", files[rows], "0")
+        for name, threads in threads_of.items():
+            reading[name] = partial(_read_with_tensorflow, files, str(threads))
         rates: dict[str, dict[str, list[float]]] = {"writing": {}, "reading": {}}
         for _ in range(repeats):
             for kind, variants in (("writing", writing), ("reading", reading)):
@@ -144,6 +147,10 @@ def _create_table(t_env: Any, name: str, folder: Path) -> None:
     t_env.execute_sql(f"CREATE TEMPORARY TABLE files ({sql_columns(_COLUMNS)}) WITH ({listed})")
 
 
+def _read_with_tensorflow(files: Mapping[int, str], threads: str, rows: int) -> float:
+    return _tensorflow("read", files[rows], threads)
+
+
 def _write_with_tensorflow(folder: str, rows: int) -> float:
     return _tensorflow("write", f"{folder}/of_tensorflow", str(rows))
 
@@ -163,9 +170,11 @@ def main(arguments: list[str] | None = None) -> None:
     """Measure and write the figures."""
     options = parse_options("tfrecord", arguments)
     if options.smoke:
-        figures = run_tfrecord(["tfrecord", "csv"], 200, 2_000, (20, 200), repeats=1)
+        figures = run_tfrecord(["tfrecord", "csv"], _ONE, 200, 2_000, (20, 200), repeats=1)
     else:
-        figures = run_tfrecord(_FORMATS, 250_000, 2_000_000, (5_000, 40_000), repeats=3)
+        figures = run_tfrecord(
+            _FORMATS, {**_ONE, "tf.data": 0}, 250_000, 2_000_000, (5_000, 40_000), repeats=3
+        )
     print(write_result("tfrecord", figures, options.results).read_text())
 
 
