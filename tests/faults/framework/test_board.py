@@ -84,10 +84,11 @@ def sleeper(spec: object, link: object) -> None:
 
 
 def test_it_is_killed_and_comes_back_at_the_same_address_and_stops_in_time(
-    cluster: Cluster, log_dir: Path
+    cluster: Cluster, log_dir: Path, tmp_path: Path
 ) -> None:
     master = cluster.master(machine="tensorflow", others={ROLE: 1})
-    worker = cluster.node(ends_at_sigusr1(), has_master=True)
+    waits = tmp_path / "waits"
+    worker = cluster.node(ends_at_sigusr1(waits), has_master=True)
     board = cluster.node(role=ROLE, spec=board_spec(log_dir), has_master=True)
     pid = board.expect("process_started")["pid"]
     url = url_of(master)
@@ -96,6 +97,7 @@ def test_it_is_killed_and_comes_back_at_the_same_address_and_stops_in_time(
     again = board.expect("process_started")
     assert (again["attempt"], again["life"]) == (1, 1)
     until(lambda: page(url) is not None, "TensorBoard to answer", START_S, lambda: board.log)
+    until(waits.exists, "the worker to wait for its signal", START_S, lambda: worker.log)
     os.kill(worker.expect("process_started")["pid"], signal.SIGUSR1)
     assert master.expect("finish")["reason"] == "every deciding process has finished"
     assert board.expect("process_ended")["outcome"] == "stopped"
@@ -110,23 +112,26 @@ def test_where_it_is_missing_it_says_so_and_the_job_goes_on(
     (broken / "__init__.py").write_text("raise ModuleNotFoundError('tensorboard is not here')")
     spec = board_spec(log_dir, PYTHONPATH=f"{broken.parent}{os.pathsep}{SRC}")
     master = cluster.master(machine="tensorflow", others={ROLE: 1})
-    worker = cluster.node(ends_at_sigusr1(), has_master=True)
+    waits = tmp_path / "waits"
+    worker = cluster.node(ends_at_sigusr1(waits), has_master=True)
     board = cluster.node(role=ROLE, spec=spec, has_master=True)
     failure = board.expect("process_ended")["failure"]
     assert failure["message"].startswith("TensorBoard cannot be started: tensorboard is not")
     assert "pip install tensorboard" in failure["message"]
+    until(waits.exists, "the worker to wait for its signal", START_S, lambda: worker.log)
     os.kill(worker.expect("process_started")["pid"], signal.SIGUSR1)
     master.expect("finish")
     assert not [line for line in board.seen if line.get("life") == 1]
 
 
-def ends_at_sigusr1() -> Callable[..., None]:
-    """Ends with success at SIGUSR1."""
+def ends_at_sigusr1(waits: Path) -> Callable[..., None]:
+    """Ends with success at SIGUSR1; `waits` is there once the signal would not kill it."""
 
     def entry(spec: object, link: object) -> None:
         import signal
 
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR1})
+        waits.touch()
         signal.sigwait({signal.SIGUSR1})
 
     return entry
