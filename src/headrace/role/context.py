@@ -309,8 +309,9 @@ class RoleContext:
     ) -> Iterator[tuple[int, Path]]:
         """Iterate over what any process of the job saves, in this attempt or an earlier one.
 
-        For a role that looks at the model while others train it. Each checkpoint comes once,
-        the newest that has not come yet first, beginning with what is there already. Who saves
+        For a role that looks at the model while others train it. The newest comes, at first of
+        what is there already, and each once: those that were saved while the one before it was
+        looked at are passed over, so that a slow reader keeps up and never goes back. Who saves
         with `keep` may remove one while it is read: keep a few, or go on after the `OSError`.
 
         Args:

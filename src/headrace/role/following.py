@@ -22,10 +22,11 @@ def follow_saved(
     on_look: Callable[[], object],
     clock: Callable[[], float] = time.monotonic,
 ) -> Iterator[tuple[int, Path]]:
-    """Iterate over everything that is saved in `directory`, before now and from now on.
+    """Iterate over what is saved in `directory`, as fast as the caller can follow.
 
-    Each comes once, also if it is saved again; at each step the newest that has not come yet.
-    What is removed before its turn does not come.
+    At each step the newest of what has appeared since the last one comes, at first of what is
+    there already; older ones among that are passed over, so that what is told never goes back.
+    Each comes once at most, also if it is saved again.
 
     Thread model: blocks the thread that iterates, in pauses of `LOOK_EVERY_S` seconds.
 
@@ -39,14 +40,14 @@ def follow_saved(
     Yields:
         Step and path.
     """
-    told: set[str] = set()
+    seen: set[str] = set()
     pause = threading.Event()
     deadline = _deadline(clock, timeout_s)
     while True:
-        news = [each for each in list_saved(directory) if each.path.name not in told]
+        news = [each for each in list_saved(directory) if each.path.name not in seen]
         if news:
+            seen.update(each.path.name for each in news)
             newest = news[-1]
-            told.add(newest.path.name)
             yield newest.step, newest.path
             deadline = _deadline(clock, timeout_s)
             continue

@@ -27,23 +27,29 @@ def context_in(directory: Path, **changes: Any) -> RoleContext:
     return RoleContext(spec=spec_in(directory, **changes), link=FakeLink())
 
 
-def test_each_comes_once_and_the_newest_first_whoever_saved_it(tmp_path: Path) -> None:
+def test_the_newest_of_what_has_appeared_comes_and_no_older_one_after_it(tmp_path: Path) -> None:
     for step, attempt in ((8, 1), (9, 1), (1, 2)):
         save(tmp_path, step, attempt)
     found = context_in(tmp_path).follow_checkpoints(timeout_s=0.0)
     told = []
     for step, path in found:
         told.append((step, path.read_text()))
-        if len(told) == 2:
-            save(tmp_path, 3, 2)
+        if len(told) == 1:
             save(tmp_path, 2, 2)
-    assert told == [
-        (1, "1 of 2"),
-        (9, "9 of 1"),
-        (3, "3 of 2"),
-        (2, "2 of 2"),
-        (8, "8 of 1"),
-    ]
+            save(tmp_path, 3, 2)
+    assert told == [(1, "1 of 2"), (3, "3 of 2")]
+
+
+def test_a_new_job_is_followed_in_a_directory_with_files_of_later_attempts(
+    tmp_path: Path,
+) -> None:
+    save(tmp_path, 70, attempt=5)
+    steps = []
+    for step, _ in context_in(tmp_path, attempt=1).follow_checkpoints(timeout_s=0.0):
+        steps.append(step)
+        if step < 3 or step == 70:
+            save(tmp_path, step % 70 + 1, attempt=1)
+    assert steps == [70, 1, 2, 3]
 
 
 def test_one_that_is_saved_again_while_it_is_read_comes_once(tmp_path: Path) -> None:
