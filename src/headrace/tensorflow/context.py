@@ -219,6 +219,8 @@ class TFContext(TrainingContext):
             timeouts=self.timeouts,
             check=require_no_stop,
         )
+        if self._portions is not None:
+            self._steps.count_batches(self._portions.rest)
         return model
 
     @contextmanager
@@ -366,8 +368,8 @@ class TFContext(TrainingContext):
 
     def _row_counts(self) -> tuple[int, int]:
         rows_in, rows_out = super()._row_counts()
-        left = self._portions.rows_left if self._portions and not self.epoch else 0
-        return rows_in - left, rows_out
+        left = self._portions.rest if self._portions and not self.epoch else []
+        return rows_in - sum(left), rows_out
 
     def _take_of_pass(self) -> pa.RecordBatch | None:
         assert self._reader is not None
@@ -378,13 +380,12 @@ class TFContext(TrainingContext):
                     return columns
                 case EpochEnded(epoch):
                     self._on_epoch_ended(epoch)
-                    if epoch + 1 < self.epochs:
-                        self._dataset_passes.end()
-                        return None
+                    if epoch + 1 == self.epochs:
+                        continue  # the end of the input follows
                 case InputEnded():
                     self._on_input_ended()
-                    self._dataset_passes.end()
-                    return None
+            self._dataset_passes.end()
+            return None
 
     def _wait(self, poll: Callable[[float], PollResult | None]) -> PollResult:
         def take_turn(timeout_s: float) -> PollResult | None:

@@ -1,15 +1,17 @@
 """The input of a worker as a `tf.data.Dataset`.
 
-The dataset asks for a batch when somebody asks the dataset, and reads nothing ahead: so asking
-for an element says that the earlier ones were handled, as in `ctx.batches`, and leaving a loop
-loses no row. tf.data's own optimizations that read ahead are therefore off, for what is built
-on the dataset too. Whoever wants to overlap reading and training adds ``.prefetch(2)``.
+The dataset asks for rows when somebody asks the dataset, and reads nothing ahead of that: asking
+for an element says that the earlier ones were handled, as in `ctx.batches`, but where batches
+are small, for the whole portion at its end (`portions`). Leaving a loop loses no row: what
+nobody took goes back. tf.data's own optimizations that read ahead are therefore off, for what
+is built on the dataset too. Whoever wants to overlap reading and training adds ``.prefetch(2)``.
 
 The function behind it is called on a thread of TensorFlow's, one call at a time.
 """
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
 
@@ -146,9 +148,7 @@ def build_dataset(
     def assemble(_: tf.Tensor, tensors: Any) -> Any:
         return layout.assemble(tensors)
 
-    def cut(number: tf.Tensor, tensors: Any) -> tf.data.Dataset:
-        assert portions is not None
-        take = portions.take
+    def cut(take: Any, number: tf.Tensor, tensors: Any) -> tf.data.Dataset:
         return layout.cut(tensors).map(
             as_it_is(lambda *batch: layout.assemble(take(number, batch)))
         )
@@ -156,8 +156,10 @@ def build_dataset(
     as_it_is = tf.autograph.experimental.do_not_convert
     calls = tf.data.Dataset.counter()
     produced = calls.map(as_it_is(produce)).take_while(as_it_is(is_there))
-    whole = portions is None
-    elements = produced.map(as_it_is(assemble)) if whole else produced.flat_map(as_it_is(cut))
+    if portions is None:
+        elements = produced.map(as_it_is(assemble))
+    else:
+        elements = produced.flat_map(as_it_is(functools.partial(cut, portions.take)))
     let_steps_wait_for_their_batch()
     options = tf.data.Options()
     options.experimental_optimization.map_parallelization = False

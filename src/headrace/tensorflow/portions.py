@@ -56,16 +56,16 @@ class Portions:
 
         They cannot be taken any more.
         """
-        rest = self._rows[self._taken() :] if self._rows else []
+        rest = self.rest
         if rest:
             self.give([])
         self._rows = []
         return rest
 
     @property
-    def rows_left(self) -> int:
-        """Rows of the latest portion that nobody has taken yet."""
-        return sum(self._rows[self._taken() :]) if self._rows else 0
+    def rest(self) -> list[int]:
+        """Rows of each batch of the latest portion that nobody has taken yet."""
+        return self._rows[self._taken() :] if self._rows else []
 
     def place(self) -> tuple[int, int] | None:
         """Return where in the portion the batch taken last lies: its first row, its rows."""
@@ -77,14 +77,15 @@ class Portions:
 
         The graph fails where a later portion has been given, as to another iteration.
         """
-        now = self._counts.assign_add([1, 0], read_value=True)
         is_latest = tf.debugging.assert_equal(
-            now[1],
+            self._counts.read_value()[1],
             number,
             "ctx.dataset is iterated anew, and an earlier iteration goes on: its rows came "
             "again in the new one. Finish or leave one before the next begins.",
         )
         with tf.control_dependencies([is_latest]):
+            counted = self._counts.assign_add([1, 0], read_value=False)
+        with tf.control_dependencies([counted]):
             return [tf.identity(each) for each in tensors]
 
     def _taken(self) -> int:

@@ -45,6 +45,8 @@ class Scenario:
     """One training: how the rows are split, read and trained on.
 
     `loader` is "fit-1" or "fit-10" (steps for each execution), "dataset" or "batches" (loops).
+    With `looks_first` a batch of the dataset is looked at before `ctx.data_parallel`, as to build
+    a model; `arrive` rows come at once.
     """
 
     recipe: str = "momentum"
@@ -53,6 +55,8 @@ class Scenario:
     loader: str = "fit-1"
     total_rows: int = 101  # divides by neither workers nor batches
     rows: int = 8
+    arrive: int | None = None  # rows; None: those of a batch
+    looks_first: bool = False
     epochs: int = 1
     leave_after: tuple[int | None, ...] = (None, None)  # steps, by worker; loops only
     rate_of_worker_1: float | None = None  # set by a callback; fit only
@@ -68,6 +72,8 @@ class Scenario:
         if self.loader.startswith("fit"):
             per_execution = int(self.loader.partition("-")[2])
             model.compile(optimizer, recipe.loss(), steps_per_execution=per_execution)
+            if self.looks_first:
+                next(self._batches(ctx))
             ctx.data_parallel(model, loss_reduction=recipe.reduction)
             _note_steps(ctx, steps)
             callbacks = []
@@ -76,9 +82,12 @@ class Scenario:
             data = self._noted(ctx, given)
             model.fit(data, epochs=ctx.epochs, callbacks=callbacks, shuffle=False, verbose=0)
         else:
+            batches = self._batches(ctx)
+            if self.looks_first:
+                next(batches)
             ctx.data_parallel(model, optimizer, loss_reduction=recipe.reduction)
             _note_steps(ctx, steps)
-            self._loop(ctx, recipe, model, optimizer, given)
+            self._loop(ctx, recipe, model, optimizer, batches, given)
         if ctx.world_size == 1:
             steps = [*range(1, len(given) + 1)]
         elif self.leave_after == (None, None):
@@ -126,17 +135,23 @@ class Scenario:
         return tf.function(train_step, input_signature=signature)
 
     def _loop(
-        self, ctx: Any, recipe: Recipe, model: Any, optimizer: Any, given: list[Any]
+        self,
+        ctx: Any,
+        recipe: Recipe,
+        model: Any,
+        optimizer: Any,
+        batches: Iterator[Any],
+        given: list[Any],
     ) -> None:
         train_step = self.train_step(recipe, model, optimizer)
-        for number, (features, label) in enumerate(self._batches(ctx), 1):
+        for number, (features, label) in enumerate(batches, 1):
             given.append(np.array(features.pop("id")))
             train_step(features, label)
             if number == self.leave_after[ctx.rank]:
                 return
 
     def _batches(self, ctx: Any) -> Iterator[Any]:
-        if self.loader == "dataset":
+        if self.loader != "batches":
             for _ in range(ctx.epochs):
                 yield from ctx.dataset(self.rows, label="y", shapes={"x": (FEATURES,)})
             return
@@ -212,10 +227,10 @@ class _Series:
                     scenario.table(),
                     self.workers,
                     split=scenario.split,
-                    batch_rows=scenario.rows,
+                    batch_rows=scenario.arrive or scenario.rows,
                 ),
                 output_schema=SCHEMA,
-                batch_rows=scenario.rows,
+                batch_rows=scenario.arrive or scenario.rows,
                 faults=tuple(scenario.faults),
                 result_dir=result_dir,
             )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -35,8 +36,10 @@ pytestmark = [
 
 WORKERS = 2
 LOADERS = ("fit-1", "fit-10", "dataset", "batches")
+LOOKERS = ("fit-1", "dataset")
 EXACT = 1e-9
 ROUNDED = 1e-7  # a schedule computes the rate in float32
+_LOOKS = Scenario(looks_first=True, total_rows=96, rows=8, arrive=24)
 _IDLES = [Pause(worker=1, after_rows=12, for_s=1.0)]
 
 
@@ -72,6 +75,7 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, RunResult]
         "rate": RATE,
         "leaves-dataset": Scenario(loader="dataset", leave_after=(2, None)),
         "leaves-batches": Scenario(loader="batches", leave_after=(2, None)),
+        **{f"looks-{loader}": replace(_LOOKS, loader=loader) for loader in LOOKERS},
     }
     return run_all(everything, workers=WORKERS, directory=directory)
 
@@ -129,6 +133,20 @@ def test_all_follow_a_learning_rate_that_one_worker_has_changed(
     result = results["rate"]
     require_same_models(result, steps=len(Steps.of(result).parts))
     assert result.reports[0]["rate"] < 0.09  # the mean of 0.1 and 0.001, or less
+
+
+@pytest.mark.parametrize("loader", LOOKERS)
+def test_steps_are_exact_after_a_batch_that_was_only_looked_at(
+    results: Mapping[str, RunResult], loader: str
+) -> None:
+    result = results[f"looks-{loader}"]
+    steps = Steps.of(result)
+    assert result.emitted is not None
+    looked_at = [*range(8), *range(24, 32)]  # the first batch of each worker
+    trained = [i for i in range(96) if i not in looked_at]
+    assert sorted(result.emitted["id"].to_pylist()) == trained
+    require_same_models(result, steps=len(steps.parts))
+    require_saved(result, replay(RECIPES[_LOOKS.recipe], _LOOKS.table(), steps), EXACT)
 
 
 @pytest.mark.parametrize("loader", ["dataset", "batches"])
