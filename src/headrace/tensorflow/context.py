@@ -219,8 +219,7 @@ class TFContext(TrainingContext):
             timeouts=self.timeouts,
             check=require_no_stop,
         )
-        if self._portions is not None:
-            self._steps.count_batches(self._portions.rest)
+        self._steps.count_batches(self._portions.rest if self._portions else [])
         return model
 
     @contextmanager

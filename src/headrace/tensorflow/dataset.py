@@ -1,10 +1,11 @@
 """The input of a worker as a `tf.data.Dataset`.
 
-The dataset asks for rows when somebody asks the dataset, and reads nothing ahead of that: asking
-for an element says that the earlier ones were handled, as in `ctx.batches`, but where batches
-are small, for the whole portion at its end (`portions`). Leaving a loop loses no row: what
-nobody took goes back. tf.data's own optimizations that read ahead are therefore off, for what
-is built on the dataset too. Whoever wants to overlap reading and training adds ``.prefetch(2)``.
+The dataset asks for rows when somebody asks the dataset, and reads nothing ahead of that:
+asking for an element says that the earlier ones were handled, as in `ctx.batches`, but where
+batches are small, for a whole portion at its end (`portions`). Leaving a loop loses no row:
+what nobody took goes back. tf.data's own optimizations that read ahead are therefore off, for
+what is built on the dataset too. Who wants to overlap reading and training adds
+``.prefetch(2)``.
 
 The function behind it is called on a thread of TensorFlow's, one call at a time.
 """

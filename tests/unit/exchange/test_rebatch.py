@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import doctest
+from collections.abc import Iterator, Sequence
 
 import pyarrow as pa
 from hypothesis import given
@@ -22,24 +23,33 @@ def rows(start: int, count: int) -> pa.RecordBatch:
     )
 
 
-@given(st.lists(st.integers(0, 40), max_size=12), st.integers(1, 50))
-def test_every_row_comes_once_in_order_and_all_but_the_last_are_exact(
-    sizes: list[int], wanted: int
-) -> None:
-    rebatcher = Rebatcher(wanted)
-    got: list[pa.RecordBatch] = []
+def taken(rebatcher: Rebatcher, sizes: Sequence[int]) -> Iterator[pa.RecordBatch]:
+    """Push batches of these sizes; yield what is full after each."""
     start = 0
     for size in sizes:
         rebatcher.push(rows(start, size))
         start += size
         while (batch := rebatcher.take()) is not None:
-            got.append(batch)
+            yield batch
+
+
+def require_all(rebatcher: Rebatcher, got: Sequence[pa.RecordBatch], count: int) -> None:
+    """With what the rebatcher still holds, the batches are all rows in order."""
+    rest = rebatcher.flush()
+    table = pa.Table.from_batches([*got, *([rest] if rest else [])], schema=rows(0, 0).schema)
+    assert table.equals(pa.Table.from_batches([rows(0, count)]))
+
+
+@given(st.lists(st.integers(0, 40), max_size=12), st.integers(1, 50))
+def test_every_row_comes_once_in_order_and_all_but_the_last_are_exact(
+    sizes: list[int], wanted: int
+) -> None:
+    rebatcher = Rebatcher(wanted)
+    got = [*taken(rebatcher, sizes)]
     assert rebatcher.held_rows < wanted
     assert all(batch.num_rows == wanted for batch in got)
-    rest = rebatcher.flush()
+    require_all(rebatcher, got, sum(sizes))
     assert rebatcher.flush() is None
-    table = pa.Table.from_batches([*got, *([rest] if rest else [])], schema=rows(0, 0).schema)
-    assert table.equals(pa.Table.from_batches([rows(0, start)]))
 
 
 @given(st.lists(st.integers(1, 9), max_size=10))
@@ -68,20 +78,14 @@ def test_several_batches_together_are_whole_ones_and_what_is_put_back_comes_agai
     rebatcher = Rebatcher(wanted)
     rebatcher.at_once = at_once
     got: list[pa.RecordBatch] = []
-    start = 0
-    for size in sizes:
-        rebatcher.push(rows(start, size))
-        start += size
-        while (batch := rebatcher.take()) is not None:
-            batches, rest = divmod(batch.num_rows, wanted)
-            assert rest == 0
-            assert 1 <= batches <= at_once
-            kept = max(0, batch.num_rows - wanted * (put_back.pop() if put_back else 0))
-            rebatcher.put_back(batch.slice(kept))
-            got.append(batch.slice(0, kept))
-    rest = rebatcher.flush()
-    table = pa.Table.from_batches([*got, *([rest] if rest else [])], schema=rows(0, 0).schema)
-    assert table.equals(pa.Table.from_batches([rows(0, start)]))
+    for batch in taken(rebatcher, sizes):
+        batches, beyond = divmod(batch.num_rows, wanted)
+        assert beyond == 0
+        assert 1 <= batches <= at_once
+        kept = max(0, batch.num_rows - wanted * (put_back.pop() if put_back else 0))
+        rebatcher.put_back(batch.slice(kept))
+        got.append(batch.slice(0, kept))
+    require_all(rebatcher, got, sum(sizes))
 
 
 def test_rows_inside_one_batch_are_not_copied() -> None:

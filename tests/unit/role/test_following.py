@@ -27,7 +27,9 @@ def context_in(directory: Path, **changes: Any) -> RoleContext:
     return RoleContext(spec=spec_in(directory, **changes), link=FakeLink())
 
 
-def test_the_newest_of_what_has_appeared_comes_and_no_older_one_after_it(tmp_path: Path) -> None:
+def test_the_newest_of_what_has_appeared_comes_and_no_older_one_after_it(
+    tmp_path: Path,
+) -> None:
     for step, attempt in ((8, 1), (9, 1), (1, 2)):
         save(tmp_path, step, attempt)
     found = context_in(tmp_path).follow_checkpoints(timeout_s=0.0)

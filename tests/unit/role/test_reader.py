@@ -91,6 +91,39 @@ def test_a_barrier_cuts_and_is_acknowledged_when_the_rows_before_it_were_handled
     assert [checkpoint for checkpoint, _ in feed.acknowledged] == [7]
 
 
+def test_a_barrier_and_a_watermark_wait_for_rows_that_were_put_back() -> None:
+    arrived = batch(0, 10, with_timestamps=True)
+    feed = feed_of(arrived, Watermark(9), Barrier(7), End())
+    reader = BatchReader(feed, rows=4)
+    reader.at_once = 3
+    assert xs_of(reader.poll(0)) == [*range(8)]
+    reader.put_back(4)
+    assert reader.rows_in == 4
+    reader.at_once = 1
+    again = reader.poll(0)
+    assert xs_of(again) == [4, 5, 6, 7]
+    assert isinstance(again, ReadyBatch)
+    assert again.timestamps_ms is not None
+    assert again.timestamps_ms.to_pylist() == [4, 5, 6, 7]
+    assert xs_of(reader.poll(0)) == [8, 9]
+    assert (feed.acknowledged, feed.watermarks_ms) == ([], [])
+    assert reader.poll(0) == EpochEnded(0)
+    assert [checkpoint for checkpoint, _ in feed.acknowledged] == [7]
+    assert [stamp for stamp, _ in feed.watermarks_ms] == [9]
+    assert reader.rows_in == 10
+
+
+def test_rows_of_a_later_pass_that_were_put_back_come_again(tmp_path: Path) -> None:
+    reader = BatchReader(feed_of(batch(0, 10), End()), rows=2, epochs=2, spool_dir=tmp_path)
+    reader.at_once = 4
+    while reader.poll(0) != EpochEnded(0):
+        pass
+    assert xs_of(reader.poll(0)) == [*range(8)]
+    reader.put_back(6)
+    assert [x for xs in batches_of(run(reader)) for x in xs] == [*range(2, 10)]
+    assert reader.rows_in == 10
+
+
 def test_a_barrier_behind_rows_that_were_handled_is_acknowledged_at_once() -> None:
     feed = feed_of(batch(0, 4), Barrier(7))
     reader = BatchReader(feed, rows=4)

@@ -45,8 +45,8 @@ class Scenario:
     """One training: how the rows are split, read and trained on.
 
     `loader` is "fit-1" or "fit-10" (steps for each execution), "dataset" or "batches" (loops).
-    With `looks_first` a batch of the dataset is looked at before `ctx.data_parallel`, as to build
-    a model; `arrive` rows come at once.
+    With `looks_first` a batch of the dataset is looked at before `ctx.data_parallel`, as to
+    build a model; `arrive` rows come at once.
     """
 
     recipe: str = "momentum"

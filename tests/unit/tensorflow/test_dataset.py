@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from pathlib import Path
 from typing import Any
 
 import keras
@@ -13,8 +14,11 @@ import tensorflow as tf
 
 from headrace import testing
 from headrace.errors import ConfigError, DataError, UsageError
+from headrace.exchange import Batch, End, MemoryFeed
+from headrace.tensorflow import TFContext
 from headrace.tensorflow.columns import plan_columns
 from headrace.tensorflow.dataset import Layout
+from tests.unit.role.doubles import FakeLink, spec_in
 
 pytestmark = [
     pytest.mark.timeout(60),  # the first test waits for TensorFlow
@@ -258,10 +262,36 @@ def test_an_iteration_that_goes_on_beside_a_later_one_is_an_error_and_doubles_no
         yield from numbers([next(first), next(second)])
         with pytest.raises(tf.errors.InvalidArgumentError, match="an earlier iteration goes"):
             next(first)
-        yield from numbers(itertools.islice(second, 1))  # leaves it in the middle of its portion
+        yield from numbers(itertools.islice(second, 1))  # left inside its portion
         yield from (batch["n"].tolist() for batch in ctx.batches(4))
 
     assert seen_by(read) == [[*range(i, i + 4)] for i in range(0, 20, 4)]
+
+
+def test_it_may_be_made_where_a_strategy_is_in_force() -> None:
+    def read(ctx: Any) -> Any:
+        with tf.distribute.MirroredStrategy(["CPU:0"]).scope():
+            data = ctx.dataset(4)
+            yield from numbers(itertools.islice(data, 2))
+        yield from numbers(data)
+
+    assert seen_by(read) == [[*range(i, i + 4)] for i in range(0, 20, 4)]
+
+
+def test_timestamps_are_those_of_the_batch_that_was_taken_last(tmp_path: Path) -> None:
+    stamps = pa.array([None if i == 3 else i for i in range(10)], pa.int64())
+    columns = pa.record_batch({"n": pa.array(range(10))})
+    feed = MemoryFeed([Batch(columns, stamps), End()], input_schema=columns.schema)
+    ctx = TFContext(spec=spec_in(tmp_path), link=FakeLink(), feed=feed)
+    found = []
+    for batch in ctx.dataset(4):
+        assert ctx.timestamps_ms is not None
+        found.append((batch["n"].numpy().tolist(), ctx.timestamps_ms.to_pylist()))
+    assert found == [
+        ([0, 1, 2, 3], [0, 1, 2, None]),
+        ([4, 5, 6, 7], [4, 5, 6, 7]),
+        ([8, 9], [8, 9]),
+    ]
 
 
 @pytest.mark.parametrize("rows", [3, 300, 5000])

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import socket
+import subprocess
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,8 +18,10 @@ import pytest
 import tensorflow as tf
 
 from headrace import testing
+from headrace._environ import copy_environment
 from headrace.errors import ConfigError, PlanError
 from headrace.role.saved import latest_saved
+from headrace.tensorflow.ps_server import server_role
 from headrace.tensorflow.ps_variable import ps_device
 
 pytestmark = [
@@ -26,6 +30,7 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning"),
 ]
 
+PER_EXECUTION = 10
 WORDS, WIDTH = 100_000, 16
 ROWS, BATCH, EPOCHS = 4_000, 50, 5
 PROBE = np.arange(0, WORDS, 9_999)
@@ -58,11 +63,13 @@ def _fit(ctx: Any, seen: dict[str, Any]) -> None:
     early = tf.Variable(1.0)  # what was made before the servers are known stays usable
     with ctx.parameter_servers():
         model = build_model()
-    model.compile("adam", "binary_crossentropy", steps_per_execution=10)
-    data = ctx.dataset(BATCH, label="y", columns=["word", "y"])
+        data = ctx.dataset(BATCH, label="y", columns=["word", "y"])  # counts in this process
+    model.compile("adam", "binary_crossentropy", steps_per_execution=PER_EXECUTION)
     pairs = data.map(lambda features, label: (features["word"], label[:, None]))
     history = model.fit(pairs, epochs=ctx.epochs, verbose=0)
     seen["losses"] = history.history["loss"]
+    ctx.save(model, "last.weights.h5")
+    seen["iterations_of_last"] = int(model.optimizer.iterations.numpy())
     _meet(ctx, "fitted")
     seen["early"] = float(tf.function(lambda: early.assign_add(1.0))())
     optimizer = model.optimizer
@@ -174,6 +181,41 @@ def test_the_loss_falls_on_both_workers(run: Run) -> None:
 def test_the_steps_of_both_workers_are_counted_exactly(run: Run) -> None:
     steps = EPOCHS * ROWS // BATCH
     assert [seen["iterations"] for seen in run.seen] == [steps, steps]
+
+
+def test_the_one_that_saves_waits_until_the_rows_of_all_are_used_up(run: Run) -> None:
+    own_steps = EPOCHS * ROWS // BATCH // 4
+    at_least = 4 * own_steps - PER_EXECUTION  # the other's last steps may be on their way
+    assert run.seen[0]["iterations_of_last"] >= at_least
+    assert (run.directory / "last.weights.h5").stat().st_size > 4 * WORDS * WIDTH
+
+
+def test_a_parameter_server_has_no_keras() -> None:
+    code = (
+        "import sys\n"
+        "from headrace.tensorflow.serving import start_server\n"
+        f"start_server({{'ps': ['127.0.0.1:{free_port()}']}}, role='ps', index=0)\n"
+        "print(sorted({name.partition('.')[0] for name in sys.modules}))\n"
+    )
+    told = server_role(1).environment
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**copy_environment(), **told},
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
+    )
+    assert "'tensorflow'" in done.stdout
+    assert "'keras'" not in done.stdout
+    assert "'torch'" not in done.stdout
+
+
+def free_port() -> int:
+    with socket.socket() as bound:
+        bound.bind(("127.0.0.1", 0))
+        port: int = bound.getsockname()[1]
+        return port
 
 
 def test_both_workers_see_the_same_variables(run: Run) -> None:
