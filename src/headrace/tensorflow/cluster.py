@@ -69,6 +69,15 @@ class TFCluster:
         """
         return self.role in (CHIEF, WORKER) and self.rank == 0
 
+    def is_saver(self, *, on_stream: bool) -> bool:
+        """Whether this process saves models for all: the one that leads, and an evaluator.
+
+        On the stream worker 0 does, beside a chief too: a chief gets no rows, so it cannot
+        tell when they end, and is stopped when they have.
+        """
+        leads = (self.role, self.index) == (WORKER, 0) if on_stream else self.is_chief
+        return leads or self.role == EVALUATOR
+
     @property
     def host(self) -> str:
         """Where this process runs, as the others reach it."""

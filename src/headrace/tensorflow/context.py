@@ -25,7 +25,7 @@ from headrace.role import (
     require_not_restored,
 )
 from headrace.tensorflow.alone import AloneSteps
-from headrace.tensorflow.cluster import EVALUATOR, TFCluster
+from headrace.tensorflow.cluster import TFCluster
 from headrace.tensorflow.passes import Passes
 from headrace.tensorflow.served import ServedSteps
 from headrace.tensorflow.settings import TFSettings
@@ -66,7 +66,7 @@ class TFContext(TrainingContext):
         super().__init__(**facts)
         self._cluster = TFCluster(role=self.role, index=self.index, addresses=self.addresses)
         self._turn = threading.RLock()
-        self._steps = AloneSteps()
+        self._steps = ServedSteps(self) if self._cluster.servers else AloneSteps()
         self._servers: ParameterServers | None = None
         self._scalars: ScalarWriter | None = None
         self._dataset_passes = Passes()
@@ -95,8 +95,8 @@ class TFContext(TrainingContext):
 
     @property
     def is_saver(self) -> bool:
-        """Whether `save` writes in this process: in the one that leads, and in an evaluator."""
-        return self.is_chief or self.role == EVALUATOR
+        """Whether `save` writes in this process; see `TFCluster.is_saver`."""
+        return self._cluster.is_saver(on_stream=self.settings.is_stream)
 
     @property
     def has_servers(self) -> bool:
@@ -255,12 +255,11 @@ class TFContext(TrainingContext):
             raise PlanError(msg)
         if self._servers is None:
             self._servers = ParameterServers(self._cluster, self._link, self.timeouts)
-            self._steps = ServedSteps(self)
         with self._servers.scope():
             yield
 
     def save(self, thing: Any, name: str = "model.keras") -> Path:
-        """Write a model into the job's output directory; only the process that leads does.
+        """Write a model into the job's output directory; only one process does (`is_saver`).
 
         After the own input has ended it waits until the others' have: the model is the last
         one, also on parameter servers. An evaluator writes too.

@@ -100,6 +100,7 @@ def train(
         output_dir=output_path,
         log_dir=None if logs is None else logs / _run_name(name),
         idle_after_s=idle_after_s,
+        is_stream=rows is not None,
     )
     if rows is not None and chief and not ps:
         msg = (

@@ -20,10 +20,12 @@ class TFSettings(TrainingSettings):
             all hosts that matter. None: they are not written.
         idle_after_s: In synchronous training, how long a worker that waits for rows holds up
             the others' steps, in seconds.
+        is_stream: Whether the workers get rows from Flink.
     """
 
     log_dir: Path | None = None
     idle_after_s: float = 0.1
+    is_stream: bool = False
 
     def __post_init__(self) -> None:
         TrainingSettings.__post_init__(self)

@@ -46,6 +46,22 @@ def test_the_chief_comes_before_the_workers(
     assert (cluster.rank, cluster.is_chief, cluster.group_size) == (rank, is_chief, 3)
 
 
+@pytest.mark.parametrize(
+    ("on_stream", "savers"),
+    [(False, {("chief", 0), ("evaluator", 0)}), (True, {("worker", 0), ("evaluator", 0)})],
+)
+def test_the_chief_saves_in_batch_mode_and_worker_0_on_the_stream(
+    on_stream: bool, savers: set[tuple[str, int]]
+) -> None:
+    found = {
+        (role, index)
+        for role, addresses in ADDRESSES.items()
+        for index in range(len(addresses))
+        if TFCluster(role=role, index=index, addresses=ADDRESSES).is_saver(on_stream=on_stream)
+    }
+    assert found == savers
+
+
 def test_worker_0_leads_where_there_is_no_chief() -> None:
     addresses = {"worker": ("[::1]:1", "h1:2")}
     first, second = (

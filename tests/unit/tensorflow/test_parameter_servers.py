@@ -49,6 +49,18 @@ def build_model() -> Any:
     return keras.Model(word, keras.layers.Dense(1, "sigmoid")(hidden))
 
 
+class Noting(keras.optimizers.Adam):  # type: ignore[misc] # has no types
+    """Adam that notes what kind of gradient a variable of each shape gets on its server."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.kinds: dict[str, str] = {}
+
+    def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> Any:
+        self.kinds[str(variable.shape)] = type(gradient).__name__
+        return super().update_step(gradient, variable, learning_rate)
+
+
 def train(ctx: Any) -> None:
     """Fit, loop, save; what was seen goes into a file of each worker."""
     seen: dict[str, Any] = {}
@@ -64,15 +76,16 @@ def _fit(ctx: Any, seen: dict[str, Any]) -> None:
     with ctx.parameter_servers():
         model = build_model()
         data = ctx.dataset(BATCH, label="y", columns=["word", "y"])  # counts in this process
-    model.compile("adam", "binary_crossentropy", steps_per_execution=PER_EXECUTION)
+    optimizer = Noting()
+    model.compile(optimizer, "binary_crossentropy", steps_per_execution=PER_EXECUTION)
     pairs = data.map(lambda features, label: (features["word"], label[:, None]))
     history = model.fit(pairs, epochs=ctx.epochs, verbose=0)
     seen["losses"] = history.history["loss"]
     ctx.save(model, "last.weights.h5")
     seen["iterations_of_last"] = int(model.optimizer.iterations.numpy())
+    seen["gradients"] = optimizer.kinds
     _meet(ctx, "fitted")
     seen["early"] = float(tf.function(lambda: early.assign_add(1.0))())
-    optimizer = model.optimizer
     seen["iterations"] = int(optimizer.iterations.numpy())
     seen["sums"] = [float(v.numpy().sum()) for v in model.trainable_variables]
     seen["slots"] = sum(float(np.abs(v.numpy()).sum()) for v in optimizer.variables[2:])
@@ -237,6 +250,13 @@ def test_slots_of_the_optimizer_are_beside_their_variable(run: Run) -> None:
     assert len(beside) == 10  # two slots for each of five variables
     assert all(variable == slot and "/job:ps" in slot for variable, slot in beside), beside
     assert run.seen[0]["slots"] > 0
+
+
+def test_gradients_of_embeddings_stay_sparse_on_their_way_to_the_server(run: Run) -> None:
+    for seen in run.seen:
+        sparse = {n for n, kind in seen["gradients"].items() if kind == "IndexedSlices"}
+        assert sparse == {f"({WORDS}, {WIDTH})"}
+        assert len(seen["gradients"]) == 5
 
 
 def test_metrics_rates_and_states_of_random_numbers_stay_in_the_process(run: Run) -> None:

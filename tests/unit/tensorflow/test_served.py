@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from headrace.errors import WaitTimeoutError
+from headrace.tensorflow import TFContext
 from headrace.tensorflow.served import ServedSteps
+from tests.unit.role.doubles import FakeLink, spec_in
 
 
 class Member:
@@ -47,3 +51,12 @@ def test_the_one_that_saves_attends_until_the_last_of_the_others_is_over() -> No
     assert attended == [1, 1, 1, 2, 2]
     first.settle(attend)
     assert len(attended) == 5
+
+
+def test_a_worker_that_never_used_the_servers_says_so_too(tmp_path: Path) -> None:
+    link = FakeLink()
+    ports = {"worker": (1, 1), "ps": (2,)}
+    ctx = TFContext(spec=spec_in(tmp_path, ports=ports), link=link)
+    assert link.published == {}
+    ctx.close(is_success=True)
+    assert link.published == {"headrace/trained/worker-1": "yes"}
