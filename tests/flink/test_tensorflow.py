@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import sys
+import threading
 from collections import Counter
 from functools import partial
 from pathlib import Path
@@ -99,6 +100,50 @@ def test_every_role_does_its_part_on_a_stream_and_every_row_comes_out_in_every_e
     assert {nodes[f"worker-{i}"].report["iterations"] for i in range(2)} == {sum(batches)}
     assert not [each for each in noted if "torch" in each["modules"]]
     assert nodes["evaluator-0"].report["loss"] > 0
+    require_model(tmp_path / "model.keras")
+
+
+def test_beside_a_chief_on_the_stream_worker_0_saves_when_the_rows_have_ended(
+    make_t_env: MakeEnvironment, tmp_path: Path
+) -> None:
+    def lead(ctx: Any) -> None:
+        with ctx.parameter_servers():
+            model = build_model()
+        ctx.save(model)
+        ctx.report(leads=ctx.is_chief)
+        ctx.publish("led", str(ctx.output_path("model.keras").exists()))
+        threading.Event().wait()  # until it is stopped
+
+    def fit(ctx: Any) -> None:
+        with ctx.parameter_servers():
+            model = build_model()
+        model.compile("adam", "mse")
+        assert ctx.lookup("led", 60.0) == "False", "the chief has saved before a row came"
+        rows = ctx.dataset(64, shapes={"x": (2,)}).map(lambda row: (row["x"], row["y"]))
+        model.fit(rows, epochs=ctx.epochs, verbose=0)
+        ctx.save(model)
+        ctx.report(leads=ctx.is_chief)
+
+    t_env = make_t_env(1)
+    add_numbers(t_env)
+    plan = headrace.tensorflow.train(
+        split_rows(t_env, "0"),
+        fit,
+        ps=1,
+        chief=lead,
+        epochs=EPOCHS,
+        output_dir=tmp_path,
+        name="led",
+    )
+    nodes = plan.submit().wait(timeout_s=100).status.nodes
+    assert {name: node.state for name, node in nodes.items()} == {
+        "chief-0": "stopped",
+        "ps-0": "stopped",
+        "worker-0": "finished",
+    }
+    assert nodes["worker-0"].rows_in == ROWS
+    assert nodes["worker-0"].report["leads"] == 0
+    assert nodes["chief-0"].report["leads"] == 1
     require_model(tmp_path / "model.keras")
 
 
