@@ -64,18 +64,6 @@ def test_one_that_is_saved_again_while_it_is_read_comes_once(tmp_path: Path) -> 
     assert steps == [1]
 
 
-def test_one_that_is_gone_before_its_turn_does_not_come(tmp_path: Path) -> None:
-    for step in (1, 2, 3):
-        save(tmp_path, step)
-    steps = []
-    for step, path in context_in(tmp_path).follow_checkpoints(timeout_s=0.0):
-        steps.append(step)
-        path.unlink()
-        if step == 3:
-            save(tmp_path, 4, keep=1)
-    assert steps == [3, 4]
-
-
 def test_the_iteration_ends_at_its_limit_and_reports_meanwhile(tmp_path: Path) -> None:
     context = context_in(tmp_path / "not-there-yet")
     link: Any = context._link
