@@ -259,10 +259,10 @@ class TFContext(TrainingContext):
             yield
 
     def save(self, thing: Any, name: str = "model.keras") -> Path:
-        """Write a model into the job's output directory; only one process does (`is_saver`).
+        """Write a model into the job's output directory, in one process of those that train.
 
-        After the own input has ended it waits until the others' have: the model is the last
-        one, also on parameter servers. An evaluator writes too.
+        Which one, `is_saver` says; an evaluator writes too. After the own input has ended it
+        waits until the others' have: the model is the last one, also on parameter servers.
 
         Args:
             thing: A Keras model, or a `tf.Module`.

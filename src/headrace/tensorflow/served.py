@@ -4,6 +4,9 @@ A worker says when its rows are used up: at the end of its input, or when its en
 returns. The one that saves waits for all of them, so what it saves has been trained on every
 row, but perhaps for the step that another is just making. Its wait ends with the last of the
 others' inputs, or with the job.
+
+An input has ended when that is asked for: rows that a dataset built on `ctx.dataset` keeps back
+(``shuffle``, ``prefetch``) count as used up.
 """
 
 from __future__ import annotations
