@@ -194,7 +194,7 @@ def _is_of_call(task: asyncio.Task[Any]) -> bool:
 
 async def _abort(context: grpc.aio.ServicerContext[Any, Any], exc: Exception) -> None:
     """End the call with the status that tells the caller what to do."""
-    if isinstance(exc, grpc.aio.AbortError):
+    if isinstance(exc, grpc.aio.BaseError):  # aborted before, or the server has stopped
         raise exc
     if isinstance(exc, StaleAttemptError):
         await context.abort(grpc.StatusCode.FAILED_PRECONDITION, str(exc.attempt))
