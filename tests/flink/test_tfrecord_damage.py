@@ -21,7 +21,7 @@ from headrace.tensorflow import tfrecord
 from .conftest import MakeEnvironment
 from .records import entry, example, field, frame, masked_crc, varint
 from .tables import failure_of, rows_of, values
-from .tfrecord_reader import failure_of_reader
+from .tfrecord_reader import failure_of_reader, failure_without_file
 
 X = {"x": DataTypes.BIGINT()}
 
@@ -109,6 +109,40 @@ def test_compressed_files_that_were_joined_are_read_or_refused(
     assert rows_of(tfrecord.read(t_env, tmp_path / "gzip", X)) == [(0,), (1,), (2,), (2,)]
     cause = failure_of(tfrecord.read(t_env, tmp_path / "zlib", X))
     assert "bytes follow the end of the zlib stream" in cause
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda member: member[:5],
+        lambda member: member[:-20],
+        lambda member: b"\x1f\x8b\x07" + member[3:],
+        lambda member: b"\x00" + member,
+    ],
+    ids=["cut in the header", "cut in the data", "wrong header", "a byte before it"],
+)
+def test_damage_in_a_further_member_of_a_gzip_file_is_no_end(
+    classes: Any, tmp_path: Path, damage: Callable[[bytes], bytes]
+) -> None:
+    (tmp_path / "joined").write_bytes(gzip.compress(WHOLE) + damage(gzip.compress(WHOLE)))
+    cause = failure_of_reader(classes, tmp_path / "joined", X)
+    assert "of its content (GZIP): decompressing failed" in cause
+
+
+@pytest.mark.parametrize("pack", [bytes, gzip.compress, zlib.compress])
+def test_a_file_that_cannot_be_read_for_the_moment_is_not_called_damaged(
+    classes: Any, tmp_path: Path, pack: Callable[[bytes], bytes]
+) -> None:
+    """The exception is that of the file system, so that Flink may try again."""
+    content = b"".join(
+        frame(number((i + 1) * 0x9E3779B97F4A7C15 % 2**60)) for i in range(20_000)
+    )
+    (tmp_path / "a").write_bytes(pack(content))
+    failure = failure_without_file(classes, tmp_path / "a", X)
+    assert failure.getClass().getName() in {
+        "java.io.IOException",
+        "java.nio.channels.ClosedChannelException",
+    }
 
 
 def test_a_length_beyond_the_file_takes_no_memory(

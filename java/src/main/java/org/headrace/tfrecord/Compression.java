@@ -1,17 +1,16 @@
 package org.headrace.tfrecord;
 
+import org.apache.commons.compress.compressors.gzip.GzipCompressorInputStream;
 import org.apache.flink.configuration.DescribedEnum;
 import org.apache.flink.configuration.description.InlineElement;
 import org.apache.flink.configuration.description.TextElement;
 
 import java.io.BufferedOutputStream;
-import java.io.FilterInputStream;
 import java.io.IOException;
 import java.io.InputStream;
 import java.io.OutputStream;
 import java.util.zip.Deflater;
 import java.util.zip.DeflaterOutputStream;
-import java.util.zip.GZIPInputStream;
 import java.util.zip.GZIPOutputStream;
 import java.util.zip.Inflater;
 import java.util.zip.InflaterInputStream;
@@ -62,11 +61,16 @@ enum Compression implements DescribedEnum {
         return isZlib ? ZLIB : NONE;
     }
 
-    /** The content of a file. */
+    /**
+     * The content of a file.
+     *
+     * <p>Not by Java's own reader of gzip: where the header of a further member is cut or damaged, it says that
+     * the file ends there.
+     */
     InputStream decompress(InputStream file) throws IOException {
         switch (this) {
             case GZIP:
-                return new GZIPInputStream(new NeverAtItsEnd(file), BUFFER_BYTES);
+                return new GzipCompressorInputStream(file, true);
             case ZLIB:
                 return new SingleZlibStream(file);
             default:
@@ -126,22 +130,6 @@ enum Compression implements DescribedEnum {
         public void close() throws IOException {
             inf.end();
             super.close();
-        }
-    }
-
-    /**
-     * Says that there is more to read until a read finds none: after a gzip member Java asks for no further
-     * one if nothing is said to be there, and some file systems never say.
-     */
-    private static final class NeverAtItsEnd extends FilterInputStream {
-
-        NeverAtItsEnd(InputStream in) {
-            super(in);
-        }
-
-        @Override
-        public int available() {
-            return 1;
         }
     }
 }

@@ -28,6 +28,7 @@ final class RecordStream implements Closeable {
     private final Path path;
     private final Compression compression;
     private final long contentBytes;
+    private final WatchedFile file;
     private final InputStream content;
     private final MaskedCrc crc = new MaskedCrc();
 
@@ -40,10 +41,16 @@ final class RecordStream implements Closeable {
     private int recordLength;
 
     private RecordStream(
-            Path path, Compression compression, long contentBytes, InputStream content, long offset) {
+            Path path,
+            Compression compression,
+            long contentBytes,
+            WatchedFile file,
+            InputStream content,
+            long offset) {
         this.path = path;
         this.compression = compression;
         this.contentBytes = contentBytes;
+        this.file = file;
         this.content = content;
         this.offset = offset;
     }
@@ -65,10 +72,11 @@ final class RecordStream implements Closeable {
                     throw TfRecordException.damaged(new RecordPlace(path, compression, offset), what);
                 }
                 file.seek(offset);
-                return new RecordStream(path, compression, fileBytes, file, offset);
+                WatchedFile watched = new WatchedFile(file);
+                return new RecordStream(path, compression, fileBytes, watched, watched, offset);
             }
             file.seek(0);
-            return compressed(path, compression, file, offset);
+            return compressed(path, compression, new WatchedFile(file), offset);
         } catch (IOException | RuntimeException e) {
             file.close();
             throw e;
@@ -76,13 +84,13 @@ final class RecordStream implements Closeable {
     }
 
     private static RecordStream compressed(
-            Path path, Compression compression, FSDataInputStream file, long offset) throws IOException {
+            Path path, Compression compression, WatchedFile file, long offset) throws IOException {
         try {
             InputStream content = compression.decompress(file);
             content.skipNBytes(offset);
-            return new RecordStream(path, compression, Long.MAX_VALUE, content, offset);
+            return new RecordStream(path, compression, Long.MAX_VALUE, file, content, offset);
         } catch (IOException e) {
-            throw undecodable(new RecordPlace(path, compression, offset), compression, e);
+            throw file.hasFailed() ? e : undecodable(new RecordPlace(path, compression, offset), compression, e);
         }
     }
 
@@ -195,10 +203,7 @@ final class RecordStream implements Closeable {
         try {
             return content.read(buffer, end, buffer.length - end);
         } catch (IOException e) {
-            if (compression == Compression.NONE) {
-                throw e;
-            }
-            throw undecodable(place(), compression, e);
+            throw file.hasFailed() ? e : undecodable(place(), compression, e);
         }
     }
 
