@@ -40,13 +40,13 @@ def follow_saved(
     Yields:
         Step and path.
     """
-    seen: set[str] = set()
+    seen: set[tuple[int, int]] = set()
     pause = threading.Event()
     deadline = _deadline(clock, timeout_s)
     while True:
-        news = [each for each in list_saved(directory) if each.path.name not in seen]
+        news = [each for each in list_saved(directory) if each[:2] not in seen]
         if news:
-            seen.update(each.path.name for each in news)
+            seen.update(each[:2] for each in news)
             newest = news[-1]
             yield newest.step, newest.path
             deadline = _deadline(clock, timeout_s)

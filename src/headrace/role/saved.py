@@ -3,8 +3,10 @@
 What was saved is a file or a directory in the job's checkpoint directory, named
 `step-<step>.attempt-<attempt>`. It appears under that name only when it is complete and on the
 disk, and leaves that name before anything of it is removed. So whatever has such a name is
-whole. Everything unfinished has a hidden name, which says of which attempt, node and process
-it is; what a process that was killed has left is removed by the next one that saves.
+whole. What replaces a directory, which no file system does in one go everywhere, stands beside
+it as `step-<step>.attempt-<attempt>.save-2` before the former goes: at no moment there is none.
+Everything unfinished has a hidden name, which says of which attempt, node and process it is;
+what a process that was killed has left is removed by the next one that saves.
 
 An attempt that asks for the latest sees what earlier attempts saved only, so all processes of
 a group that is started again find the same, whatever the group itself has saved meanwhile.
@@ -16,7 +18,7 @@ import logging
 import os
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
@@ -27,8 +29,8 @@ from headrace.errors import UsageError
 __all__ = ["Saved", "latest_saved", "list_saved", "new_saved", "require_directory"]
 
 _LOG = logging.getLogger(__name__)
-_NAME = re.compile(r"step-(\d+)\.attempt-(\d+)")
-_HIDDEN = re.compile(r"\.step-\d+\.attempt-(\d+)\.(.+)\.(\d+)\.(?:new|old)")
+_NAME = re.compile(r"step-(\d+)\.attempt-(\d+)(?:\.save-(\d+))?")
+_HIDDEN = re.compile(r"\.step-\d+\.attempt-(\d+)(?:\.save-\d+)?\.(.+)\.(\d+)\.(?:new|old)")
 
 
 class Saved(NamedTuple):
@@ -37,11 +39,13 @@ class Saved(NamedTuple):
     Attributes:
         attempt: Who saved it.
         step: What it was saved as.
+        save: Which time, from 1, where a directory was replaced.
         path: The file or directory.
     """
 
     attempt: int
     step: int
+    save: int
     path: Path
 
 
@@ -71,7 +75,9 @@ def list_saved(directory: Path) -> list[Saved]:
         return []
     found = ((_NAME.fullmatch(name), name) for name in names)
     return sorted(
-        Saved(int(match[2]), int(match[1]), directory / name) for match, name in found if match
+        Saved(int(match[2]), int(match[1]), int(match[3] or 1), directory / name)
+        for match, name in found
+        if match
     )
 
 
@@ -95,8 +101,7 @@ def new_saved(
 
     Args:
         directory: The job's checkpoint directory; made if it is missing.
-        step: Saved before in the same attempt: replaced. A directory is then missing for a
-            moment.
+        step: Saved before in the same attempt: replaced.
         attempt: The present attempt.
         node: Name of the node whose process saves; no two have one at the same time.
         keep: How many to keep of all that the job has saved; older ones are removed, but not
@@ -111,8 +116,8 @@ def new_saved(
         keep = require_count("keep", keep)
     directory.mkdir(parents=True, exist_ok=True)
     _remove_unfinished(directory, attempt, node)
-    final = directory / f"step-{step:012d}.attempt-{attempt}"
-    draft = _hidden(final, node, "new")
+    first = directory / f"step-{step:012d}.attempt-{attempt}"
+    draft = _hidden(first, node, "new")
     _remove(draft)
     try:
         yield draft
@@ -120,44 +125,43 @@ def new_saved(
             msg = f"Nothing was written to {draft}, which ctx.checkpoint_path({step}) offered"
             raise UsageError(msg)
         _sync(draft)
-        _put_in_place(draft, final, node)
+        former = [each for each in list_saved(directory) if each[:2] == (attempt, step)]
+        final = _place_for(draft, first, former)
+        draft.replace(final)
         _sync_one(directory)
+        _remove_saved((each.path for each in former if each.path != final), node)
     finally:
         _remove(draft)
     if keep is not None:
         _remove_old(directory, {final, latest_saved(directory, attempt)}, keep, node)
 
 
-def _put_in_place(draft: Path, final: Path, node: str) -> None:
-    if not final.is_dir() and not (draft.is_dir() and final.exists()):
-        draft.replace(final)
-        return
-    former = _hidden(final, node, "old")
-    _remove(former)
-    final.rename(former)
-    try:
-        draft.rename(final)
-    except BaseException:  # the node may stop this process just now
-        if not final.exists():
-            former.rename(final)
-        raise
-    with suppress(OSError):
-        _remove(former)
+def _place_for(draft: Path, first: Path, former: list[Saved]) -> Path:
+    """Return where `draft` goes: to the latest of the `former` if that is a file as well."""
+    if not former:
+        return first
+    latest = former[-1]
+    if draft.is_dir() or latest.path.is_dir():
+        return first.with_name(f"{first.name}.save-{latest.save + 1}")
+    return latest.path
 
 
 def _remove_old(directory: Path, spared: set[Path | None], keep: int, node: str) -> None:
-    for saved in list_saved(directory)[:-keep]:
-        if saved.path in spared:
-            continue
-        hidden = _hidden(saved.path, node, "old")
+    old = (each.path for each in list_saved(directory)[:-keep])
+    _remove_saved((path for path in old if path not in spared), node)
+
+
+def _remove_saved(paths: Iterable[Path], node: str) -> None:
+    for path in paths:
+        hidden = _hidden(path, node, "old")
         try:
             _remove(hidden)
-            saved.path.rename(hidden)
+            path.rename(hidden)
             _remove(hidden)
         except FileNotFoundError:
             pass  # somebody else was faster
         except OSError as exc:
-            _LOG.warning("%s is old and could not be removed: %s", saved.path, exc)
+            _LOG.warning("%s is old and could not be removed: %s", path, exc)
 
 
 def _remove_unfinished(directory: Path, attempt: int, node: str) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
+import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -152,27 +154,64 @@ def test_directories_are_removed_whole(tmp_path: Path) -> None:
     assert names(tmp_path) == ["step-000000000002.attempt-1"]
 
 
+def save_directory(directory: Path, file: str) -> None:
+    with new_saved(directory, 1, 1, node=NODE) as path:
+        path.mkdir()
+        (path / file).touch()
+
+
+def latest_files(directory: Path) -> list[str]:
+    latest = latest_saved(directory, 2)
+    assert latest is not None
+    return names(latest)
+
+
+@pytest.mark.parametrize("renames", [0, 1])
+def test_a_kill_while_a_directory_is_replaced_leaves_one_that_is_whole(
+    tmp_path: Path, renames: int
+) -> None:
+    # Dies before the rename that puts the new one in place, or the one that hides the former.
+    code = textwrap.dedent(f"""
+        import os, signal
+        from pathlib import Path
+        from headrace.role.saved import new_saved
+
+        def dying(rename):
+            def call(path, target):
+                global left
+                if left == 0:
+                    os.kill(os.getpid(), signal.SIGKILL)
+                left -= 1
+                return rename(path, target)
+            return call
+
+        left = {renames}
+        with new_saved(Path({str(tmp_path)!r}), 1, 1, node={NODE!r}) as path:
+            path.mkdir()
+            (path / "second").touch()
+            Path.rename, Path.replace = dying(Path.rename), dying(Path.replace)
+    """)
+    save_directory(tmp_path, "first")
+    killed = subprocess.run([sys.executable, "-c", code], check=False)
+    assert killed.returncode == -signal.SIGKILL
+    assert latest_files(tmp_path) == (["second"] if renames else ["first"])
+    save_directory(tmp_path, "third")
+    assert latest_files(tmp_path) == ["third"]
+    assert len(names(tmp_path)) == 1
+
+
 def test_a_stop_while_a_directory_is_replaced_leaves_the_former(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    rename = Path.rename
+    def stop(path: Path, target: Path) -> Path:
+        raise StopRequestedExit
 
-    def stop_before_the_new_one(path: Path, target: Path) -> Path:
-        if path.suffix == ".new":
-            raise StopRequestedExit
-        return rename(path, target)
-
-    def save_directory(file: str) -> None:
-        with new_saved(tmp_path, 1, 1, node=NODE) as path:
-            path.mkdir()
-            (path / file).touch()
-
-    save_directory("first")
-    monkeypatch.setattr(Path, "rename", stop_before_the_new_one)
+    save_directory(tmp_path, "first")
+    monkeypatch.setattr(Path, "replace", stop)
     with pytest.raises(StopRequestedExit):
-        save_directory("second")
-    assert names(tmp_path) == ["step-000000000001.attempt-1"]
-    assert names(tmp_path / "step-000000000001.attempt-1") == ["first"]
+        save_directory(tmp_path, "second")
+    assert len(names(tmp_path)) == 1
+    assert latest_files(tmp_path) == ["first"]
 
 
 @pytest.mark.parametrize("order", [("file", "directory"), ("directory", "file")])
@@ -180,13 +219,14 @@ def test_a_file_and_a_directory_replace_each_other(
     tmp_path: Path, order: tuple[str, str]
 ) -> None:
     for kind in order:
-        with new_saved(tmp_path, 1, 1, node=NODE) as path:
-            if kind == "directory":
-                path.mkdir()
-            else:
-                path.write_text("x")
-    assert names(tmp_path) == ["step-000000000001.attempt-1"]
-    assert (tmp_path / "step-000000000001.attempt-1").is_dir() == (order[1] == "directory")
+        if kind == "directory":
+            save_directory(tmp_path, "x")
+        else:
+            save(tmp_path, 1, 1)
+    assert len(names(tmp_path)) == 1
+    latest = latest_saved(tmp_path, 2)
+    assert latest is not None
+    assert latest.is_dir() == (order[1] == "directory")
 
 
 def test_a_block_that_writes_nothing_is_told(tmp_path: Path) -> None:
