@@ -129,16 +129,23 @@ class Group:
             )
         )
 
-    def miss_return(self) -> list[Command]:
+    def miss_return(self, node: str) -> list[Command]:
         return self.at_work.handle(
             RecoverDeadlineReached(
-                attempt=self.attempt, limit_s=120.0, setting="gather_timeout_s"
+                attempt=self.attempt, limit_s=120.0, setting="gather_timeout_s", node=node
             )
         )
 
     def _about(self, node: str) -> dict[str, Any]:
         life = self.at_work.job.nodes[node].life
         return {"attempt": self.attempt, "life": life, "node": node, "instance": "first"}
+
+
+def awaits(node: str) -> ArmDeadline:
+    """Return the limit on the silence of one node."""
+    return ArmDeadline(
+        attempt=1, name=DeadlineName.RECOVER, setting="gather_timeout_s", node=node
+    )
 
 
 def started(commands: list[Command]) -> list[tuple[int, int, tuple[str, ...]]]:
@@ -309,7 +316,7 @@ def test_a_helper_that_cannot_be_mended_is_left_failed_at_once() -> None:
 def test_nobody_waits_for_a_silent_helper(inputs: tuple[str, ...]) -> None:
     group = Group.running(PS_MODE, inputs=inputs)
     assert group.lose("evaluator-0") == []
-    assert group.miss_return() == []
+    assert group.miss_return("evaluator-0") == []
     group.finish("chief-0")
     group.finish("worker-0")
     if inputs:
@@ -342,13 +349,11 @@ def test_a_silent_worker_beside_a_ps_goes_on_when_it_is_back(
     process: ProcessState, life: int
 ) -> None:
     group = Group.running(PS_MODE)
-    assert group.lose("worker-1") == [
-        ArmDeadline(attempt=1, name=DeadlineName.RECOVER, setting="gather_timeout_s")
-    ]
+    assert group.lose("worker-1") == [awaits("worker-1")]
     assert group.fail("worker-1") == []  # it must register first
     assert group.register("worker-1", process) == []
     assert group.process("worker-1") == (process, life)
-    assert group.miss_return() == []
+    assert group.miss_return("worker-1") == []
     assert group.state is JobState.RUNNING
 
 
@@ -370,11 +375,33 @@ def test_a_new_node_process_of_a_lone_worker_starts_its_next_process() -> None:
 def test_a_worker_that_does_not_come_back_fails_the_job_but_flink_may_restart_it() -> None:
     group = Group.running(PS_MODE)
     group.lose("worker-1")
-    (command,) = group.miss_return()
+    (command,) = group.miss_return("worker-1")
     assert isinstance(command, FailJob)
     assert command.is_restartable
     assert "worker-1" in command.message
     assert "timeouts.gather_timeout_s" in command.message
+
+
+def test_each_silent_worker_has_a_limit_of_its_own_that_nobody_else_moves() -> None:
+    group = Group.running({"worker": 3, "ps": 1})
+    assert group.lose("worker-1") == [awaits("worker-1")]
+    assert group.lose("worker-1") == []  # told again: the limit counts from the first time
+    assert group.lose("worker-2") == [awaits("worker-2")]
+    group.register("worker-1", ProcessState.RUNNING)
+    assert group.miss_return("worker-1") == []
+    assert group.lose("worker-1") == [awaits("worker-1")]
+    (command,) = group.miss_return("worker-2")
+    assert isinstance(command, FailJob)
+    assert "worker-2" in command.message
+
+
+def test_the_limit_of_one_silent_worker_does_not_end_a_restart_of_the_group() -> None:
+    group = Group.running(PS_MODE)
+    group.lose("worker-1")
+    group.fail("ps-0")
+    assert group.state is JobState.RECOVERING
+    assert group.miss_return("worker-1") == []
+    assert group.state is JobState.RECOVERING
 
 
 @pytest.mark.parametrize("node", ["ps-0", "chief-0"])

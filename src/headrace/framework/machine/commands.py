@@ -68,12 +68,19 @@ class StopProcesses:
 class ArmDeadline:
     """Report the event of deadline `name` when the seconds of `setting` have passed.
 
-    `setting` is a field of `TimeoutConfig`. Arming again replaces the earlier one of that name.
+    Arming again replaces the earlier one of that name and node.
+
+    Attributes:
+        attempt: The present attempt.
+        name: What is waited for.
+        setting: A field of `TimeoutConfig`.
+        node: The one that is waited for while the others go on; None for the group.
     """
 
     attempt: int
     name: DeadlineName
     setting: str
+    node: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

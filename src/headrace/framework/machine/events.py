@@ -136,10 +136,14 @@ class GatherDeadlineReached(Event, frozen=True, kw_only=True, tag=True):
 
 
 class RecoverDeadlineReached(Event, frozen=True, kw_only=True, tag=True):
-    """`limit_s` seconds, from `setting`, have passed since the group was to restart."""
+    """`limit_s` seconds, from `setting`, have passed since the group was to restart.
+
+    With `node`: since that node fell silent and the others went on.
+    """
 
     limit_s: float
     setting: str
+    node: str | None = None
 
 
 class StopDeadlineReached(Event, frozen=True, kw_only=True, tag=True):

@@ -163,9 +163,12 @@ def on_lost(job: Job, event: NodeLost) -> Step:
         return job.with_lost(event.node), []
     if policy.restarts_alone:
         arm = ArmDeadline(
-            attempt=job.attempt, name=DeadlineName.RECOVER, setting="gather_timeout_s"
+            attempt=job.attempt,
+            name=DeadlineName.RECOVER,
+            setting="gather_timeout_s",
+            node=event.node,
         )
-        return job.with_lost(event.node), [arm]
+        return job.with_lost(event.node), [] if event.node in job.lost else [arm]
     error = NodeLostError(node=event.node, silent_s=event.silent_s, limit_s=event.limit_s)
     failure = Failure(kind="node", message=str(error))
     return restart_or_fail(job.without_node(event.node), event.node, failure)
@@ -205,6 +208,8 @@ def on_gather_deadline(job: Job, event: GatherDeadlineReached) -> Step:
 
 def on_recover_deadline(job: Job, event: RecoverDeadlineReached) -> Step:
     """Fail: the group could not be brought together again. Flink may start everything anew."""
+    if event.node is not None:  # from before; now the whole group is waited for
+        return job, []
     waiting_for = [*job.missing, *job.running]
     error = WaitTimeoutError(
         waited_for=f"the group to restart: no answer of {_some(waiting_for)}",
@@ -216,14 +221,14 @@ def on_recover_deadline(job: Job, event: RecoverDeadlineReached) -> Step:
 
 
 def on_return_deadline(job: Job, event: RecoverDeadlineReached) -> Step:
-    """Fail if a node that the others go on without has not come back. Flink may restart."""
-    if not job.awaited:
+    """Fail if the node that the others go on without has not come back. Flink may restart."""
+    if event.node not in job.awaited:
         return job, []
     error = WaitTimeoutError(
-        waited_for=f"silent nodes to come back: {_some(job.awaited)}",
+        waited_for=f"the silent node {event.node} to come back",
         waited_s=event.limit_s,
         setting=f"timeouts.{event.setting}",
-        hint="They had sent no heartbeat for longer than `timeouts.heartbeat_timeout_s`.",
+        hint="It had sent no heartbeat for longer than `timeouts.heartbeat_timeout_s`.",
     )
     return fail(job, None, str(error), is_restartable=True)
 

@@ -87,7 +87,9 @@ _BASE_TABLE: Table = {
     ),
     (_RECOVERING, StopRequested): Arc(on.on_stop_requested, _ENDING),
     (_RECOVERING, GatherDeadlineReached): _GATHERED,
-    (_RECOVERING, RecoverDeadlineReached): Arc(on.on_recover_deadline, frozenset({_FAILED})),
+    (_RECOVERING, RecoverDeadlineReached): Arc(
+        on.on_recover_deadline, frozenset({_RECOVERING, _FAILED})
+    ),
     (_STOPPING, NodeRegistered): Arc(on.on_registered_while_stopping, _ENDING | {_FAILED}),
     (_STOPPING, NodeLost): Arc(on.on_lost_while_stopping, _ENDING),
     (_STOPPING, ProcessFinished): Arc(on.on_process_finished, _ENDING),

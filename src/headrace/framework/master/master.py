@@ -84,7 +84,7 @@ class Master:
         self._events: deque[tuple[Event, Observation | None]] = deque()
         self._is_handling = False
         self._is_broken = False
-        self._deadlines: dict[DeadlineName, asyncio.TimerHandle] = {}
+        self._deadlines: dict[tuple[DeadlineName, str | None], asyncio.TimerHandle] = {}
         self._status_due: asyncio.TimerHandle | None = None
 
     @property
@@ -253,12 +253,13 @@ class Master:
 
     def _arm(self, command: ArmDeadline) -> None:
         limit_s: float = getattr(self._timeouts, command.setting)
-        former = self._deadlines.pop(command.name, None)
+        key = (command.name, command.node)
+        former = self._deadlines.pop(key, None)
         if former is not None:
             former.cancel()
         event = _deadline_event(command, limit_s)
         loop = asyncio.get_running_loop()
-        self._deadlines[command.name] = loop.call_later(limit_s, self.post, event)
+        self._deadlines[key] = loop.call_later(limit_s, self.post, event)
 
     def _report_status(self) -> None:
         if self._status_due is not None:
@@ -282,7 +283,10 @@ def _deadline_event(command: ArmDeadline, limit_s: float) -> Event:
             return GatherDeadlineReached(attempt=command.attempt, limit_s=limit_s)
         case DeadlineName.RECOVER:
             return RecoverDeadlineReached(
-                attempt=command.attempt, limit_s=limit_s, setting=command.setting
+                attempt=command.attempt,
+                limit_s=limit_s,
+                setting=command.setting,
+                node=command.node,
             )
         case DeadlineName.STOP:
             return StopDeadlineReached(attempt=command.attempt, limit_s=limit_s)
