@@ -50,41 +50,46 @@ class AlgorithmProcess:
         prefix: bytes = b"",
         is_subreaper: bool,
     ) -> None:
-        ours, theirs = socket.socketpair()
-        read_end, write_end = os.pipe()
-        try:
-            self._popen = subprocess.Popen(  # noqa: S603 - starting this is the purpose
-                argv,
-                stdin=subprocess.DEVNULL,
-                stdout=write_end,
-                stderr=write_end,
-                cwd=cwd,
-                env={
-                    **environment,
-                    LINK_FD: str(theirs.fileno()),
-                    PROCESS_SPEC: spec_path,
-                },
-                pass_fds=(theirs.fileno(),),
-                start_new_session=True,
-                preexec_fn=build_parent_watch(os.getpid()),
-            )
-        except BaseException:
-            ours.close()
-            os.close(read_end)
-            raise
-        finally:
-            theirs.close()
-            os.close(write_end)
-        self.pid = self._popen.pid
         self._marker = f"{PROCESS_SPEC}={spec_path}"
         self._reaper = os.getpid() if is_subreaper else None
-        self._link = LinkServer(ours, on_line)
-        self._pump = OutputPump(read_end, sink, name=f"headrace-output-{name}", prefix=prefix)
         self._loop = asyncio.get_running_loop()
         self._exited = asyncio.Event()
-        threading.Thread(
-            target=self._await_exit, name=f"headrace-wait-{name}", daemon=True
-        ).start()
+        ours, theirs = socket.socketpair()
+        read_end, write_end = os.pipe()
+        with contextlib.ExitStack() as undo:
+            undo.callback(os.close, read_end)
+            undo.callback(ours.close)
+            try:
+                self._popen = subprocess.Popen(  # noqa: S603 - starting this is the purpose
+                    argv,
+                    stdin=subprocess.DEVNULL,
+                    stdout=write_end,
+                    stderr=write_end,
+                    cwd=cwd,
+                    env={
+                        **environment,
+                        LINK_FD: str(theirs.fileno()),
+                        PROCESS_SPEC: spec_path,
+                    },
+                    pass_fds=(theirs.fileno(),),
+                    start_new_session=True,
+                    preexec_fn=build_parent_watch(os.getpid()),
+                )
+            finally:
+                theirs.close()
+                os.close(write_end)
+            self.pid = self._popen.pid
+            undo.callback(self._popen.wait)
+            undo.callback(self.signal, signal.SIGKILL)
+            threading.Thread(
+                target=self._await_exit, name=f"headrace-wait-{name}", daemon=True
+            ).start()
+            self._link = LinkServer(ours, on_line)
+            undo.callback(self._link.close)
+            self._pump = OutputPump(
+                read_end, sink, name=f"headrace-output-{name}", prefix=prefix
+            )
+            undo.pop_all()
 
     def send(self, line: FromNode) -> None:
         """Send a line over the link; does not wait."""
@@ -130,6 +135,7 @@ class AlgorithmProcess:
         return return_code
 
     def _await_exit(self) -> None:
-        os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOWAIT)
+        with contextlib.suppress(ChildProcessError):  # reaped, since the start went wrong
+            os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOWAIT)
         with contextlib.suppress(RuntimeError):  # the loop has been closed
             self._loop.call_soon_threadsafe(self._exited.set)

@@ -146,10 +146,10 @@ class ProcessLife:
         """
         work_dir = Path(self._plan.spec.work_dir)
         try:
-            process = await self._start(work_dir)
-        except Exception as exc:  # noqa: BLE001 - a runner may be the user's
-            return LifeEnd(outcome=ProcessState.FAILED, failure=_start_failure(exc))
-        try:
+            try:
+                process = await self._start(work_dir)
+            except Exception as exc:  # noqa: BLE001 - a runner may be the user's
+                return LifeEnd(outcome=ProcessState.FAILED, failure=_start_failure(exc))
             if process is None:
                 return LifeEnd(outcome=ProcessState.STOPPED)
             self._process = process
@@ -276,9 +276,10 @@ def _link_entries(archives: Path, work_dir: Path) -> None:
 def _start_failure(exc: Exception) -> Failure:
     """Return why the process could not be started."""
     is_ours = isinstance(exc, HeadraceError)
+    is_plain = is_ours or isinstance(exc, OSError)  # whose text has the file's name
     return Failure(
         kind="environment",
-        message=f"The process could not be started: {exc if is_ours else repr(exc)}",
+        message=f"The process could not be started: {exc if is_plain else repr(exc)}",
         traceback=None
         if is_ours
         else "".join(traceback.format_exception(type(exc), exc, exc.__traceback__)),

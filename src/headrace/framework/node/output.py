@@ -63,7 +63,7 @@ class OutputPump:
     `finish`.
 
     Args:
-        pipe: Reading end; owned by the pump from now on.
+        pipe: Reading end; owned by the pump once it has been made.
         sink: Takes complete lines.
         name: Name of the thread.
         prefix: Put before each line.
@@ -78,7 +78,12 @@ class OutputPump:
         self._lock = threading.Lock()
         self._wake_read, self._wake_write = os.pipe()
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
-        self._thread.start()
+        try:
+            self._thread.start()
+        except BaseException:
+            os.close(self._wake_read)
+            os.close(self._wake_write)
+            raise
 
     @property
     def last_lines(self) -> tuple[str, ...]:

@@ -1,0 +1,75 @@
+"""A process that cannot be started as a whole leaves nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from headrace.framework.machine.facts import ProcessState
+from headrace.framework.node.life import LifePlan, ProcessLife
+from headrace.framework.process import ProcessSpec
+from headrace.framework.runner import RunnerCommand
+
+LONG = (sys.executable, "-c", "import time; time.sleep(100)")
+
+
+def life_of(tmp_path: Path, argv: tuple[str, ...]) -> ProcessLife:
+    spec = ProcessSpec(
+        job_name="job",
+        attempt=1,
+        host="h",
+        payload_path="",
+        role="worker",
+        index=0,
+        parallelism=1,
+        work_dir=str(tmp_path / "work"),
+    )
+    plan = LifePlan(
+        spec=spec,
+        command=lambda: RunnerCommand(argv=argv),
+        environment={},
+        is_subreaper=False,
+        sink=lambda line: None,
+    )
+    return ProcessLife(plan, coordination=None)  # type: ignore[arg-type]  # nothing is asked for
+
+
+def children() -> set[str]:
+    return set(Path(f"/proc/self/task/{os.getpid()}/children").read_text().split())
+
+
+@pytest.mark.parametrize("name", ["headrace-wait-", "headrace-output-"])
+def test_without_a_thread_to_watch_it_a_process_is_killed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    start = threading.Thread.start
+
+    def fail(thread: threading.Thread) -> Any:
+        if thread.name.startswith(name):
+            msg = "can't start new thread"
+            raise RuntimeError(msg)
+        return start(thread)
+
+    before = children()
+    monkeypatch.setattr(threading.Thread, "start", fail)
+    end = asyncio.run(life_of(tmp_path, LONG).run(lambda pid: None))
+    assert end.outcome is ProcessState.FAILED
+    assert end.failure is not None
+    assert "can't start new thread" in end.failure.message
+    assert children() == before
+    assert not (tmp_path / "work").exists()
+
+
+def test_a_command_that_does_not_exist_leaves_no_directory(tmp_path: Path) -> None:
+    life = life_of(tmp_path, ("/no/such/program",))
+    end = asyncio.run(life.run(lambda pid: None))
+    assert end.outcome is ProcessState.FAILED
+    assert end.failure is not None
+    assert "/no/such/program" in end.failure.message
+    assert not (tmp_path / "work").exists()
