@@ -198,13 +198,14 @@ class Star:
             by_number[arrival.peer.fileno()] = arrival
             poll.register(arrival.peer, select.POLLIN)
         complete: set[int] = set()
+        look_at = begin
         while len(complete) < len(waiting):
-            ready = poll.poll(max(0.0, min(_LOOK_EVERY_S, deadline - monotonic())) * 1000)
-            if not ready:
+            now = monotonic()
+            if now >= look_at:  # also while a peer sends a little again and again
                 self._spec.check()
-                if monotonic() >= deadline:
-                    raise self._too_late(begin)
-            for number, _ in ready:
+                look_at = now + _LOOK_EVERY_S
+            wait_s = max(0.0, min(look_at, deadline) - now)
+            for number, _ in poll.poll(wait_s * 1000):
                 if number in complete:
                     raise _PeerGoneError  # while others were waited for
                 arrival = by_number[number]
@@ -214,6 +215,8 @@ class Star:
                 if arrival.is_complete:
                     complete.add(number)
                     poll.modify(number, select.POLLRDHUP)
+            if now >= deadline and len(complete) < len(waiting):
+                raise self._too_late(begin)
 
     def _require_fits(self, arrival: _Arrival) -> None:
         assert arrival.header is not None

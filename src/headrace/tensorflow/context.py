@@ -233,7 +233,7 @@ class TFContext(TrainingContext):
         that is made outside follows the model.
 
         Blocks until it is this process' turn to connect, at most
-        `timeouts.process_start_timeout_s`. XLA is off for the models of this process.
+        `timeouts.process_start_timeout_s` for each that comes before. XLA is off here.
 
         Raises:
             PlanError: The job has no parameter servers, or was restored from a Flink
@@ -311,15 +311,13 @@ class TFContext(TrainingContext):
             from headrace.tensorflow.scalars import ScalarWriter
 
             place = settings.log_dir / f"{self.role}-{self.index}"
-            self._scalars = ScalarWriter(
-                place if self.attempt == 1 else place / f"attempt-{self.attempt}"
-            )
+            attempt = "" if self.attempt == 1 else f"attempt-{self.attempt}"
+            self._scalars = ScalarWriter(place / attempt)
 
     def cause_of(self, error: BaseException) -> BaseException:
         """Return what was raised behind `error`, where TensorFlow hands on its text only."""
         known = (self._error, self._steps.error)
-        behind = [each for each in known if each and type(each).__name__ in str(error)]
-        return behind[0] if behind else error
+        return next((e for e in known if e and type(e).__name__ in str(error)), error)
 
     def _close_parts(self) -> None:
         super()._close_parts()
@@ -342,6 +340,9 @@ class TFContext(TrainingContext):
             reader.put_back(sum(rest))
         reader.at_once = 1
         return reader
+
+    def _ready(self, reader: BatchReader, timeout_s: float | None) -> Iterator[pa.RecordBatch]:
+        return self._dataset_passes.none_since(super()._ready(reader, timeout_s))
 
     def _next_of_pass(
         self, rows: int, at_once: int, read: Callable[[pa.RecordBatch], _A], is_first: bool

@@ -6,9 +6,10 @@ connects and while it makes variables. The lease *is* a connection: the next cli
 the holder closes its end, and so also when the holder dies. Clients are served in the order in
 which they came.
 
-Who waits, and what ends the wait: a client, for its turn: `timeouts.process_start_timeout_s`.
-The server, for the holder: the same length; a holder that takes longer, or is frozen, has lost
-the lease, and the next client connects beside it.
+Who waits, and what ends the wait: the server, for the holder: the end of its connection, or
+`timeouts.process_start_timeout_s`; a holder that takes longer, or is frozen, has lost the
+lease, and the next client connects beside it. A client, for its turn: so much for each client
+there is, so that one who is slow to build its model costs no other its turn.
 """
 
 from __future__ import annotations

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from typing import TypeVar
+
 from headrace.errors import UsageError
 
 __all__ = ["Passes"]
+
+_T = TypeVar("_T")
 
 
 class Passes:
@@ -13,6 +18,7 @@ class Passes:
     def __init__(self) -> None:
         self._number = 0
         self._is_over = False
+        self._begun = 0
 
     def begin(self, *, epochs: int) -> None:
         """Note that an iteration begins: the next pass, or the rest of one that was left.
@@ -20,6 +26,7 @@ class Passes:
         Raises:
             UsageError: All `epochs` passes are over.
         """
+        self._begun += 1
         if not self._is_over:
             return
         if self._number + 1 >= epochs:
@@ -31,6 +38,25 @@ class Passes:
             raise UsageError(msg)
         self._number += 1
         self._is_over = False
+
+    def none_since(self, batches: Iterator[_T]) -> Iterator[_T]:
+        """Pass on `batches` of another iteration of the input, unless a dataset's begins.
+
+        Raises:
+            UsageError: It has: how many rows a batch has, and which is the next, are its now.
+        """
+        begun = self._begun
+        while True:
+            if self._begun != begun:
+                msg = (
+                    "An iterator of ctx.batches goes on after ctx.dataset was iterated. Call "
+                    "ctx.batches again: it goes on with the next row."
+                )
+                raise UsageError(msg)
+            try:
+                yield next(batches)
+            except StopIteration:
+                return
 
     def end(self) -> None:
         """Note that the present pass is over."""

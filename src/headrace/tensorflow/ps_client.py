@@ -52,6 +52,7 @@ class ParameterServers:
         self._cluster = cluster
         self._link = link
         self._timeout_s = timeouts.process_start_timeout_s
+        self._clients = sum(map(len, cluster.addresses.values())) - len(cluster.servers)
         self._lease_address: str | None = None
         self._is_connected = False
         self._scope = ParameterServerScope(len(cluster.servers), self._hold_lease)
@@ -68,7 +69,7 @@ class ParameterServers:
             for server in range(len(self._cluster.servers)):
                 self._wait_for(server, ready_key(server))
             self._lease_address = self._wait_for(0, LEASE_KEY)
-        with hold_lease(self._lease_address, timeout_s=self._timeout_s):
+        with hold_lease(self._lease_address, timeout_s=self._timeout_s * self._clients):
             if not self._is_connected:
                 self._connect()
                 self._is_connected = True

@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from time import monotonic
 from typing import Any
@@ -160,6 +161,37 @@ def test_a_silent_member_ends_the_sum_at_the_limit_with_the_name_of_the_setting(
     assert isinstance(result, CollectiveError)
     assert not result.is_consequence
     assert "timeouts.collective_timeout_s" in str(result)
+
+
+@pytest.mark.parametrize("is_asked", [False, True])
+def test_a_member_that_sends_a_little_again_and_again_ends_the_sum_all_the_same(
+    is_asked: bool,
+) -> None:
+    is_over = threading.Event()
+
+    def require_no_stop() -> None:
+        if is_asked:
+            raise InterruptedWaitError
+
+    with group(2, collective_timeout_s=0.4) as members:
+        members[0]._spec = replace(members[0]._spec, check=require_no_stop)
+        peer = members[1]._peers[0]
+        peer.sendall(star._HEADER.pack(1, 1 << 20))
+
+        def drip() -> None:
+            while not is_over.wait(0.001):
+                peer.sendall(b"x")
+
+        def add() -> None:
+            try:
+                members[0].add(np.ones(1 << 17))
+            finally:
+                is_over.set()
+
+        begin = monotonic()
+        _, result = together([drip, add])
+        assert monotonic() - begin < 5.0
+    assert isinstance(result, InterruptedWaitError if is_asked else CollectiveError)
 
 
 def test_a_member_that_takes_nothing_ends_the_sum_at_the_limit() -> None:

@@ -250,6 +250,18 @@ def test_ctx_batches_goes_on_where_a_loop_over_the_dataset_was_left() -> None:
     assert seen_by(read) == [[*range(4)], [*range(4, 8)], [*range(8, 16)], [*range(16, 20)]]
 
 
+def test_an_iterator_of_ctx_batches_does_not_go_on_behind_a_dataset() -> None:
+    def read(ctx: Any) -> Any:
+        batches = iter(ctx.batches(8))
+        yield next(batches)["n"].tolist()
+        yield from numbers(itertools.islice(ctx.dataset(4), 1))
+        with pytest.raises(UsageError, match=r"Call ctx\.batches again"):
+            next(batches)
+        yield from (batch["n"].tolist() for batch in ctx.batches(8))
+
+    assert seen_by(read) == [[*range(8)], [*range(8, 12)], [*range(12, 20)]]
+
+
 def test_rows_in_are_those_that_were_taken() -> None:
     result = run(lambda ctx: [*itertools.islice(ctx.dataset(4), 2)])
     assert result.rows_in == (8,)
