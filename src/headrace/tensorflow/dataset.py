@@ -7,7 +7,11 @@ what nobody took goes back. tf.data's own optimizations that read ahead are ther
 what is built on the dataset too. Who wants to overlap reading and training adds
 ``.prefetch(2)``.
 
-The function behind it is called on a thread of TensorFlow's, one call at a time.
+The function behind it is called on the thread that asks for an element, one call at a time:
+that of a loop of your own, one of TensorFlow's where the asking is part of a graph, as in
+``fit``. Columns of one type travel as one matrix, which the graph takes apart without a copy:
+each array that TensorFlow is given takes as long as copying some thousand numbers
+(docs/adr/0101).
 """
 
 from __future__ import annotations
@@ -23,7 +27,7 @@ import tensorflow as tf
 
 from headrace.errors import ConfigError
 from headrace.tensorflow.columns import ColumnPlan
-from headrace.tensorflow.internals import let_steps_wait_for_their_batch
+from headrace.tensorflow.internals import let_steps_wait_for_their_batch, map_in_place
 from headrace.tensorflow.portions import Portions
 
 __all__ = ["Element", "Layout", "build_dataset"]
@@ -62,10 +66,16 @@ class Layout:
         by_name = {plan.name: plan for plan in plans}
         self._labels = [_require_there(by_name, "label", name) for name in labels]
         self._single = [plan for plan in plans if features is None and plan.name not in labels]
-        read = [*self._single, *self._labels]
+        self._plans = [*self._single, *self._labels]
+        self._side_by_side: dict[np.dtype[Any], list[ColumnPlan]] = {}
+        for plan in self._plans:
+            if _is_number(plan):
+                self._side_by_side.setdefault(plan.dtype, []).append(plan)
+        self._others = [plan for plan in self._plans if not _is_number(plan)]
         self.dtypes: list[Any] = [tf.float32] if self._stacked else []
-        self.dtypes += [_tf_type(dtype) for plan in read for dtype in plan.dtypes]
-        self._shapes = [plan.shape for plan in read]
+        self.dtypes += map(tf.as_dtype, self._side_by_side)
+        self.dtypes += [_tf_type(dtype) for plan in self._others for dtype in plan.dtypes]
+        self._shapes = [plan.shape for plan in self._plans]
         if self._stacked:
             self._shapes.insert(0, (len(self._stacked),))
 
@@ -86,29 +96,52 @@ class Layout:
             for place, plan in enumerate(self._stacked):
                 matrix[:, place] = plan.read(batch)[0]
             arrays.append(matrix)
-        for plan in (*self._single, *self._labels):
+        for dtype, plans in self._side_by_side.items():
+            matrix = np.empty((len(plans), batch.num_rows), dtype)
+            for place, plan in enumerate(plans):
+                matrix[place] = plan.read(batch)[0]
+            arrays.append(matrix)
+        for plan in self._others:
             arrays += [a if a.flags.owndata else a.copy() for a in plan.read(batch)]
         return arrays
 
     def read_batches(self, rows: int, batch: pa.RecordBatch) -> list[Array]:
-        """Return the arrays of all batches of `rows` rows in `batch`, (batches, rows, ...)."""
+        """Return the arrays of all batches of `rows` rows in `batch`, (batches, rows, ...).
+
+        Columns that lie side by side are (columns, batches, rows).
+        """
         count = rows if batch.num_rows % rows == 0 else batch.num_rows
-        return [each.reshape(-1, count, *each.shape[1:]) for each in self.read(batch)]
+        arrays = self.read(batch)
+        first = 1 if self._stacked else 0
+        for place, each in enumerate(arrays):
+            if first <= place < first + len(self._side_by_side):
+                arrays[place] = each.reshape(len(each), -1, count)
+            else:
+                arrays[place] = each.reshape(-1, count, *each.shape[1:])
+        return arrays
+
+    def take_apart(self, tensors: Sequence[tf.Tensor]) -> list[tf.Tensor]:
+        """Return one tensor for each part of the element, of what `read` made."""
+        rest = list(tensors)
+        features = [rest.pop(0)] if self._stacked else []
+        parts: dict[str, list[tf.Tensor]] = {}
+        for plans in self._side_by_side.values():
+            rows = tf.unstack(rest.pop(0), num=len(plans))
+            parts |= {plan.name: [row] for plan, row in zip(plans, rows, strict=True)}
+        for plan in self._others:
+            parts[plan.name] = [rest.pop(0) for _ in plan.dtypes]
+        return features + [part for plan in self._plans for part in parts[plan.name]]
 
     def cut(self, tensors: Sequence[tf.Tensor]) -> tf.data.Dataset:
-        """Return a dataset of the batches in the tensors of `read_batches`."""
+        """Return a dataset of the batches in the parts of what `read_batches` made."""
         known = [
             tf.ensure_shape(each, (None, None, *(shape or ())))
             for each, shape in zip(tensors, self._shapes, strict=True)
         ]
         return tf.data.Dataset.from_tensor_slices(tuple(known))
 
-    def empty(self) -> list[Array]:
-        """Return arrays of the right types, for a call that has no element."""
-        return [np.zeros(0, dtype.as_numpy_dtype) for dtype in self.dtypes]
-
     def assemble(self, tensors: Sequence[tf.Tensor]) -> Any:
-        """Return the element that the tensors of `read` make up."""
+        """Return the element that its parts make up."""
         rest = list(tensors)
         features: Any
         if self._stacked:
@@ -136,18 +169,19 @@ def build_dataset(
     """
 
     def fetch(call: Array) -> list[Array]:
-        number, arrays = next_element(int(call) == 0) or (0, layout.empty())
+        element = next_element(int(call) == 0)
+        if element is None:
+            raise StopIteration
+        number, arrays = element
         return [np.array(number), *arrays]
 
     def produce(call: tf.Tensor) -> tuple[tf.Tensor, tuple[tf.Tensor, ...]]:
         number, *tensors = tf.numpy_function(fetch, [call], [tf.int64, *layout.dtypes])
-        return tf.ensure_shape(number, ()), tuple(tensors)
+        return tf.ensure_shape(number, ()), tuple(layout.take_apart(tensors))
 
-    def is_there(number: tf.Tensor, _: Any) -> tf.Tensor:
-        return number > 0
-
-    def assemble(_: tf.Tensor, tensors: Any) -> Any:
-        return layout.assemble(tensors)
+    def produce_element(call: tf.Tensor) -> Any:
+        tensors = tf.numpy_function(lambda call: fetch(call)[1:], [call], layout.dtypes)
+        return layout.assemble(layout.take_apart(tensors))
 
     def cut(take: Any, number: tf.Tensor, tensors: Any) -> tf.data.Dataset:
         return layout.cut(tensors).map(
@@ -156,10 +190,10 @@ def build_dataset(
 
     as_it_is = tf.autograph.experimental.do_not_convert
     calls = tf.data.Dataset.counter()
-    produced = calls.map(as_it_is(produce)).take_while(as_it_is(is_there))
     if portions is None:
-        elements = produced.map(as_it_is(assemble))
+        elements = map_in_place(calls, as_it_is(produce_element))
     else:
+        produced = map_in_place(calls, as_it_is(produce))
         elements = produced.flat_map(as_it_is(functools.partial(cut, portions.take)))
     let_steps_wait_for_their_batch()
     options = tf.data.Options()
@@ -175,6 +209,10 @@ def _tensor(plan: ColumnPlan, rest: list[tf.Tensor]) -> Any:
     splits = tf.ensure_shape(rest.pop(0), (None,))
     values = tf.ensure_shape(values, (None,))
     return tf.RaggedTensor.from_row_splits(values, splits, validate=False)
+
+
+def _is_number(plan: ColumnPlan) -> bool:
+    return plan.shape == () and plan.dtype != np.dtype(object)
 
 
 def _tf_type(dtype: np.dtype[Any]) -> tf.DType:
@@ -193,7 +231,7 @@ def _require_there(plans: dict[str, ColumnPlan], what: str, name: str) -> Column
 
 def _require_number(plans: Sequence[ColumnPlan], name: str) -> ColumnPlan:
     plan = _require_there({each.name: each for each in plans}, "feature", name)
-    if plan.shape != () or plan.dtype == np.dtype(object):
+    if not _is_number(plan):
         msg = (
             f"ctx.dataset: feature {name!r} is no column of numbers, so it cannot be stacked "
             "into the matrix; leave `features` out to get a mapping of columns"

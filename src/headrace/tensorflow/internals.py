@@ -6,12 +6,14 @@ on, and says what to do when a part has moved.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import keras
 import tensorflow as tf
 from keras.src.backend.tensorflow.trainer import TensorFlowTrainer
 from keras.src.trainers.trainer import Trainer
+from tensorflow.python.data.ops import map_op
 from tensorflow.python.eager import context
 from tensorflow.python.ops import handle_data_util
 from tensorflow.python.ops.resource_variable_ops import BaseResourceVariable
@@ -23,6 +25,7 @@ __all__ = [
     "is_started",
     "leave_xla_out",
     "let_steps_wait_for_their_batch",
+    "map_in_place",
     "move_variable",
     "with_handle_data",
 ]
@@ -104,6 +107,21 @@ def _make_waiting_function(self: Any, step_function: Any) -> Any:
             return step_function(data)
 
     return _make_function(self, step)
+
+
+def map_in_place(dataset: tf.data.Dataset, function: Callable[..., Any]) -> tf.data.Dataset:
+    """As `Dataset.map`, but `function` runs on the thread that asks for an element.
+
+    It is handed to no other thread, which takes long while all cores are busy, and its
+    `StopIteration` is the end of the dataset.
+    """
+    return map_op._MapDataset(  # noqa: SLF001
+        dataset,
+        function,
+        force_synchronous=True,
+        use_inter_op_parallelism=False,
+        preserve_cardinality=False,
+    )
 
 
 def move_variable(variable: keras.Variable, place: tf.Variable) -> None:

@@ -71,6 +71,23 @@ def test_a_handle_with_data_tells_its_shape_inside_a_function() -> None:
     )
 
 
+def test_a_function_of_a_dataset_ends_it() -> None:
+    def fetch(number: Any) -> Any:
+        if number == 3:
+            raise StopIteration
+        return number
+
+    found = internals.map_in_place(
+        tf.data.Dataset.counter(), lambda n: tf.numpy_function(fetch, [n], tf.int64)
+    )
+    assert [int(each) for each in found] == [0, 1, 2], (
+        "StopIteration no longer ends a dataset of map_op._MapDataset. ctx.dataset ends that "
+        f"way; see how tf.data.Dataset.from_generator does, and mend map_in_place in {WHERE}. "
+        "Then measure `python -m benchmarks.tf_dataset`: without use_inter_op_parallelism="
+        "False every batch is handed to a further thread."
+    )
+
+
 def test_the_device_in_scope_is_told() -> None:
     assert internals.device_in_scope() == ""
     with tf.device("/job:ps/replica:0/task:1/device:CPU:0"):
