@@ -120,13 +120,21 @@ class Layout:
                 arrays[place] = each.reshape(-1, count, *each.shape[1:])
         return arrays
 
-    def take_apart(self, tensors: Sequence[tf.Tensor]) -> list[tf.Tensor]:
-        """Return one tensor for each part of the element, of what `read` made."""
+    def take_apart(
+        self, tensors: Sequence[tf.Tensor], *, of_batches: bool = False
+    ) -> list[tf.Tensor]:
+        """Return one tensor for each part of the element, of what `read` made.
+
+        Args:
+            tensors: Of its arrays.
+            of_batches: Whether `read_batches` made them.
+        """
+        whole = (None, None) if of_batches else (None,)
         rest = list(tensors)
         features = [rest.pop(0)] if self._stacked else []
         parts: dict[str, list[tf.Tensor]] = {}
         for plans in self._side_by_side.values():
-            rows = tf.unstack(rest.pop(0), num=len(plans))
+            rows = tf.unstack(_shaped(rest.pop(0), (len(plans), *whole)))
             parts |= {plan.name: [row] for plan, row in zip(plans, rows, strict=True)}
         for plan in self._others:
             parts[plan.name] = [rest.pop(0) for _ in plan.dtypes]
@@ -135,7 +143,7 @@ class Layout:
     def cut(self, tensors: Sequence[tf.Tensor]) -> tf.data.Dataset:
         """Return a dataset of the batches in the parts of what `read_batches` made."""
         known = [
-            tf.ensure_shape(each, (None, None, *(shape or ())))
+            _shaped(each, (None, None, *(shape or ())))
             for each, shape in zip(tensors, self._shapes, strict=True)
         ]
         return tf.data.Dataset.from_tensor_slices(tuple(known))
@@ -145,7 +153,7 @@ class Layout:
         rest = list(tensors)
         features: Any
         if self._stacked:
-            features = tf.ensure_shape(rest.pop(0), (None, len(self._stacked)))
+            features = _shaped(rest.pop(0), (None, len(self._stacked)))
         else:
             features = {plan.name: _tensor(plan, rest) for plan in self._single}
         labels = {plan.name: _tensor(plan, rest) for plan in self._labels}
@@ -177,7 +185,7 @@ def build_dataset(
 
     def produce(call: tf.Tensor) -> tuple[tf.Tensor, tuple[tf.Tensor, ...]]:
         number, *tensors = tf.numpy_function(fetch, [call], [tf.int64, *layout.dtypes])
-        return tf.ensure_shape(number, ()), tuple(layout.take_apart(tensors))
+        return _shaped(number, ()), tuple(layout.take_apart(tensors, of_batches=True))
 
     def produce_element(call: tf.Tensor) -> Any:
         tensors = tf.numpy_function(lambda call: fetch(call)[1:], [call], layout.dtypes)
@@ -205,10 +213,16 @@ def build_dataset(
 def _tensor(plan: ColumnPlan, rest: list[tf.Tensor]) -> Any:
     values = rest.pop(0)
     if plan.shape is not None:
-        return tf.ensure_shape(values, (None, *plan.shape))
-    splits = tf.ensure_shape(rest.pop(0), (None,))
-    values = tf.ensure_shape(values, (None,))
+        return _shaped(values, (None, *plan.shape))
+    splits = _shaped(rest.pop(0), (None,))
+    values = _shaped(values, (None,))
     return tf.RaggedTensor.from_row_splits(values, splits, validate=False)
+
+
+def _shaped(tensor: tf.Tensor, shape: tuple[int | None, ...]) -> tf.Tensor:
+    """Tell the graph a shape that Python has seen to: no operation looks at it each time."""
+    tensor.set_shape(shape)
+    return tensor
 
 
 def _is_number(plan: ColumnPlan) -> bool:
