@@ -170,7 +170,8 @@ class Lockstep(Rounds):
                     waited_s=self._step_timeout_s,
                     setting="timeouts.collective_timeout_s",
                     hint="After ctx.data_parallel every batch of ctx.dataset needs exactly one "
-                    "optimizer step. For another number of steps, read with ctx.batches.",
+                    "optimizer step, before the dataset ends: nothing behind it may hold rows "
+                    "back (shuffle) or group them anew. For that, read with ctx.batches.",
                 )
             pause.wait(_PAUSE_S)
         yield

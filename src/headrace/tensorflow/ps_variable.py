@@ -66,6 +66,9 @@ class ParameterServerVariable(BaseResourceVariable):  # type: ignore[misc] # has
                     _require_shape(handle, value, shared_name)
                 else:
                     tf.raw_ops.AssignVariableOp(resource=handle, value=value)
+                    # That was only sent. The answer to a question behind it says that it is
+                    # there, and so that the next client will find it.
+                    bool(tf.raw_ops.VarIsInitializedOp(resource=handle))
         super().__init__(
             trainable=trainable,
             shape=value.shape,
