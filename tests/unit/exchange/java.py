@@ -94,6 +94,11 @@ class JavaCodec:
         """Return what Java reads in the message, as text."""
         return self._ask("rows", row_type, str(self._write(message)))
 
+    def pack(self, row_type: str, message: bytes) -> list[tuple[str, str]]:
+        """Return the binary form of each row in the message: packed, and as Flink makes it."""
+        pairs = self._ask("pack", row_type, str(self._write(message))).split(";")
+        return [(ours, flinks) for ours, _, flinks in (pair.partition("=") for pair in pairs)]
+
     def round_trip(
         self, row_type: str, message: bytes, *, batch_rows: int, slot_bytes: int
     ) -> list[bytes]:

@@ -133,6 +133,33 @@ def test_any_mix_of_nulls_survives(
     assert pa.Table.from_batches(pieces).combine_chunks().to_batches() == [batch]
 
 
+@settings(
+    max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(rows=mixed_rows())
+def test_a_row_between_tasks_has_the_bytes_that_flink_gives_it(
+    codec: java.JavaCodec, rows: list[dict[str, object]]
+) -> None:
+    message = pa.RecordBatch.from_pylist(rows, schema=every_type.SCHEMA).serialize()
+    pairs = codec.pack(every_type.ROW_TYPE, message.to_pybytes())
+    assert len(pairs) == len(rows)
+    for ours, flinks in pairs:
+        assert ours == flinks
+
+
+def test_a_row_of_hundreds_of_fields_has_the_bytes_that_flink_gives_it(
+    codec: java.JavaCodec,
+) -> None:
+    names = [f"c{i}" for i in range(300)]
+    rows = [{name: float(row * i) for i, name in enumerate(names)} for row in range(3)]
+    schema = pa.schema([*((name, pa.float32()) for name in names), every_type.SCHEMA[-1]])
+    message = pa.RecordBatch.from_pylist(rows, schema=schema).serialize().to_pybytes()
+    row_type = f"ROW<{', '.join(f'{name} FLOAT' for name in names)}>"
+    ours, flinks = zip(*codec.pack(row_type, message), strict=True)
+    assert ours == flinks
+    assert len(set(ours)) == len(rows)
+
+
 def test_floats_keep_every_bit(codec: java.JavaCodec) -> None:
     singles = np.array(
         [0x7FC00001, 0xFFC00000, 0x7F800001, 0x7F800000, 0x80000000, 0x00000001], np.uint32

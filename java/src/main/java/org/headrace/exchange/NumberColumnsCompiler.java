@@ -4,25 +4,18 @@ import org.apache.flink.table.data.RowData;
 
 import org.headrace.exchange.FixedColumnWriter.Numbers;
 
-import org.codehaus.commons.compiler.CompileException;
-import org.codehaus.janino.SimpleCompiler;
-
 import java.util.ArrayList;
 import java.util.List;
 
 /**
- * Compiles straight-line code that writes the number columns of one table, with the compiler that
- * Flink's own generated operators use. A class per writer also has call profiles of its own: which class
- * the rows are of differs from job to job in one JVM, and code that all of them share is slow for all
- * (docs/adr/0042).
+ * Compiles straight-line code that writes the number columns of one table. A class per writer also has
+ * call profiles of its own: which class the rows are of differs from job to job in one JVM, and code that
+ * all of them share is slow for all (docs/adr/0042).
  */
 final class NumberColumnsCompiler {
 
     private static final String NAME = "GeneratedNumberColumns";
     private static final String ROW = "org.apache.flink.table.data.RowData row";
-
-    /** Columns of one method: the JIT refuses methods of more than 8,000 bytes of code. */
-    private static final int COLUMNS_PER_METHOD = 64;
 
     private NumberColumnsCompiler() {}
 
@@ -37,7 +30,10 @@ final class NumberColumnsCompiler {
                 numbers.add(column);
             }
         }
-        NumberColumns compiled = numbers.isEmpty() ? new None() : instantiate(source(statements));
+        NumberColumns compiled =
+                numbers.isEmpty()
+                        ? new None()
+                        : GeneratedClass.instantiate(NAME, source(statements), NumberColumns.class);
         compiled.bind(numbers);
         return compiled;
     }
@@ -52,8 +48,8 @@ final class NumberColumnsCompiler {
     private static String source(List<String> statements) {
         StringBuilder methods = new StringBuilder();
         StringBuilder calls = new StringBuilder();
-        for (int from = 0; from < statements.size(); from += COLUMNS_PER_METHOD) {
-            int to = Math.min(from + COLUMNS_PER_METHOD, statements.size());
+        for (int from = 0; from < statements.size(); from += GeneratedClass.STATEMENTS_PER_METHOD) {
+            int to = Math.min(from + GeneratedClass.STATEMENTS_PER_METHOD, statements.size());
             calls.append(String.format("write%d(row, index);%n", from));
             methods.append(String.format("private void write%d(%s, int index) {%n", from, ROW))
                     .append("java.nio.ByteBuffer memory = bytes;\nint[] at = dataAt;\n")
@@ -70,20 +66,5 @@ final class NumberColumnsCompiler {
 
         @Override
         public void write(RowData row, int index) {}
-    }
-
-    private static NumberColumns instantiate(String source) {
-        try {
-            SimpleCompiler compiler = new SimpleCompiler();
-            compiler.setParentClassLoader(NumberColumns.class.getClassLoader());
-            compiler.cook(source);
-            return compiler.getClassLoader()
-                    .loadClass(NAME)
-                    .asSubclass(NumberColumns.class)
-                    .getDeclaredConstructor()
-                    .newInstance();
-        } catch (CompileException | ReflectiveOperationException e) {
-            throw new IllegalStateException("generated code does not compile:\n" + source, e);
-        }
     }
 }

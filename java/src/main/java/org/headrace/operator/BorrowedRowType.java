@@ -18,9 +18,9 @@ final class BorrowedRowType extends TypeInformation<RowData> {
 
     private static final long serialVersionUID = 1L;
 
-    private final TypeInformation<RowData> rows;
+    private final InternalTypeInfo<RowData> rows;
 
-    private BorrowedRowType(TypeInformation<RowData> rows) {
+    private BorrowedRowType(InternalTypeInfo<RowData> rows) {
         this.rows = rows;
     }
 
@@ -30,7 +30,7 @@ final class BorrowedRowType extends TypeInformation<RowData> {
 
     @Override
     public TypeSerializer<RowData> createSerializer(SerializerConfig config) {
-        return new BorrowedRowSerializer(rows.createSerializer(config));
+        return new BorrowedRowSerializer(rows.createSerializer(config), rows.toRowType());
     }
 
     @Override

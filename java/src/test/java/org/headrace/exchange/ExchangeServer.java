@@ -2,8 +2,13 @@ package org.headrace.exchange;
 
 import org.apache.flink.core.memory.MemorySegment;
 import org.apache.flink.core.memory.MemorySegmentFactory;
+import org.apache.flink.table.data.RowData;
+import org.apache.flink.table.data.binary.BinaryRowData;
+import org.apache.flink.table.data.binary.BinarySegmentUtils;
+import org.apache.flink.table.runtime.typeutils.RowDataSerializer;
 import org.apache.flink.table.types.logical.RowType;
 import org.apache.flink.table.types.logical.utils.LogicalTypeParser;
+import org.apache.flink.types.RowKind;
 
 import java.io.BufferedReader;
 import java.io.IOException;
@@ -13,6 +18,8 @@ import java.nio.ByteBuffer;
 import java.nio.charset.StandardCharsets;
 import java.nio.file.Files;
 import java.nio.file.Path;
+import java.util.HexFormat;
+import java.util.StringJoiner;
 
 /**
  * Schemas, reader and writer for Python's tests: one command per line on stdin, one answer per line on
@@ -51,6 +58,8 @@ public final class ExchangeServer {
                 return "";
             case "rows":
                 return rows(type, Path.of(command[2]));
+            case "pack":
+                return pack(type, Path.of(command[2]));
             case "round_trip":
                 return roundTrip(
                         type,
@@ -71,6 +80,25 @@ public final class ExchangeServer {
             text.append(reader.hasTimestamp(i) ? reader.timestamp(i) : "NULL").append(';');
         }
         return text.toString();
+    }
+
+    /** Packs the rows of a message; returns the bytes of each, and those that Flink makes of it, in hex. */
+    private static String pack(RowType type, Path from) throws IOException {
+        BatchReader reader = open(type, from);
+        RowPacker packer = RowPacker.of(type);
+        RowDataSerializer flink = new RowDataSerializer(type);
+        StringJoiner pairs = new StringJoiner(";");
+        for (int i = 0; i < reader.rows(); i++) {
+            RowData row = reader.row(i);
+            row.setRowKind(i % 2 == 0 ? RowKind.INSERT : RowKind.DELETE);
+            pairs.add(hex(packer.pack(row)) + "=" + hex(flink.toBinaryRow(row)));
+        }
+        return pairs.toString();
+    }
+
+    private static String hex(BinaryRowData row) {
+        byte[] bytes = BinarySegmentUtils.copyToBytes(row.getSegments(), row.getOffset(), row.getSizeInBytes());
+        return HexFormat.of().formatHex(bytes);
     }
 
     /** Reads a message and writes its rows in as many messages as they need; says how many. */
