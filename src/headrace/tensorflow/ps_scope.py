@@ -6,11 +6,16 @@ later, when they first see what they train; so once a process uses parameter ser
 optimizer that is to train such variables puts its own beside them, wherever it was made, counts
 its steps together with the other workers, and computes each update where the variable is, so
 that only the gradient travels.
+
+All workers give a variable the same name and server without talking: by counting. What an
+optimizer makes is counted apart, per optimizer, since a worker without rows never builds its.
 """
 
 from __future__ import annotations
 
 import threading
+import weakref
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any
@@ -43,6 +48,9 @@ class ParameterServerScope:
         self._placement = Placement(servers)
         self._lease = lease
         self._made = 0
+        self._slots: _Slots | None = None  # of the optimizer that makes variables now
+        self._slots_of: weakref.WeakKeyDictionary[Any, _Slots] = weakref.WeakKeyDictionary()
+        self._optimizers: Counter[str] = Counter()
         self._lock = threading.RLock()
         self._depth = 0
 
@@ -70,13 +78,17 @@ class ParameterServerScope:
             )
         size_bytes = value.shape.num_elements() * value.dtype.size
         name = arguments.get("name") or "variable"
-        shared_name = f"{self._made}-{name}"
-        self._made += 1
         server = _server_in_scope()
-        if server is None:
-            server = self._placement.place(size_bytes)
+        if self._slots is not None:
+            shared_name = self._slots.next_name(name)
+            server = self._slots.server if server is None else server
         else:
-            self._placement.put(server, size_bytes)
+            shared_name = f"{self._made}-{name}"
+            self._made += 1
+            if server is None:
+                server = self._placement.place(size_bytes)
+            else:
+                self._placement.put(server, size_bytes)
         return ParameterServerVariable(
             initial_value=value,
             shared_name=shared_name,
@@ -98,20 +110,70 @@ class ParameterServerScope:
         scope = self
 
         def build_beside(self: Any, variables: Any) -> Any:
-            if not self.built and any(is_on_server(each) for each in variables):
+            first = next((raw_variable(v) for v in variables if is_on_server(v)), None)
+            if self.built or first is None:
+                return build(self, variables)
+            with scope._counting_apart(self, first):
                 with scope.open():
                     count = tf.Variable(0, dtype=tf.int64, trainable=False, name="iteration")
                 _count_together(self.iterations, count)
                 _update_on_the_servers(self)
-            return build(self, variables)
+                return build(self, variables)
 
         def add_beside(self: Any, reference_variable: Any, *args: Any, **more: Any) -> Any:
             if not is_on_server(reference_variable):
                 return add_variable(self, reference_variable, *args, **more)
-            with scope.open(), tf.device(raw_variable(reference_variable).device):
+            reference = raw_variable(reference_variable)
+            with (
+                scope._counting_apart(self, reference),
+                scope.open(),
+                tf.device(reference.device),
+            ):
                 return add_variable(self, reference_variable, *args, **more)
 
         kind.build, kind.add_variable_from_reference = build_beside, add_beside
+
+    @contextmanager
+    def _counting_apart(
+        self, optimizer: Any, reference: ParameterServerVariable
+    ) -> Iterator[None]:
+        """Name what is made in the `with` block as the variables of `optimizer`.
+
+        Args:
+            optimizer: Any optimizer of Keras'.
+            reference: If it has made no variable yet: the first one that it trains.
+        """
+        with self._lock:
+            slots = self._slots_of.get(optimizer)
+            if slots is None:
+                kind = f"{reference.shared_name}/{type(optimizer).__name__}"
+                slots = _Slots(f"{kind}-{self._optimizers[kind]}", reference.server)
+                self._optimizers[kind] += 1
+                self._slots_of[optimizer] = slots
+            former, self._slots = self._slots, slots
+            try:
+                yield
+            finally:
+                self._slots = former
+
+
+class _Slots:
+    """Names for the variables of one optimizer, in the order in which it makes them.
+
+    Args:
+        prefix: Of the names; that of no other optimizer in this process.
+        server: Parameter server of those that belong to no trained variable.
+    """
+
+    def __init__(self, prefix: str, server: int) -> None:
+        self._prefix = prefix
+        self._made = 0
+        self.server = server
+
+    def next_name(self, name: str) -> str:
+        shared_name = f"{self._prefix}/{self._made}-{name}"
+        self._made += 1
+        return shared_name
 
 
 def is_on_server(variable: Any) -> bool:

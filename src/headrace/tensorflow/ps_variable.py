@@ -37,6 +37,10 @@ class ParameterServerVariable(BaseResourceVariable):  # type: ignore[misc] # has
         name: As for `tf.Variable`; need not be unique.
         aggregation: As for `tf.Variable`.
         synchronization: As for `tf.Variable`.
+
+    Attributes:
+        shared_name: Its name on the server.
+        server: Index of the server.
     """
 
     def __init__(
@@ -51,6 +55,8 @@ class ParameterServerVariable(BaseResourceVariable):  # type: ignore[misc] # has
         aggregation: Any = None,
         synchronization: Any = None,
     ) -> None:
+        self.shared_name = shared_name
+        self.server = server
         with tf.init_scope():
             value = tf.convert_to_tensor(
                 initial_value() if callable(initial_value) else initial_value, dtype=dtype

@@ -66,6 +66,7 @@ def train(ctx: Any) -> None:
     seen: dict[str, Any] = {}
     _fit(ctx, seen)
     _loop(ctx, seen)
+    _train_a_second_model(ctx, seen)
     _differ(ctx, seen)
     seen["libraries"] = sorted({"torch", "pyflink", "py4j"} & set(sys.modules))
     ctx.output_path(f"seen-{ctx.rank}.json").write_text(json.dumps(seen))
@@ -132,6 +133,26 @@ def _loop(ctx: Any, seen: dict[str, Any]) -> None:
         "losses": [losses[0], losses[-1]],
         "iterations": int(optimizer.iterations.numpy()),
         "weight": weight.numpy().reshape(-1).tolist(),
+    }
+
+
+def _train_a_second_model(ctx: Any, seen: dict[str, Any]) -> None:
+    """Worker 1 never builds the optimizer of the first of two variables."""
+    first_optimizer, second_optimizer = keras.optimizers.Adam(0.5), keras.optimizers.SGD(1.0)
+    with ctx.parameter_servers():
+        first = tf.Variable(tf.ones(1_000), name="first")
+    if ctx.rank == 0:
+        first_optimizer.apply([tf.ones(1_000)], [first])
+    with ctx.parameter_servers():
+        wide = tf.Variable(tf.zeros(1_000), name="wide")
+        narrow = tf.Variable(tf.zeros(2), name="narrow")
+    second_optimizer.apply([tf.ones(2)], [narrow])
+    _meet(ctx, "stepped")
+    seen["second"] = {
+        "wide": wide.numpy().tolist(),
+        "narrow": narrow.numpy().tolist(),
+        "devices": [_device(wide), _device(narrow)],
+        "iterations": int(second_optimizer.iterations.numpy()),
     }
 
 
@@ -273,6 +294,14 @@ def test_a_loop_with_an_optimizer_made_outside_trains_on_shared_variables(run: R
         assert loop["iterations"] == 120
         assert loop["losses"][1] < 1e-6
         np.testing.assert_allclose(loop["weight"], [1.0, 1.0], atol=1e-3)
+
+
+def test_what_is_made_after_an_optimizer_that_a_worker_never_built_is_shared(run: Run) -> None:
+    ours, others = (seen["second"] for seen in run.seen)
+    assert ours == others
+    assert ours["wide"] == [0.0] * 1_000
+    assert ours["narrow"] == [-2.0, -2.0]
+    assert ours["iterations"] == 2
 
 
 def test_what_was_made_before_the_servers_were_known_stays_usable(run: Run) -> None:
