@@ -34,7 +34,7 @@ __all__ = ["plan", "predict"]
 
 _MODEL_FILE = "model.keras"
 _WEIGHTS_FILE = "delays.weights.h5"
-_SHUFFLED_ROWS = 32_768
+_SHUFFLED_ROWS = 131_072
 _CHECKPOINT_STEPS = 50
 _FIRST_RATE, _RATE_DECAY = 3e-3, 0.3
 _HELD_OUT_TIMEOUT_S = 600.0

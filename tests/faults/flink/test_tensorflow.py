@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -18,7 +17,13 @@ import headrace.tensorflow
 from headrace.config import TimeoutConfig
 from headrace.errors import JobFailedError
 from headrace.operator import JobHandle
-from tests.faults.flink.nodes import Running, processes_by_node
+from tests.faults.flink.killing import (
+    cancelled_on_failure,
+    expect_next_life,
+    kill,
+    processes_of_jobs,
+    reported,
+)
 from tests.faults.flink.sight import files_left
 from tests.flink.jvm import make_environment
 from tests.flink.system import Process, descendants, listening_ports
@@ -111,50 +116,6 @@ def batch_job(folder: Path, **roles: Any) -> Iterator[JobHandle]:
     until(lambda: not files_left(), "the end of every file", CLEAN_S)
     of_jvms = {p for e in descendants(os.getpid()) for p in listening_ports(e.pid)}
     assert not ports & of_jvms
-
-
-def processes_of_jobs() -> list[Process]:
-    """What this process' JVM has started, and what that has started."""
-    (jvm,) = (each for each in descendants(os.getpid()) if each.is_jvm)
-    return descendants(jvm.pid)
-
-
-@contextmanager
-def cancelled_on_failure(job: JobHandle) -> Iterator[None]:
-    try:
-        yield
-    except BaseException:
-        job.cancel()
-        raise
-
-
-def reported(job: JobHandle, node: str, name: str) -> float:
-    nodes = job.status().nodes
-    return nodes[node].report.get(name, 0.0) if node in nodes else 0.0
-
-
-def kill(name: str) -> dict[str, Running]:
-    """Kill the process of a node; return the processes that there were."""
-    before = processes_by_node()
-    os.kill(before[name].process.pid, signal.SIGKILL)
-    return before
-
-
-def expect_next_life(name: str, before: dict[str, Running]) -> None:
-    """It is started again, alone."""
-    until(
-        lambda: (
-            (now := processes_by_node().get(name)) is not None
-            and (now.attempt, now.life) == (before[name].attempt, before[name].life + 1)
-        ),
-        f"another life of {name}",
-        START_S,
-        lambda: str(processes_by_node()),
-    )
-    now = processes_by_node()
-    assert {k: v for k, v in now.items() if k != name} == {
-        k: v for k, v in before.items() if k != name
-    }
 
 
 @pytest.mark.timeout(400)  # seven starts of TensorFlow

@@ -58,7 +58,7 @@ class Scenario:
     arrive: int | None = None  # rows; None: those of a batch
     looks_first: bool = False
     epochs: int = 1
-    leave_after: tuple[int | None, ...] = (None, None)  # steps, by worker; loops only
+    leave_after: tuple[int | None, ...] | None = None  # steps, by worker; loops only
     rate_of_worker_1: float | None = None  # set by a callback; fit only
 
     def table(self) -> pa.Table:
@@ -90,7 +90,7 @@ class Scenario:
             self._loop(ctx, recipe, model, optimizer, batches, given)
         if ctx.world_size == 1:
             steps = [*range(1, len(given) + 1)]
-        elif self.leave_after == (None, None):
+        elif self.leave_after is None:
             assert len(steps) == len(given), (steps, len(given))
         for step, ids in zip(steps, given, strict=True):
             ctx.emit({"step": [step] * len(ids), "id": ids})
@@ -147,7 +147,7 @@ class Scenario:
         for number, (features, label) in enumerate(batches, 1):
             given.append(np.array(features.pop("id")))
             train_step(features, label)
-            if number == self.leave_after[ctx.rank]:
+            if self.leave_after is not None and number == self.leave_after[ctx.rank]:
                 return
 
     def _batches(self, ctx: Any) -> Iterator[Any]:

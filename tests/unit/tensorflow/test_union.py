@@ -64,6 +64,11 @@ def scenarios_of_two() -> dict[str, Scenario]:
 
 
 SCENARIOS = scenarios_of_two()
+THREE = {
+    "uneven": Scenario(recipe="adam", loader="fit-10", split=[0.6, 0.3, 0.1], epochs=2),
+    "empty": Scenario(loader="dataset", split=[0.0, 0.7, 0.3]),
+    "idles": Scenario(recipe="adam", loader="batches", faults=_IDLES),
+}
 RATE = Scenario(recipe="sgd", rate_of_worker_1=0.001, rows=10)
 
 
@@ -80,6 +85,11 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, RunResult]
     return run_all(everything, workers=WORKERS, directory=directory)
 
 
+@pytest.fixture(scope="module")
+def results_of_three(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, RunResult]:
+    return run_all(THREE, workers=3, directory=tmp_path_factory.mktemp("three"))
+
+
 @pytest.fixture(autouse=True, scope="module")
 def double_precision() -> Iterator[None]:
     before = keras.config.floatx(), keras.config.dtype_policy()
@@ -94,9 +104,18 @@ def double_precision() -> Iterator[None]:
 def test_two_workers_equal_one_process_on_the_union(
     results: Mapping[str, RunResult], name: str
 ) -> None:
-    scenario, result = SCENARIOS[name], results[name]
-    steps = Steps.of(result)
+    require_union(SCENARIOS[name], results[name])
 
+
+@pytest.mark.parametrize("name", THREE)
+def test_three_workers_equal_one_process_on_the_union(
+    results_of_three: Mapping[str, RunResult], name: str
+) -> None:
+    require_union(THREE[name], results_of_three[name])
+
+
+def require_union(scenario: Scenario, result: RunResult) -> None:
+    steps = Steps.of(result)
     assert result.emitted is not None
     ids = sorted(result.emitted["id"].to_pylist())
     assert ids == sorted([*range(scenario.total_rows)] * scenario.epochs)
@@ -199,7 +218,7 @@ def plain_weights(scenario: Scenario, table: pa.Table) -> list[Any]:
 
 
 def require_same_models(result: RunResult, *, steps: int) -> None:
-    assert [report["steps"] for report in result.reports] == [steps] * WORKERS
+    assert [report["steps"] for report in result.reports] == [steps] * len(result.workers)
     assert all(report == result.reports[0] for report in result.reports), "models differ"
 
 
