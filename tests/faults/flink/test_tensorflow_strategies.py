@@ -101,9 +101,9 @@ def mirrored(folder: str) -> Callable[[Any], None]:
         def step(may_go: Any) -> Any:
             def replica() -> Any:
                 group = tf.distribute.get_replica_context()
-                total.assign_add(group.all_reduce("sum", 0.5))
-                count.assign_add(1)
-                return group.all_reduce("sum", may_go)
+                total.assign_add(group.all_reduce("sum", tf.constant(0.5)))
+                count.assign_add(tf.constant(1, tf.int64))
+                return group.all_reduce("sum", tf.identity(may_go))
 
             return strategy.run(replica)
 

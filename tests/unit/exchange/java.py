@@ -56,13 +56,18 @@ def behaviours() -> list[tuple[str, str]]:
 def run_behaviours(classes: Path) -> dict[tuple[str, str], str]:
     """Run all behaviours in one JVM; return the text of each failure, empty where it passed."""
     names = sorted({f"org.headrace.exchange.{name}" for name, _ in behaviours()})
-    done = subprocess.run(
-        command(classes, "Behaviours", *names),
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=_PATIENCE_S,
-    )
+    try:
+        done = subprocess.run(
+            command(classes, "Behaviours", *names),
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=_PATIENCE_S,
+        )
+    except subprocess.TimeoutExpired as error:
+        passed = (error.stdout or b"").decode().splitlines()
+        msg = f"no end after {_PATIENCE_S} s; {len(passed)} have ended, the last: {passed[-1:]}"
+        raise AssertionError(msg) from None
     assert done.returncode == 0, done.stdout + done.stderr
     results = {}
     for line in done.stdout.splitlines():
