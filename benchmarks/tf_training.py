@@ -4,12 +4,15 @@ MLP 16-64-1, batches of 256 rows of 16 FLOAT columns, SGD, Keras' `fit` with ten
 execution and two batches prefetched, two workers: on one parameter server (asynchronous), and
 synchronously. In each repeat, one after the other, a Flink job of each kind fed by a query and
 one in batch mode whose workers hold their rows. The sum of the workers' rates behind the
-warm-up is compared; Flink's own work for the rows is on the same cores and counts.
+warm-up is compared; Flink's own work for the rows is on the same cores and counts. Each job has
+a JVM of its own, as a cluster for one job has: with every job that a JVM has run before, its
+compiled code is less fit for the next.
 """
 
 from __future__ import annotations
 
 from functools import partial
+from multiprocessing import get_context
 from typing import Any, get_args
 
 import headrace.tensorflow
@@ -20,8 +23,8 @@ from benchmarks.tf_workers import BATCH_ROWS, WIDTH, Source, train_timed
 _WORKERS = 2
 _LIMIT_S = 300.0
 _KINDS = {"parameter server": (1, 3_000), "synchronous": (0, 24_000)}
-"""Parameter servers, and steps of each worker; half of them warm the JVM up, whose compiler has to
-share two cores with the training and takes 20 s and more."""
+"""Parameter servers, and steps of each worker; half of them warm the JVM up, whose compiler has
+to share two cores with the training and takes 20 s and more."""
 
 
 def run_tf_training(kinds: dict[str, tuple[int, int]], *, repeats: int) -> dict[str, Any]:
@@ -38,7 +41,8 @@ def run_tf_training(kinds: dict[str, tuple[int, int]], *, repeats: int) -> dict[
     for repeat in range(repeats):
         for kind, (ps, steps) in kinds.items():
             for source in get_args(Source):
-                rate = _steps_per_s(source, ps, steps)
+                with get_context("spawn").Pool(1) as process:
+                    rate = process.apply(_steps_per_s, (source, ps, steps))
                 rates[kind][source].append(rate)
                 print(f"repeat {repeat}: {kind}, {source}: {rate:.0f} steps/s", flush=True)
     ratios = {

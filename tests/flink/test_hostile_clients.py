@@ -37,7 +37,7 @@ from .system import Process, descendants, listening_ports, listening_sockets
 ROWS = 20_000
 SEED = 20260000
 _NOBODY = 65534
-_HEARTBEAT_LIMIT_S = 3.0
+_HEARTBEAT_LIMIT_S = 6.0
 
 
 class Running:
