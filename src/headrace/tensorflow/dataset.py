@@ -47,7 +47,7 @@ class Layout:
 
     Raises:
         ConfigError: A feature is no number, a feature or label is not among the columns, or
-            `features` is empty.
+            `features` or `plans` is empty.
     """
 
     def __init__(
@@ -59,6 +59,9 @@ class Layout:
     ) -> None:
         if features is not None and not features:
             msg = "ctx.dataset(features=[]): name at least one column, or leave it out"
+            raise ConfigError(msg)
+        if not plans:
+            msg = "ctx.dataset(columns=[]): name at least one column, or leave it out"
             raise ConfigError(msg)
         self._label = label
         labels = [label] if isinstance(label, str) else list(label or ())
@@ -177,7 +180,11 @@ def build_dataset(
     """
 
     def fetch(call: Array) -> list[Array]:
-        element = next_element(int(call) == 0)
+        try:
+            element = next_element(int(call) == 0)
+        except StopIteration as error:  # would be taken for the end of the data
+            msg = "StopIteration was raised while ctx.dataset read its next batch"
+            raise RuntimeError(msg) from error
         if element is None:
             raise StopIteration
         number, arrays = element

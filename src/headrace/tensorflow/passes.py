@@ -45,7 +45,9 @@ class Passes:
         Raises:
             UsageError: It has: how many rows a batch has, and which is the next, are its now.
         """
-        begun = self._begun
+        return self._of_begun(self._begun, batches)
+
+    def _of_begun(self, begun: int, batches: Iterator[_T]) -> Iterator[_T]:
         while True:
             if self._begun != begun:
                 msg = (

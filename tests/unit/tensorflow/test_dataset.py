@@ -262,6 +262,16 @@ def test_an_iterator_of_ctx_batches_does_not_go_on_behind_a_dataset() -> None:
     assert seen_by(read) == [[*range(8)], [*range(8, 12)], [*range(12, 20)]]
 
 
+def test_an_iterator_of_ctx_batches_made_before_a_dataset_does_not_begin_behind_it() -> None:
+    def read(ctx: Any) -> Any:
+        batches = iter(ctx.batches(8))
+        yield from numbers(itertools.islice(ctx.dataset(4), 1))
+        with pytest.raises(UsageError, match=r"Call ctx\.batches again"):
+            next(batches)
+
+    assert seen_by(read) == [[*range(4)]]
+
+
 def test_rows_in_are_those_that_were_taken() -> None:
     result = run(lambda ctx: [*itertools.islice(ctx.dataset(4), 2)])
     assert result.rows_in == (8,)

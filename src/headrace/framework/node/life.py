@@ -276,7 +276,7 @@ def _link_entries(archives: Path, work_dir: Path) -> None:
 def _start_failure(exc: Exception) -> Failure:
     """Return why the process could not be started."""
     is_ours = isinstance(exc, HeadraceError)
-    is_plain = is_ours or isinstance(exc, OSError)  # whose text has the file's name
+    is_plain = is_ours or (isinstance(exc, OSError) and exc.filename is not None)
     return Failure(
         kind="environment",
         message=f"The process could not be started: {exc if is_plain else repr(exc)}",

@@ -4,6 +4,7 @@ import org.apache.flink.core.fs.FSDataInputStream;
 import org.apache.flink.core.fs.Path;
 
 import java.io.Closeable;
+import java.io.EOFException;
 import java.io.IOException;
 import java.io.InputStream;
 
@@ -208,7 +209,8 @@ final class RecordStream implements Closeable {
     }
 
     private static TfRecordException undecodable(RecordPlace place, Compression compression, IOException e) {
-        String what = String.format("decompressing failed (%s: %s)", compression.name(), e.getMessage());
+        String why = e instanceof EOFException ? "it ends too early" : e.getMessage();
+        String what = String.format("decompressing failed (%s: %s)", compression.name(), why);
         return TfRecordException.damaged(place, what, e);
     }
 
