@@ -8,6 +8,7 @@ from collections.abc import Callable
 from headrace._environ import set_environment_value
 from headrace.errors import ServerLostError
 from headrace.framework.process import ProcessSpec
+from headrace.framework.stopping import require_no_stop
 from headrace.role import (
     RoleContext,
     RoleEntry,
@@ -68,6 +69,7 @@ class TFEntry(RoleEntry):
         try:
             super().run(context)
         except tf.errors.OpError as error:
+            require_no_stop()  # behind TensorFlow a stop looks like an error of its own
             cause = context.cause_of(error)
             if cause is not error:
                 raise cause from error
