@@ -352,13 +352,13 @@ class TFContext(TrainingContext):
             with self._turn:
                 if is_first:
                     self._dataset_passes.begin(epochs=self.epochs)
+                elif self._dataset_passes.is_over:  # Keras asks on for the rest of an execution
+                    return None
                 self.open_reader(rows=rows, epochs=self.epochs).at_once = at_once
-            columns = self._take_of_pass()
-            if columns is None:
+            if (columns := self._take_of_pass()) is None:
                 return None
             whole, last = divmod(columns.num_rows, rows)
-            batches = [rows] * whole or [last]
-            self._steps.count_batches(batches)
+            self._steps.count_batches(batches := [rows] * whole or [last])
             assert self._portions is not None
             return self._portions.give(batches) if at_once > 1 else 1, read(columns)
         except BaseException as error:

@@ -17,7 +17,8 @@ class Passes:
 
     def __init__(self) -> None:
         self._number = 0
-        self._is_over = False
+        self.is_over = False
+        """Whether the latest pass has ended and no other has begun."""
         self._begun = 0
 
     def begin(self, *, epochs: int) -> None:
@@ -27,7 +28,7 @@ class Passes:
             UsageError: All `epochs` passes are over.
         """
         self._begun += 1
-        if not self._is_over:
+        if not self.is_over:
             return
         if self._number + 1 >= epochs:
             msg = (
@@ -37,7 +38,7 @@ class Passes:
             )
             raise UsageError(msg)
         self._number += 1
-        self._is_over = False
+        self.is_over = False
 
     def none_since(self, batches: Iterator[_T]) -> Iterator[_T]:
         """Pass on `batches` of another iteration of the input, unless a dataset's begins.
@@ -62,4 +63,4 @@ class Passes:
 
     def end(self) -> None:
         """Note that the present pass is over."""
-        self._is_over = True
+        self.is_over = True

@@ -272,6 +272,17 @@ def test_an_iterator_of_ctx_batches_made_before_a_dataset_does_not_begin_behind_
     assert seen_by(read) == [[*range(4)]]
 
 
+def test_an_iteration_of_large_batches_that_has_ended_does_not_begin_the_next_pass() -> None:
+    def read(ctx: Any) -> Any:
+        for _ in range(2):
+            iterator = iter(ctx.dataset(4_096))
+            yield [len(batch["n"]) for batch in iterator]
+            yield [len(batch["n"]) for batch in iterator]
+
+    passes = [len(rows) for rows in seen_by(read, epochs=2)]
+    assert passes == [1, 0, 1, 0]
+
+
 def test_rows_in_are_those_that_were_taken() -> None:
     result = run(lambda ctx: [*itertools.islice(ctx.dataset(4), 2)])
     assert result.rows_in == (8,)
