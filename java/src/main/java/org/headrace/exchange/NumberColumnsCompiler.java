@@ -15,7 +15,6 @@ import java.util.List;
 final class NumberColumnsCompiler {
 
     private static final String NAME = "GeneratedNumberColumns";
-    private static final String ROW = "org.apache.flink.table.data.RowData row";
 
     private NumberColumnsCompiler() {}
 
@@ -33,32 +32,23 @@ final class NumberColumnsCompiler {
         NumberColumns compiled =
                 numbers.isEmpty()
                         ? new None()
-                        : GeneratedClass.instantiate(NAME, source(statements), NumberColumns.class);
+                        : GeneratedClass.instantiate(
+                                NAME,
+                                NumberColumns.class,
+                                "public void write",
+                                "org.apache.flink.table.data.RowData row, int index",
+                                "row, index",
+                                "java.nio.ByteBuffer memory = bytes;\nint[] at = dataAt;\n",
+                                statements);
         compiled.bind(numbers);
         return compiled;
     }
 
     private static String statement(NumberKind kind, int column, int position) {
-        return String.format(
+        return GeneratedClass.code(
                 "if (row.isNullAt(%1$d)) { writeNull(%2$d, index); }"
                         + " else { memory.put%3$s(at[%2$d] + index * %4$d, row.get%5$s(%1$d)); }%n",
                 position, column, kind.putSuffix(), kind.width(), kind.getSuffix());
-    }
-
-    private static String source(List<String> statements) {
-        StringBuilder methods = new StringBuilder();
-        StringBuilder calls = new StringBuilder();
-        for (int from = 0; from < statements.size(); from += GeneratedClass.STATEMENTS_PER_METHOD) {
-            int to = Math.min(from + GeneratedClass.STATEMENTS_PER_METHOD, statements.size());
-            calls.append(String.format("write%d(row, index);%n", from));
-            methods.append(String.format("private void write%d(%s, int index) {%n", from, ROW))
-                    .append("java.nio.ByteBuffer memory = bytes;\nint[] at = dataAt;\n")
-                    .append(String.join("", statements.subList(from, to)))
-                    .append("}\n");
-        }
-        return String.format(
-                "public final class %s extends %s {%npublic void write(%s, int index) {%n%s}%n%s}%n",
-                NAME, NumberColumns.class.getName(), ROW, calls, methods);
     }
 
     /** Of a table without numbers. */

@@ -8,6 +8,9 @@ import org.apache.flink.table.types.logical.LogicalTypeRoot;
 import org.apache.flink.table.types.logical.RowType;
 import org.apache.flink.table.types.logical.utils.LogicalTypeChecks;
 
+import java.util.ArrayList;
+import java.util.List;
+
 /**
  * Compiles the straight-line code of a {@link RowPacker}. Flink's serializer asks a getter for each field,
  * which makes an object of each number, and then looks at its type to write it: two thirds of what a task
@@ -16,7 +19,7 @@ import org.apache.flink.table.types.logical.utils.LogicalTypeChecks;
 final class RowPackerCompiler {
 
     private static final String NAME = "GeneratedRowPacker";
-    private static final String ARGUMENTS =
+    private static final String PARAMETERS =
             "org.apache.flink.table.data.RowData row,"
                     + " org.apache.flink.table.data.writer.BinaryRowWriter target";
 
@@ -25,29 +28,23 @@ final class RowPackerCompiler {
     private RowPackerCompiler() {}
 
     static RowPacker compile(RowType type) {
-        int fields = type.getFieldCount();
-        StringBuilder methods = new StringBuilder();
-        StringBuilder calls = new StringBuilder();
-        for (int from = 0; from < fields; from += GeneratedClass.STATEMENTS_PER_METHOD) {
-            int to = Math.min(from + GeneratedClass.STATEMENTS_PER_METHOD, fields);
-            calls.append(String.format("pack%d(row, target);%n", from));
-            methods.append(String.format("private void pack%d(%s) {%n", from, ARGUMENTS));
-            for (int position = from; position < to; position++) {
-                methods.append(statement(type, position));
-            }
-            methods.append("}\n");
+        List<String> statements = new ArrayList<>();
+        for (int position = 0; position < type.getFieldCount(); position++) {
+            statements.add(statement(type, position));
         }
-        String source =
-                String.format(
-                        "public final class %s extends %s {%n"
-                                + "protected void packFields(%s) {%n%s}%n%s}%n",
-                        NAME, RowPacker.class.getName(), ARGUMENTS, calls, methods);
-        return GeneratedClass.instantiate(NAME, source, RowPacker.class);
+        return GeneratedClass.instantiate(
+                NAME,
+                RowPacker.class,
+                "protected void packFields",
+                PARAMETERS,
+                "row, target",
+                "",
+                statements);
     }
 
     private static String statement(RowType type, int position) {
         String write = write(type, position);
-        return String.format(
+        return GeneratedClass.code(
                 "if (row.isNullAt(%1$d)) { target.%2$s); } else { target.write%3$s); }%n",
                 position, writeNull(type.getTypeAt(position), position), write);
     }
@@ -57,15 +54,15 @@ final class RowPackerCompiler {
         if (type.is(LogicalTypeRoot.DECIMAL)) {
             int digits = LogicalTypeChecks.getPrecision(type);
             if (!DecimalData.isCompact(digits)) {
-                return String.format("writeDecimal(%d, null, %d", position, digits);
+                return GeneratedClass.code("writeDecimal(%d, null, %d", position, digits);
             }
         } else if (type.is(LogicalTypeFamily.TIMESTAMP)) {
             int precision = LogicalTypeChecks.getPrecision(type);
             if (!TimestampData.isCompact(precision)) {
-                return String.format("writeTimestamp(%d, null, %d", position, precision);
+                return GeneratedClass.code("writeTimestamp(%d, null, %d", position, precision);
             }
         }
-        return String.format("setNullAt(%d", position);
+        return GeneratedClass.code("setNullAt(%d", position);
     }
 
     /** The call of the writer behind "write", with its arguments. */
@@ -97,12 +94,12 @@ final class RowPackerCompiler {
             case DECIMAL:
                 int digits = LogicalTypeChecks.getPrecision(type);
                 int scale = LogicalTypeChecks.getScale(type);
-                return String.format(
+                return GeneratedClass.code(
                         "Decimal(%1$d, row.getDecimal(%1$d, %2$d, %3$d), %2$d", position, digits, scale);
             case TIMESTAMP_WITHOUT_TIME_ZONE:
             case TIMESTAMP_WITH_LOCAL_TIME_ZONE:
                 int precision = LogicalTypeChecks.getPrecision(type);
-                return String.format(
+                return GeneratedClass.code(
                         "Timestamp(%1$d, row.getTimestamp(%1$d, %2$d), %2$d", position, precision);
             case ARRAY:
                 return nested("Array", "", position);
@@ -117,11 +114,11 @@ final class RowPackerCompiler {
     }
 
     private static String simple(String kind, int position) {
-        return String.format("%1$s(%2$d, row.get%1$s(%2$d)", kind, position);
+        return GeneratedClass.code("%1$s(%2$d, row.get%1$s(%2$d)", kind, position);
     }
 
     private static String nested(String kind, String more, int position) {
-        return String.format(
+        return GeneratedClass.code(
                 "%1$s(%2$d, row.get%1$s(%2$d%3$s), (%4$s.%1$sDataSerializer) serializers[%2$d]",
                 kind, position, more, SERIALIZERS);
     }
