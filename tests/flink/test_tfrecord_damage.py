@@ -98,6 +98,7 @@ def test_damage_in_a_compressed_file_is_told_by_the_byte_of_its_content(
     (tmp_path / "cut").write_bytes(pack(WHOLE)[:-12])
     cause = failure_of(tfrecord.read(t_env, tmp_path / "cut", X))
     assert f"of its content ({name}): decompressing failed ({name}: " in cause
+    assert "null" not in cause.partition("decompressing failed")[2].partition(")")[0]
 
 
 def test_compressed_files_that_were_joined_are_read_or_refused(

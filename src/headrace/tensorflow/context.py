@@ -350,15 +350,15 @@ class TFContext(TrainingContext):
         """Return number and arrays of the next portion, or None at the end. Any thread."""
         try:
             with self._turn:
-                if is_first:
-                    self._dataset_passes.begin(epochs=self.epochs)
-                elif self._dataset_passes.is_over:  # Keras asks on for the rest of an execution
+                if not self._dataset_passes.goes_on(is_first=is_first, epochs=self.epochs):
                     return None
                 self.open_reader(rows=rows, epochs=self.epochs).at_once = at_once
-            if (columns := self._take_of_pass()) is None:
+            columns = self._take_of_pass()
+            if columns is None:
                 return None
             whole, last = divmod(columns.num_rows, rows)
-            self._steps.count_batches(batches := [rows] * whole or [last])
+            batches = [rows] * whole or [last]
+            self._steps.count_batches(batches)
             assert self._portions is not None
             return self._portions.give(batches) if at_once > 1 else 1, read(columns)
         except BaseException as error:

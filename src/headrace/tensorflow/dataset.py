@@ -7,11 +7,11 @@ what nobody took goes back. tf.data's own optimizations that read ahead are ther
 what is built on the dataset too. Who wants to overlap reading and training adds
 ``.prefetch(2)``.
 
-The function behind it is called on the thread that asks for an element, one call at a time:
-that of a loop of your own, one of TensorFlow's where the asking is part of a graph, as in
-``fit``. Columns of one type travel as one matrix, which the graph takes apart without a copy:
-each array that TensorFlow is given takes as long as copying some thousand numbers
-(docs/adr/0101).
+The function behind it is called on the thread that asks for an element, one call at a time as
+long as one iteration goes on: that of a loop of your own, one of TensorFlow's where the asking
+is part of a graph, as in ``fit``. Columns of one type travel as one matrix, which the graph
+takes apart, mostly without a copy: each array that TensorFlow is given takes as long as copying
+some thousand numbers (docs/adr/0101).
 """
 
 from __future__ import annotations
@@ -183,7 +183,11 @@ def build_dataset(
         try:
             element = next_element(int(call) == 0)
         except StopIteration as error:  # would be taken for the end of the data
-            msg = "StopIteration was raised while ctx.dataset read its next batch"
+            msg = (
+                "StopIteration was raised by something that ctx.dataset called for its next "
+                "batch, which is not its end: rows would be missing. The traceback of the "
+                "StopIteration says where."
+            )
             raise RuntimeError(msg) from error
         if element is None:
             raise StopIteration

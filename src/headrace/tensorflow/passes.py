@@ -17,19 +17,28 @@ class Passes:
 
     def __init__(self) -> None:
         self._number = 0
-        self.is_over = False
-        """Whether the latest pass has ended and no other has begun."""
+        self._is_over = False
         self._begun = 0
 
-    def begin(self, *, epochs: int) -> None:
-        """Note that an iteration begins: the next pass, or the rest of one that was left.
+    def goes_on(self, *, is_first: bool, epochs: int) -> bool:
+        """Return whether the pass of an iteration that asks may have further rows.
+
+        It has none once it is over, however often it is asked: Keras asks on for the rest of
+        an execution of several steps, and must not get rows of the next pass.
+
+        Args:
+            is_first: Whether the iteration begins: with the next pass, or with the rest of one
+                that was left.
+            epochs: Passes that were planned.
 
         Raises:
             UsageError: All `epochs` passes are over.
         """
+        if not is_first:
+            return not self._is_over
         self._begun += 1
-        if not self.is_over:
-            return
+        if not self._is_over:
+            return True
         if self._number + 1 >= epochs:
             msg = (
                 f"ctx.dataset was iterated {self._number + 2} times, and the job was planned "
@@ -38,7 +47,8 @@ class Passes:
             )
             raise UsageError(msg)
         self._number += 1
-        self.is_over = False
+        self._is_over = False
+        return True
 
     def none_since(self, batches: Iterator[_T]) -> Iterator[_T]:
         """Pass on `batches` of another iteration of the input, unless a dataset's begins.
@@ -63,4 +73,4 @@ class Passes:
 
     def end(self) -> None:
         """Note that the present pass is over."""
-        self.is_over = True
+        self._is_over = True

@@ -8,7 +8,9 @@ its steps together with the other workers, and computes each update where the va
 that only the gradient travels.
 
 All workers give a variable the same name and server without talking: by counting. What an
-optimizer makes is counted apart, per optimizer, since a worker without rows never builds its.
+optimizer makes beside what it trains is counted apart, per optimizer, since a worker without
+rows never builds its. A few kinds make further variables in other ways (Nadam, Adafactor, loss
+scaling): those stay in the process, or count with the user's where the scope is open.
 """
 
 from __future__ import annotations

@@ -65,8 +65,8 @@ def run_behaviours(classes: Path) -> dict[tuple[str, str], str]:
             timeout=_PATIENCE_S,
         )
     except subprocess.TimeoutExpired as error:
-        passed = (error.stdout or b"").decode().splitlines()
-        msg = f"no end after {_PATIENCE_S} s; {len(passed)} have ended, the last: {passed[-1:]}"
+        ended = (error.stdout or b"").decode().splitlines()
+        msg = f"no end after {_PATIENCE_S} s; {len(ended)} have ended, the last: {ended[-1:]}"
         raise AssertionError(msg) from None
     assert done.returncode == 0, done.stdout + done.stderr
     results = {}

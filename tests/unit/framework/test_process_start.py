@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import subprocess
 import sys
 import threading
 from pathlib import Path
@@ -73,3 +74,15 @@ def test_a_command_that_does_not_exist_leaves_no_directory(tmp_path: Path) -> No
     assert end.failure is not None
     assert "/no/such/program" in end.failure.message
     assert not (tmp_path / "work").exists()
+
+
+def test_an_error_of_the_system_without_text_is_told_by_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any, **__: Any) -> Any:
+        raise ConnectionRefusedError
+
+    monkeypatch.setattr(subprocess, "Popen", fail)
+    end = asyncio.run(life_of(tmp_path, LONG).run(lambda pid: None))
+    assert end.failure is not None
+    assert end.failure.message.endswith("could not be started: ConnectionRefusedError()")

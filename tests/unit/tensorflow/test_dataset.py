@@ -17,7 +17,7 @@ from headrace.errors import ConfigError, DataError, UsageError
 from headrace.exchange import Batch, End, MemoryFeed
 from headrace.tensorflow import TFContext
 from headrace.tensorflow.columns import plan_columns
-from headrace.tensorflow.dataset import Layout
+from headrace.tensorflow.dataset import Layout, build_dataset
 from tests.unit.role.doubles import FakeLink, spec_in
 
 pytestmark = [
@@ -281,6 +281,19 @@ def test_an_iteration_of_large_batches_that_has_ended_does_not_begin_the_next_pa
 
     passes = [len(rows) for rows in seen_by(read, epochs=2)]
     assert passes == [1, 0, 1, 0]
+
+
+def test_no_columns_at_all_are_told() -> None:
+    with pytest.raises(ConfigError, match=r"columns=\[\].*at least one column"):
+        run(lambda ctx: ctx.dataset(4, columns=[]))
+
+
+def test_a_stray_stop_iteration_is_an_error_and_no_end() -> None:
+    plans = plan_columns(COUNT.schema)
+    layout = Layout(plans, features=None, label=None)
+    data = build_dataset(layout, lambda is_first: next(iter(())), None)
+    with pytest.raises(tf.errors.UnknownError, match="which is not its end"):
+        next(iter(data))
 
 
 def test_rows_in_are_those_that_were_taken() -> None:
