@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 from headrace.operator import JobHandle
 from tests.faults.flink.nodes import Running, processes_by_node
+from tests.faults.flink.sight import files_left
 from tests.flink.system import Process, descendants
 from tests.flink.tensorflow_jobs import START_S
 from tests.waiting import until
@@ -19,7 +20,10 @@ __all__ = [
     "kill",
     "processes_of_jobs",
     "reported",
+    "require_nothing_left",
 ]
+
+_CLEAN_S = 5.0
 
 
 @contextmanager
@@ -66,3 +70,9 @@ def expect_next_life(name: str, before: dict[str, Running]) -> None:
     assert {k: v for k, v in now.items() if k != name} == {
         k: v for k, v in before.items() if k != name
     }
+
+
+def require_nothing_left(seen: Iterable[Process]) -> None:
+    """Soon after the end of their jobs, neither these processes nor a file are left."""
+    until(lambda: not [e for e in seen if e.is_alive], "the end of every process", _CLEAN_S)
+    until(lambda: not files_left(), "the end of every file", _CLEAN_S)

@@ -23,21 +23,20 @@ from tests.faults.flink.killing import (
     kill,
     processes_of_jobs,
     reported,
+    require_nothing_left,
 )
-from tests.faults.flink.sight import files_left
 from tests.flink.jvm import make_environment
 from tests.flink.system import Process, descendants, listening_ports
 from tests.flink.tensorflow_jobs import START_S, build_model, held, note, notes_of, until_job
 from tests.flink.test_board_role import page
 from tests.flink.training_jobs import add_numbers, split_rows
-from tests.waiting import live_until_ended, until, work_for
+from tests.waiting import live_until_ended, work_for
 
 cloudpickle.register_pickle_by_value(sys.modules[__name__])
 
 SAVE_EVERY = 20
 NOTICE_S = TimeoutConfig().stop_grace_s + 8.0
 """Peers must not wait for a time-out of theirs; all limits of Headrace's are longer."""
-CLEAN_S = 5.0
 
 
 def count_on_servers(folder: str) -> Callable[[Any], None]:
@@ -112,8 +111,7 @@ def batch_job(folder: Path, **roles: Any) -> Iterator[JobHandle]:
     assert status.state == "FINISHED"
     leaders = [name for name in status.nodes if name in ("chief-0", "worker-0")]
     assert status.nodes[min(leaders)].state == "finished"
-    until(lambda: not [e for e in seen if e.is_alive], "the end of every process", CLEAN_S)
-    until(lambda: not files_left(), "the end of every file", CLEAN_S)
+    require_nothing_left(seen)
     of_jvms = {p for e in descendants(os.getpid()) for p in listening_ports(e.pid)}
     assert not ports & of_jvms
 
@@ -247,4 +245,4 @@ def test_in_stream_mode_the_killed_process_is_the_cause_and_nobody_waits(
     assert f"{victim}: " in caught.value.cause
     assert "SIGKILL" in caught.value.cause
     assert seconds < NOTICE_S, f"it took {seconds:.1f} s"
-    until(lambda: not [e for e in seen if e.is_alive], "the end of every process", CLEAN_S)
+    require_nothing_left(seen)

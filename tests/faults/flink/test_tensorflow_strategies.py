@@ -17,15 +17,14 @@ from tests.faults.flink.killing import (
     kill,
     processes_of_jobs,
     reported,
+    require_nothing_left,
 )
 from tests.flink.jvm import make_environment
-from tests.flink.system import Process
 from tests.flink.tensorflow_jobs import held, note, notes_of, until_job
-from tests.waiting import until, work_for
+from tests.waiting import work_for
 
 cloudpickle.register_pickle_by_value(sys.modules[__name__])
 
-CLEAN_S = 5.0
 SAVE_EVERY = 10
 
 
@@ -142,7 +141,7 @@ def test_a_killed_worker_of_a_coordinator_comes_back_and_no_step_is_missing(
     report = status.nodes["chief-0"].report
     # A step that the killed worker was in may have been made before, and is made again.
     assert 0 <= report["count"] - report["asked"] <= 2
-    require_clean(seen)
+    require_nothing_left(seen)
 
 
 @pytest.mark.timeout(300)  # four starts of TensorFlow
@@ -176,8 +175,4 @@ def test_a_mirrored_group_whose_worker_is_killed_goes_on_from_its_latest_checkpo
         first, second = notes_of(tmp_path, f"worker-{index}")
         assert (first["began"], second["began"]) == (0, began)
         assert second["total"] == began  # each of two workers adds a half in each step
-    require_clean(seen)
-
-
-def require_clean(seen: list[Process]) -> None:
-    until(lambda: not [e for e in seen if e.is_alive], "the end of every process", CLEAN_S)
+    require_nothing_left(seen)
