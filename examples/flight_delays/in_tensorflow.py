@@ -37,7 +37,7 @@ _WEIGHTS_FILE = "delays.weights.h5"
 _SHUFFLED_ROWS = 131_072
 _CHECKPOINT_STEPS = 50
 _FIRST_RATE, _RATE_DECAY = 3e-3, 0.3
-_HELD_OUT_TIMEOUT_S = 600.0
+_HELD_OUT_TIMEOUT_S = _TRAINED_TIMEOUT_S = 600.0
 
 
 def plan(
@@ -77,7 +77,8 @@ def train(ctx: TFContext, *, categories: Sequence[int]) -> None:
     """Train on the stream, at the own pace, on variables that all workers share.
 
     Two things make up for a stream that comes in the order of the calendar: a buffer that mixes
-    months, and a learning rate that falls from epoch to epoch.
+    months, and a learning rate that falls from epoch to epoch. The buffer still holds much of
+    the last pass when the stream has ended, so the one that saves waits for the others' `fit`.
     """
     with ctx.parameter_servers():
         model = build_model(categories)
@@ -91,6 +92,10 @@ def train(ctx: TFContext, *, categories: Sequence[int]) -> None:
     steps = Steps(ctx)
     rate = keras.callbacks.LearningRateScheduler(lambda epoch: _FIRST_RATE * _RATE_DECAY**epoch)
     model.fit(rows, epochs=ctx.epochs, callbacks=[rate, steps], shuffle=False, verbose=0)
+    ctx.publish(f"trained/{ctx.index}", "yes")
+    if ctx.is_chief:
+        for index in range(ctx.parallelism):
+            ctx.lookup(f"trained/{index}", _TRAINED_TIMEOUT_S)
     ctx.save(model, _MODEL_FILE)
     if ctx.is_chief:
         write_history(ctx.output_path(HISTORY_FILE), steps.losses, steps.guesses)
