@@ -5,8 +5,7 @@ execution and two batches prefetched, two workers: on one parameter server (asyn
 synchronously. In each repeat, one after the other, a Flink job of each kind fed by a query and
 one in batch mode whose workers hold their rows. The sum of the workers' rates behind the
 warm-up is compared; Flink's own work for the rows is on the same cores and counts. Each job has
-a JVM of its own, as a cluster for one job has: with every job that a JVM has run before, its
-compiled code is less fit for the next.
+a JVM of its own, as a cluster for one job has, so that none finds what earlier ones left there.
 """
 
 from __future__ import annotations
@@ -23,6 +22,7 @@ from benchmarks.tf_workers import BATCH_ROWS, WIDTH, Source, train_timed
 
 _WORKERS = 2
 _LIMIT_S = 300.0
+_START_LIMIT_S = 120.0
 _KINDS = {"parameter server": (1, 3_000), "synchronous": (0, 24_000)}
 """Parameter servers, and steps of each worker; half of them warm the JVM up, whose compiler has
 to share two cores with the training and takes 20 s and more."""
@@ -71,7 +71,11 @@ def _in_own_process(source: Source, ps: int, steps: int) -> float:
         f"print(steps_per_s({source!r}, {ps}, {steps}))"
     )
     done = subprocess.run(
-        [sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, check=True
+        [sys.executable, "-c", code],
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
+        timeout=_LIMIT_S + _START_LIMIT_S,
     )
     return float(done.stdout.split()[-1])
 
