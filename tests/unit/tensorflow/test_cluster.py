@@ -88,10 +88,12 @@ def test_what_had_to_go_beside_another_variable_counts_too() -> None:
 
 def test_each_complete_iteration_is_a_pass_and_a_left_one_goes_on() -> None:
     passes = Passes()
-    passes.begin(epochs=2)
-    passes.begin(epochs=2)  # the first one was left
+    assert passes.goes_on(is_first=True, epochs=2)
+    assert passes.goes_on(is_first=False, epochs=2)
+    assert passes.goes_on(is_first=True, epochs=2)  # the first one was left
     passes.end()
-    passes.begin(epochs=2)
+    assert not passes.goes_on(is_first=False, epochs=2)
+    assert passes.goes_on(is_first=True, epochs=2)
     passes.end()
     with pytest.raises(UsageError, match=r"iterated 3 times.*epochs=2.*Plan epochs=3"):
-        passes.begin(epochs=2)
+        passes.goes_on(is_first=True, epochs=2)
