@@ -310,9 +310,9 @@ class RoleContext:
         """Iterate over what any process of the job saves, in this attempt or an earlier one.
 
         For a role that looks at the model while others train it. The newest comes, at first of
-        what is there already, and each once: those that were saved while the one before it was
-        looked at are passed over, so that a slow reader keeps up and never goes back. Who saves
-        with `keep` may remove one while it is read: keep a few, or go on after the `OSError`.
+        what is there already, and each path once: those saved while the one before was looked
+        at are passed over, so that a slow reader keeps up and never goes back. Who saves with
+        `keep`, or a directory again, may remove one that is read: go on at an `OSError`.
 
         Args:
             timeout_s: Longest wait for the next one, in seconds, after which the iteration

@@ -26,7 +26,8 @@ def follow_saved(
 
     At each step the newest of what has appeared since the last one comes, at first of what is
     there already; older ones among that are passed over, so that what is told never goes back.
-    Each comes once at most, also if it is saved again.
+    Each path comes once at most: a file that is saved again under its step does not come again,
+    a directory does, since it has got another path and its former one is gone.
 
     Thread model: blocks the thread that iterates, in pauses of `LOOK_EVERY_S` seconds.
 
@@ -40,13 +41,13 @@ def follow_saved(
     Yields:
         Step and path.
     """
-    seen: set[tuple[int, int]] = set()
+    seen: set[Path] = set()
     pause = threading.Event()
     deadline = _deadline(clock, timeout_s)
     while True:
-        news = [each for each in list_saved(directory) if each[:2] not in seen]
+        news = [each for each in list_saved(directory) if each.path not in seen]
         if news:
-            seen.update(each[:2] for each in news)
+            seen.update(each.path for each in news)
             newest = news[-1]
             yield newest.step, newest.path
             deadline = _deadline(clock, timeout_s)

@@ -14,6 +14,7 @@ a group that is started again find the same, whatever the group itself has saved
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import re
@@ -29,6 +30,8 @@ from headrace.errors import UsageError
 __all__ = ["Saved", "latest_saved", "list_saved", "new_saved", "require_directory"]
 
 _LOG = logging.getLogger(__name__)
+_RIVALS = 100
+_IS_TAKEN = (errno.ENOTEMPTY, errno.EEXIST, errno.EISDIR, errno.ENOTDIR)
 _NAME = re.compile(r"step-(\d+)\.attempt-(\d+)(?:\.save-(\d+))?")
 _HIDDEN = re.compile(r"\.step-\d+\.attempt-(\d+)(?:\.save-\d+)?\.(.+)\.(\d+)\.(?:new|old)")
 
@@ -125,15 +128,34 @@ def new_saved(
             msg = f"Nothing was written to {draft}, which ctx.checkpoint_path({step}) offered"
             raise UsageError(msg)
         _sync(draft)
-        former = [each for each in list_saved(directory) if each[:2] == (attempt, step)]
-        final = _place_for(draft, first, former)
-        draft.replace(final)
+        final, former = _put_in_place(draft, first, attempt, step)
         _sync_one(directory)
         _remove_saved((each.path for each in former if each.path != final), node)
     finally:
         _remove(draft)
     if keep is not None:
         _remove_old(directory, {final, latest_saved(directory, attempt)}, keep, node)
+
+
+def _put_in_place(
+    draft: Path, first: Path, attempt: int, step: int
+) -> tuple[Path, list[Saved]]:
+    """Give `draft` its name; return it, and what was saved as this step before.
+
+    Raises:
+        OSError: It cannot be renamed, also after others have taken `_RIVALS` names before it.
+    """
+    for left in reversed(range(_RIVALS)):
+        former = [each for each in list_saved(first.parent) if each[:2] == (attempt, step)]
+        final = _place_for(draft, first, former)
+        try:
+            draft.replace(final)
+        except OSError as exc:
+            if exc.errno not in _IS_TAKEN or not left:
+                raise  # else another node has saved the same step since: the next name
+        else:
+            return final, former
+    raise AssertionError  # the last turn raises or returns
 
 
 def _place_for(draft: Path, first: Path, former: list[Saved]) -> Path:
@@ -147,8 +169,11 @@ def _place_for(draft: Path, first: Path, former: list[Saved]) -> Path:
 
 
 def _remove_old(directory: Path, spared: set[Path | None], keep: int, node: str) -> None:
-    old = (each.path for each in list_saved(directory)[:-keep])
-    _remove_saved((path for path in old if path not in spared), node)
+    """Remove all but the newest `keep`; what was saved twice counts once."""
+    saved = list_saved(directory)
+    kept = sorted({each[:2] for each in saved})[-keep:]
+    old = (each.path for each in saved if each[:2] not in kept and each.path not in spared)
+    _remove_saved(old, node)
 
 
 def _remove_saved(paths: Iterable[Path], node: str) -> None:

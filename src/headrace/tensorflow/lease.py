@@ -125,6 +125,9 @@ def _take_lease(address: str, timeout_s: float) -> socket.socket:
             waited_for="the turn of this process to connect to the parameter servers",
             waited_s=timeout_s,
             setting=_SETTING,
-            hint="Another process connects very slowly, or is frozen while it does.",
+            hint=(
+                "Another process connects very slowly, or is frozen while it does. The wait is "
+                "the setting for each process that uses the servers."
+            ),
         ) from error
     return server

@@ -25,6 +25,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from headrace.errors import ConfigError
 from headrace.tensorflow.internals import device_in_scope, move_variable
 from headrace.tensorflow.placement import Placement
 from headrace.tensorflow.ps_variable import ParameterServerVariable
@@ -115,6 +116,7 @@ class ParameterServerScope:
             first = next((raw_variable(v) for v in variables if is_on_server(v)), None)
             if self.built or first is None:
                 return build(self, variables)
+            _require_no_sums(self)
             with scope._counting_apart(self, first):
                 with scope.open():
                     count = tf.Variable(0, dtype=tf.int64, trainable=False, name="iteration")
@@ -202,6 +204,19 @@ def _count_together(iterations: Any, count: Any) -> None:
     """
     move_variable(iterations, count)
     iterations.assign_add = lambda value: count.assign_add(tf.cast(value, count.dtype))
+
+
+def _require_no_sums(optimizer: Any) -> None:
+    """Refuse what would keep sums of gradients beside the variables, one for all workers."""
+    steps = optimizer.gradient_accumulation_steps
+    if steps:
+        kind = type(optimizer).__name__
+        msg = (
+            f"{kind}(gradient_accumulation_steps={steps}) cannot train variables on parameter "
+            "servers: the workers, which train independently of each other, would add to, and "
+            f"empty, each other's sums. Leave it out, and use batches of {steps} times the rows"
+        )
+        raise ConfigError(msg)
 
 
 def _update_on_the_servers(optimizer: Any) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from headrace.errors import ConfigError
+from headrace.errors import ConfigError, ServerLostError
 from headrace.tensorflow.internals import BaseResourceVariable, with_handle_data
 
 __all__ = ["ParameterServerVariable", "ps_device"]
@@ -72,9 +72,7 @@ class ParameterServerVariable(BaseResourceVariable):  # type: ignore[misc] # has
                     _require_shape(handle, value, shared_name)
                 else:
                     tf.raw_ops.AssignVariableOp(resource=handle, value=value)
-                    # That was only sent. The answer to a question behind it says that it is
-                    # there, and so that the next client will find it.
-                    bool(tf.raw_ops.VarIsInitializedOp(resource=handle))
+                    _require_there(handle, shared_name, server)
         super().__init__(
             trainable=trainable,
             shape=value.shape,
@@ -87,6 +85,13 @@ class ParameterServerVariable(BaseResourceVariable):  # type: ignore[misc] # has
             aggregation=aggregation,
             synchronization=synchronization,
         )
+
+
+def _require_there(handle: tf.Tensor, shared_name: str, server: int) -> None:
+    """Make sure that a value that was sent has arrived, so that the next client finds it."""
+    if not bool(tf.raw_ops.VarIsInitializedOp(resource=handle)):
+        reason = f"variable {shared_name!r} was sent to server {server} and is not there"
+        raise ServerLostError(reason=reason)
 
 
 def _require_shape(handle: tf.Tensor, value: tf.Tensor, shared_name: str) -> None:

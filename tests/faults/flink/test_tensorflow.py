@@ -140,11 +140,13 @@ def test_a_worker_an_evaluator_or_a_tensorboard_that_is_killed_is_started_again_
         assert (status.attempt, status.restarts) == (1, 0)
 
 
-@pytest.mark.timeout(500)  # twelve starts of TensorFlow
+@pytest.mark.timeout(500)  # thirteen starts of TensorFlow
 def test_a_group_whose_ps_or_chief_is_killed_goes_on_from_its_latest_checkpoint(
     tmp_path: Path,
 ) -> None:
     with batch_job(tmp_path, workers=1, chief=True) as job:
+        expect_next_life("worker-0", kill("worker-0"))
+        until_job(job, lambda: len(notes_of(tmp_path, "worker-0")) == 2, "its second life")
         for attempt, name in ((2, "ps-0"), (3, "chief-0")):
             saved = [step_of(path) for path in checkpoints(tmp_path, attempt - 1)]
             kill(name)
@@ -195,6 +197,53 @@ def test_a_worker_that_always_fails_ends_the_job_after_its_lives_with_the_traceb
     with pytest.raises(JobFailedError, match=parts):
         plan.submit().wait(timeout_s=150)
     assert [each["attempt"] for each in notes_of(tmp_path, "worker-1")] == [1, 1]
+
+
+@pytest.mark.timeout(300)
+def test_in_stream_mode_a_killed_evaluator_or_tensorboard_costs_no_row(tmp_path: Path) -> None:
+    folder = str(tmp_path)
+
+    def entry(ctx: Any) -> None:
+        seen = total = 0
+        for number, batch in enumerate(ctx.batches(), start=1):
+            seen += len(batch["id"])
+            total += int(batch["id"].sum())
+            if not Path(folder, "go").exists():
+                with ctx.checkpoint_path(number, keep=5) as path:
+                    path.touch()
+                ctx.report(step=number)
+                work_for(0.2)
+        note(folder, ctx, rows=seen, total=total)
+
+    rows = 200_000
+    t_env = make_environment()
+    add_numbers(t_env, rows)
+    plan = headrace.tensorflow.train(
+        t_env.from_path("numbers"),
+        entry,
+        evaluator=follow,
+        tensorboard=True,
+        batch_rows=100,
+        output_dir=tmp_path,
+        checkpoint_dir=tmp_path / "checkpoints",
+        name="watched",
+    )
+    job = plan.submit()
+    with held(tmp_path), cancelled_on_failure(job):
+        until_job(job, lambda: reported(job, "evaluator-0", "step"), "a checkpoint")
+        board = str(job.status().nodes["tensorboard-0"].url)
+        until_job(job, lambda: page(board), "TensorBoard")
+        expect_next_life("evaluator-0", kill("evaluator-0"))
+        expect_next_life("tensorboard-0", kill("tensorboard-0"))
+        until_job(job, lambda: page(board), "TensorBoard again, at the same place")
+        passed = reported(job, "worker-0", "step")
+        until_job(job, lambda: reported(job, "evaluator-0", "step") > passed, "news to follow")
+        seen = processes_of_jobs()
+    status = job.wait(timeout_s=60).status
+    assert (status.state, status.attempt, status.restarts) == ("FINISHED", 1, 0)
+    (noted,) = notes_of(tmp_path, "worker-0")
+    assert (noted["rows"], noted["total"]) == (rows, rows * (rows - 1) // 2)
+    require_nothing_left(seen)
 
 
 @pytest.mark.timeout(200)

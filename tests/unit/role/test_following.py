@@ -22,6 +22,13 @@ def save(directory: Path, step: int, attempt: int = 1, **settings: Any) -> None:
         path.write_text(f"{step} of {attempt}")
 
 
+def save_directory(directory: Path, text: str) -> Path:
+    with new_saved(directory, 1, 1, node="worker-0") as path:
+        path.mkdir()
+        (path / "weights").write_text(text)
+    return directory
+
+
 def context_in(directory: Path, **changes: Any) -> RoleContext:
     changes = {"attempt": 2, "checkpoint_dir": str(directory), **changes}
     return RoleContext(spec=spec_in(directory, **changes), link=FakeLink())
@@ -62,6 +69,19 @@ def test_one_that_is_saved_again_while_it_is_read_comes_once(tmp_path: Path) -> 
         path.unlink()
         save(tmp_path, 1)
     assert steps == [1]
+
+
+def test_a_directory_that_is_saved_again_comes_under_its_new_path(tmp_path: Path) -> None:
+    told = []
+    for save_number, (step, path) in enumerate(
+        context_in(save_directory(tmp_path, "first")).follow_checkpoints(timeout_s=0.0)
+    ):
+        if save_number == 0:
+            save_directory(tmp_path, "second")
+            assert not path.exists()
+        else:
+            told.append((step, (path / "weights").read_text()))
+    assert told == [(1, "second")]
 
 
 def test_the_iteration_ends_at_its_limit_and_reports_meanwhile(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ import pytest
 
 from headrace.errors import ConfigError, UsageError
 from headrace.framework.stopping import StopRequestedExit
-from headrace.role.saved import latest_saved, new_saved
+from headrace.role.saved import latest_saved, list_saved, new_saved
 
 NODE = "worker-0"
 
@@ -154,8 +154,8 @@ def test_directories_are_removed_whole(tmp_path: Path) -> None:
     assert names(tmp_path) == ["step-000000000002.attempt-1"]
 
 
-def save_directory(directory: Path, file: str) -> None:
-    with new_saved(directory, 1, 1, node=NODE) as path:
+def save_directory(directory: Path, file: str, node: str = NODE) -> None:
+    with new_saved(directory, 1, 1, node=node) as path:
         path.mkdir()
         (path / file).touch()
 
@@ -227,6 +227,42 @@ def test_a_file_and_a_directory_replace_each_other(
     latest = latest_saved(tmp_path, 2)
     assert latest is not None
     assert latest.is_dir() == (order[1] == "directory")
+
+
+@pytest.mark.parametrize("rival", ["file", "directory"])
+@pytest.mark.parametrize("own", ["file", "directory"])
+def test_a_step_that_another_node_saves_at_the_same_time_is_whole(
+    tmp_path: Path, own: str, rival: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    replace = Path.replace
+
+    def after_the_rival(path: Path, target: Path) -> Path:
+        monkeypatch.setattr(Path, "replace", replace)
+        if rival == "file":
+            save(tmp_path, 1, 1, node="chief-0")
+        else:
+            save_directory(tmp_path, "the rival's", node="chief-0")
+        return path.replace(target)
+
+    monkeypatch.setattr(Path, "replace", after_the_rival)
+    if own == "file":
+        save(tmp_path, 1, 1)
+    else:
+        save_directory(tmp_path, "own")
+    latest = latest_saved(tmp_path, 2)
+    assert latest is not None
+    assert latest.is_dir() == (own == "directory")
+    assert own == "file" or names(latest) == ["own"]
+    assert len(names(tmp_path)) == 1
+
+
+def test_what_was_saved_twice_counts_once_among_those_that_are_kept(tmp_path: Path) -> None:
+    save_directory(tmp_path, "x")
+    (tmp_path / "step-000000000001.attempt-1.save-2").mkdir()  # by one that was killed then
+    save(tmp_path, 2, 1, keep=2)
+    assert [each.step for each in list_saved(tmp_path)] == [1, 1, 2]
+    save(tmp_path, 3, 1, keep=2)
+    assert [each.step for each in list_saved(tmp_path)] == [2, 3]
 
 
 def test_a_block_that_writes_nothing_is_told(tmp_path: Path) -> None:

@@ -67,6 +67,7 @@ def train(ctx: Any) -> None:
     _fit(ctx, seen)
     _loop(ctx, seen)
     _train_a_second_model(ctx, seen)
+    _sum_gradients(ctx, seen)
     _differ(ctx, seen)
     seen["libraries"] = sorted({"torch", "pyflink", "py4j"} & set(sys.modules))
     ctx.output_path(f"seen-{ctx.rank}.json").write_text(json.dumps(seen))
@@ -154,6 +155,15 @@ def _train_a_second_model(ctx: Any, seen: dict[str, Any]) -> None:
         "devices": [_device(wide), _device(narrow)],
         "iterations": int(second_optimizer.iterations.numpy()),
     }
+
+
+def _sum_gradients(ctx: Any, seen: dict[str, Any]) -> None:
+    with ctx.parameter_servers():
+        variable = tf.Variable(tf.zeros(2), name="summed")
+    try:
+        keras.optimizers.SGD(gradient_accumulation_steps=4).apply([tf.ones(2)], [variable])
+    except ConfigError as error:
+        seen["sums_of_gradients"] = str(error)
 
 
 def _differ(ctx: Any, seen: dict[str, Any]) -> None:
@@ -302,6 +312,13 @@ def test_what_is_made_after_an_optimizer_that_a_worker_never_built_is_shared(run
     assert ours["wide"] == [0.0] * 1_000
     assert ours["narrow"] == [-2.0, -2.0]
     assert ours["iterations"] == 2
+
+
+def test_sums_of_gradients_on_servers_are_refused(run: Run) -> None:
+    for seen in run.seen:
+        text = seen["sums_of_gradients"]
+        assert "SGD(gradient_accumulation_steps=4)" in text
+        assert "batches of 4 times the rows" in text
 
 
 def test_what_was_made_before_the_servers_were_known_stays_usable(run: Run) -> None:

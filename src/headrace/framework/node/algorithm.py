@@ -54,12 +54,14 @@ class AlgorithmProcess:
         self._reaper = os.getpid() if is_subreaper else None
         self._loop = asyncio.get_running_loop()
         self._exited = asyncio.Event()
-        ours, theirs = socket.socketpair()
-        read_end, write_end = os.pipe()
         with contextlib.ExitStack() as undo:
-            undo.callback(os.close, read_end)
-            undo.callback(ours.close)
-            try:
+            with contextlib.ExitStack() as theirs_only:
+                ours, theirs = socket.socketpair()
+                undo.callback(ours.close)
+                theirs_only.callback(theirs.close)
+                read_end, write_end = os.pipe()
+                undo.callback(os.close, read_end)
+                theirs_only.callback(os.close, write_end)
                 self._popen = subprocess.Popen(  # noqa: S603 - starting this is the purpose
                     argv,
                     stdin=subprocess.DEVNULL,
@@ -75,11 +77,8 @@ class AlgorithmProcess:
                     start_new_session=True,
                     preexec_fn=build_parent_watch(os.getpid()),
                 )
-            finally:
-                theirs.close()
-                os.close(write_end)
             self.pid = self._popen.pid
-            undo.callback(self._popen.wait)
+            undo.callback(self._reap)
             undo.callback(self.signal, signal.SIGKILL)
             threading.Thread(
                 target=self._await_exit, name=f"headrace-wait-{name}", daemon=True
@@ -133,6 +132,10 @@ class AlgorithmProcess:
         if self._reaper is not None:
             reap_orphans(except_pid=0)
         return return_code
+
+    def _reap(self) -> None:
+        with contextlib.suppress(subprocess.TimeoutExpired):  # the kernel holds it
+            self._popen.wait(_KILL_S)
 
     def _await_exit(self) -> None:
         with contextlib.suppress(ChildProcessError):  # reaped, since the start went wrong

@@ -156,7 +156,7 @@ class ProcessLife:
             on_started(process.pid)
             return await self._watch(process)
         finally:
-            await asyncio.to_thread(shutil.rmtree, work_dir, ignore_errors=True)
+            await _remove(work_dir)
 
     async def _start(self, work_dir: Path) -> AlgorithmProcess | None:
         """Return the started process, or None if it was stopped before."""
@@ -261,6 +261,13 @@ def _write_spec(spec: ProcessSpec, work_dir: Path) -> Path:
     path.touch(mode=0o600)
     path.write_bytes(msgspec.json.encode(spec))
     return path
+
+
+async def _remove(work_dir: Path) -> None:
+    try:
+        await asyncio.to_thread(shutil.rmtree, work_dir, ignore_errors=True)
+    except RuntimeError:  # the host gives no further thread: that may be what has failed
+        shutil.rmtree(work_dir, ignore_errors=True)
 
 
 def _link_entries(archives: Path, work_dir: Path) -> None:
