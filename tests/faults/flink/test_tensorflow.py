@@ -205,7 +205,7 @@ def test_in_stream_mode_a_killed_evaluator_or_tensorboard_costs_no_row(tmp_path:
 
     def entry(ctx: Any) -> None:
         seen = total = 0
-        for number, batch in enumerate(ctx.batches(), start=1):
+        for number, batch in enumerate(ctx.batches(100), start=1):
             seen += len(batch["id"])
             total += int(batch["id"].sum())
             if not Path(folder, "go").exists():
@@ -223,7 +223,6 @@ def test_in_stream_mode_a_killed_evaluator_or_tensorboard_costs_no_row(tmp_path:
         entry,
         evaluator=follow,
         tensorboard=True,
-        batch_rows=100,
         output_dir=tmp_path,
         checkpoint_dir=tmp_path / "checkpoints",
         name="watched",
