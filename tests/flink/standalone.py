@@ -23,7 +23,7 @@ from ruamel.yaml import YAML
 from headrace._environ import copy_environment
 from tests.waiting import until
 
-_START_LIMIT_S = 60.0
+_START_LIMIT_S = 120.0
 _END_LIMIT_S = 30.0
 _HOME = Path(pyflink.__file__).parent
 _ROOT = Path(__file__).resolve().parents[2]
@@ -147,7 +147,7 @@ class Standalone:
         found = self.ask("jobs/overview")["jobs"]
         return {each["jid"]: each["state"] for each in found if each["name"] == name}
 
-    def wait_for_job(self, name: str, state: str, timeout_s: float = 60.0) -> str:
+    def wait_for_job(self, name: str, state: str, timeout_s: float = 120.0) -> str:
         """Wait until a job of that name is in that state; return its id."""
 
         def found() -> str:
