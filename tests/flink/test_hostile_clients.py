@@ -93,6 +93,11 @@ class Running:
         ports = [] if master is None else listening_ports(master.pid)
         return ports[0] if ports else 0
 
+    def takes_rows(self) -> bool:
+        """Whether both processes are connected: each has reported what it read."""
+        nodes = self.job.status().nodes.values()
+        return len(nodes) == 2 and all("rows" in node.report for node in nodes)
+
     def release(self) -> None:
         """Let the job end; its rows must be exact, and nothing may have been started again."""
         self._gate.touch()
@@ -183,7 +188,8 @@ def test_hostile_bytes_and_idle_connections_do_a_job_no_harm(running: Running) -
         send(connect, frame(1, 1, b"not JSON"))
     with held(early[0], 20), held(early[1], 20, first=frame(1, 1)[:10]):
         until(lambda: running.job.status().state == "RUNNING", "running job", 60)
-    until(lambda: len(running.job.status().nodes) == 2, "two nodes", 60)
+    # From here on there are those who could be taken for a process, were none connected.
+    until(running.takes_rows, "rows in both processes", 60)
     port = to_port(("127.0.0.1", running.master_port()))
     address = f"127.0.0.1:{running.master_port()}"
     for method in METHODS:
