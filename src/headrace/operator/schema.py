@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, TypeAlias
 
+from pyflink.java_gateway import get_gateway
 from pyflink.table import DataTypes
 from pyflink.table.types import DataType, RowType, _to_java_data_type
 
 from headrace.errors import PlanError
 from headrace.operator.failure import cause_text
 
-__all__ = ["OutputSchema", "to_java_row_type", "to_row_type"]
+__all__ = ["OutputSchema", "join_row_types", "to_java_row_type", "to_row_type"]
 
 OutputSchema: TypeAlias = Mapping[str, DataType] | DataType
 """Columns that a role emits: `{"id": DataTypes.BIGINT(), ...}` or a `DataTypes.ROW([...])`."""
@@ -33,6 +34,17 @@ def to_java_row_type(output: OutputSchema) -> Any:
     except Exception as exc:
         msg = f"output with the columns {row.names} is no row type for Flink: {cause_text(exc)}"
         raise PlanError(msg) from exc
+
+
+def join_row_types(j_first: Any, kept: Sequence[str], j_second: Any) -> Any:
+    """Return a Java `RowType` of the columns `kept` of one, and behind them all of another."""
+    jvm = get_gateway().jvm
+    fields = jvm.java.util.ArrayList()
+    by_name = {field.getName(): field for field in j_first.getFields()}
+    for name in kept:
+        fields.add(by_name[name])
+    fields.addAll(j_second.getFields())
+    return jvm.org.apache.flink.table.types.logical.RowType(fields)
 
 
 def to_row_type(columns: OutputSchema, parameter: str) -> RowType:

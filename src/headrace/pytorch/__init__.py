@@ -1,15 +1,27 @@
 """Distributed PyTorch jobs in Flink: batch mode and stream mode.
 
-`train` plans a job; `TorchContext` is what its entry function gets. Worker processes import
-this package too, so it imports pyflink only when a job is planned.
+`train` plans a training; `TorchContext` is what its entry function gets. `predict` scores rows
+with a `TorchModel`. Worker processes import this package too, so it imports pyflink only when a
+job is planned.
 """
 
 from __future__ import annotations
 
+from headrace.inference import PythonModel, predict
 from headrace.operator.training import TrainingPlan
 from headrace.pytorch.context import TorchContext
 from headrace.pytorch.entry import TorchEntry
 from headrace.pytorch.job import train
+from headrace.pytorch.models import TorchModel
 from headrace.pytorch.settings import TorchSettings
 
-__all__ = ["TorchContext", "TorchEntry", "TorchSettings", "TrainingPlan", "train"]
+__all__ = [
+    "PythonModel",
+    "TorchContext",
+    "TorchEntry",
+    "TorchModel",
+    "TorchSettings",
+    "TrainingPlan",
+    "predict",
+    "train",
+]

@@ -9,6 +9,7 @@ from __future__ import annotations
 from headrace.role.arrays import NullRule, to_numpy
 from headrace.role.cause import let_the_cause_go_first
 from headrace.role.context import RoleContext
+from headrace.role.emission import to_columns
 from headrace.role.entry import RoleEntry
 from headrace.role.link import RoleLink
 from headrace.role.listening import open_listener
@@ -41,6 +42,7 @@ __all__ = [
     "replacing",
     "require_not_restored",
     "require_writable",
+    "to_columns",
     "to_numpy",
     "wait_patiently",
 ]

@@ -11,7 +11,7 @@ import pyarrow as pa
 from headrace.errors import DataError
 from headrace.exchange import conform, conform_column, require_names
 
-__all__ = ["to_batches", "to_timestamps_ms"]
+__all__ = ["to_batches", "to_columns", "to_timestamps_ms"]
 
 
 def to_batches(
@@ -41,13 +41,26 @@ def to_batches(
         )
         raise DataError(msg)
     require_names(list(columns), schema)
-    arrays = [conform_column(_array_of(columns[field.name], field), field) for field in schema]
+    arrays = to_columns(columns, schema)
     lengths = {field.name: len(array) for field, array in zip(schema, arrays, strict=True)}
     if len(set(lengths.values())) > 1:
         told = ", ".join(f"{name}: {rows}" for name, rows in lengths.items())
         msg = f"The columns have different numbers of rows ({told})"
         raise DataError(msg)
     return [pa.RecordBatch.from_arrays(arrays, schema=schema)]
+
+
+def to_columns(columns: Mapping[str, Any], schema: pa.Schema) -> list[pa.Array]:
+    """Return the values of every column of `schema` as Arrow arrays, in its order.
+
+    Args:
+        columns: For each name, values as in `to_batches`; they may be of different lengths.
+        schema: The columns.
+
+    Raises:
+        DataError: A column does not fit its type.
+    """
+    return [conform_column(_array_of(columns[field.name], field), field) for field in schema]
 
 
 def to_timestamps_ms(values: Any) -> pa.Array | None:

@@ -56,7 +56,7 @@ class BatchReader:
       would be late behind them.
 
     So a batch has fewer than `rows` rows only at the end of an epoch, before a barrier, and
-    where `allows_short` is set.
+    where `allows_short` or `takes_what_is_there` is set.
 
     Thread model: one thread at a time, the one that uses the feed. `poll` blocks for at most
     its time-out; nothing happens between two calls. The reader does not own the feed; `close`
@@ -65,6 +65,8 @@ class BatchReader:
     Attributes:
         allows_short: True: rows that are there when a `poll` would end without a batch come as
             a shorter one. For a caller that groups the rows itself.
+        takes_what_is_there: True: rows that are there come at once, as a shorter batch if they
+            are too few; a `poll` waits for the first row only.
         at_once: How many batches a `poll` may hand out together, as one of a multiple of
             `rows`, where they lie ready side by side. For a caller that cuts them itself.
     """
@@ -106,6 +108,7 @@ class BatchReader:
             msg = f"epochs={epochs} needs a spool_dir for the passes after the first"
             raise ConfigError(msg)
         self.allows_short = False
+        self.takes_what_is_there = False
         self._feed = feed
         self._epochs = epochs
         self._clock = clock
@@ -253,10 +256,12 @@ class BatchReader:
                 return self._end_epoch()
             elif is_late:
                 return None
-            elif not self._receive(deadline):
-                if not self.allows_short:
-                    return None
-                is_late = True
+            else:
+                has_some = self.takes_what_is_there and self._rebatcher.held_rows > 0
+                if not self._receive(self._clock() if has_some else deadline):
+                    if not (has_some or self.allows_short):
+                        return None
+                    is_late = True
 
     def _receive(self, deadline: float | None) -> bool:
         """Take one item off the feed; return False if none came in time."""

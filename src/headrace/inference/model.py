@@ -1,0 +1,81 @@
+"""What scoring knows of a model, whatever its framework."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+__all__ = ["LoadedModel", "Model", "TensorSpec"]
+
+
+@dataclass(frozen=True, slots=True)
+class TensorSpec:
+    """One input as a model declares it.
+
+    Attributes:
+        name: By which the model is given it.
+        dtype: NumPy's name of its type, "str" for text and bytes; None: the model does not say.
+        shape: Sizes, the rows first, None where any will do; None: the model does not say.
+    """
+
+    name: str
+    dtype: str | None = None
+    shape: tuple[int | None, ...] | None = None
+
+    def __str__(self) -> str:
+        shape = "any shape" if self.shape is None else _shape_text(self.shape)
+        return f"{self.name}: {self.dtype or 'any type'} {shape}"
+
+
+class LoadedModel(Protocol):
+    """A model in memory. One thread."""
+
+    @property
+    def inputs(self) -> tuple[TensorSpec, ...] | None:
+        """What the model takes, in order; None: it does not say."""
+
+    @property
+    def takes_columns(self) -> bool:
+        """Whether without `inputs` it is called with one mapping of all columns."""
+
+    @property
+    def can_try(self) -> bool:
+        """Whether a call on rows of zeros does no harm."""
+
+    def columns(self, batch: pa.RecordBatch) -> Mapping[str, Any]:
+        """Return the columns as the framework's tensors, or as NumPy where it has no type."""
+
+    def tensor(self, array: npt.NDArray[Any]) -> Any:
+        """Return an array, which nobody else has, as a tensor."""
+
+    def __call__(self, args: Sequence[Any], named: Mapping[str, Any]) -> Any:
+        """Score one batch: a tensor, several in a tuple, or a mapping of names to them."""
+
+
+class Model(Protocol):
+    """Where a model is and how it is read: a frozen value, which travels to the process."""
+
+    def load(self, threads: int | None) -> LoadedModel:
+        """Read the model. May take long; called once in a process, before any row.
+
+        Args:
+            threads: With how many the process computes; None leaves it to the environment.
+
+        Raises:
+            ConfigError: There is no such model, or it is of another kind.
+        """
+
+
+def _shape_text(shape: tuple[int | None, ...]) -> str:
+    return f"({', '.join('rows' if n is None else str(n) for n in shape)})"
+
+
+def shape_of(tensor: Any) -> str:
+    """Return type and shape of a tensor or array, for error texts."""
+    shape = tuple(getattr(tensor, "shape", ()))
+    return f"{getattr(tensor, 'dtype', np.asarray(tensor).dtype)} {shape}"

@@ -1,0 +1,117 @@
+"""Plans the scoring of rows in a Flink job."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from headrace._counts import require_count
+from headrace.config import ExchangeConfig, RoleConfig, TimeoutConfig
+from headrace.errors import PlanError
+from headrace.inference.entry import ScoringEntry
+from headrace.inference.inputs import Inputs
+from headrace.inference.model import Model
+from headrace.inference.settings import OnError, Postprocess, ScoringSettings
+
+__all__ = ["predict"]
+
+
+def predict(
+    rows: Any,
+    model: Model,
+    *,
+    outputs: Mapping[str, Any],
+    inputs: Inputs = None,
+    keep: Sequence[str] | None = None,
+    postprocess: Postprocess | None = None,
+    batch_rows: int = 1024,
+    linger_ms: int = 0,
+    on_error: OnError = "fail",
+    error_column: str | None = None,
+    parallelism: int | None = None,
+    threads: int | None = None,
+    name: str = "predict",
+    environment: Mapping[str, str] | None = None,
+    exchange: ExchangeConfig | None = None,
+    timeouts: TimeoutConfig | None = None,
+) -> Any:
+    """Score the rows of a table or stream with a trained model.
+
+    Each worker is a process beside its Flink subtask that loads the model once, before the
+    first row, and calls it with whole batches. Rows keep their order within a subtask, and with
+    Flink's checkpoints on, each is scored exactly once in the output, also where a process is
+    killed. Nothing runs before the job is submitted; the rows that come out go into further
+    queries and sinks like any others.
+
+    Args:
+        rows: A Table or DataStream, insert-only.
+        model: The model, for example `TorchModel`, `SavedModel`, `KerasModel` or `PythonModel`.
+        outputs: What the model returns, column name to `DataTypes`: a tensor (rows,) or
+            (rows, 1) is a column of numbers, (rows, k) an ARRAY. Several are taken in order,
+            or by name where the model returns a mapping.
+        inputs: What of the columns goes into the model; see `headrace.inference.Inputs`.
+        keep: Columns of `rows` that pass through, before the outputs; None: all of them.
+        postprocess: Function of what the model returned and the columns of the batch that
+            makes the outputs.
+        batch_rows: Most rows in one call of the model.
+        linger_ms: How long a batch that is not full waits for more rows, in milliseconds. 0: it
+            is scored as soon as the worker is free, so batches grow with the load.
+        on_error: What becomes of a row that cannot be scored: "fail" fails the job, "null"
+            makes its outputs NULL.
+        error_column: Name of a STRING column that says why a row has no scores, with
+            `on_error="null"`.
+        parallelism: How many workers; None: the default parallelism of the environment.
+        threads: With how many threads a worker computes; None: the cores of its host divided
+            by the number of workers, unless the environment says OMP_NUM_THREADS.
+        name: Name of the operator: each `predict` of a job needs its own.
+        environment: Environment variables of the worker processes.
+        exchange: Size of the memory queue; its `linger_ms` counts in place of the above.
+        timeouts: Limits on every wait.
+
+    Returns:
+        The rows with their scores, a Table or DataStream as `rows` is.
+
+    Raises:
+        ConfigError: A setting cannot work.
+        PlanError: The job cannot be planned like this.
+
+    Example:
+        >>> model = TorchModel("trained/model.pt", Delay)  # doctest: +SKIP
+        >>> delays = {"delay": DataTypes.FLOAT()}  # doctest: +SKIP
+        >>> predict(flights, model, inputs=["a", "b"], outputs=delays)  # doctest: +SKIP
+    """
+    from headrace.operator.scoring import plan_scoring
+
+    if not callable(getattr(model, "load", None)):
+        msg = f"model={model!r} must be a handle, for example TorchModel(path)"
+        raise PlanError(msg)
+    queue = exchange or ExchangeConfig(batch_rows=batch_rows, linger_ms=linger_ms)
+
+    def role(kept: tuple[str, ...], workers: int) -> RoleConfig:
+        settings = ScoringSettings(
+            kept=kept,
+            outputs=tuple(outputs),
+            inputs=inputs,
+            postprocess=postprocess,
+            batch_rows=batch_rows,
+            on_error=on_error,
+            error_column=error_column,
+            threads=threads,
+        )
+        return RoleConfig(
+            entry=ScoringEntry(model, settings),
+            parallelism=workers,
+            environment=environment or {},
+            exchange=queue,
+        )
+
+    return plan_scoring(
+        rows,
+        name=name,
+        outputs=outputs,
+        error_column=error_column,
+        keep=keep,
+        parallelism=None if parallelism is None else require_count("parallelism", parallelism),
+        timeouts=timeouts or TimeoutConfig(),
+        role=role,
+    )

@@ -1,0 +1,192 @@
+"""Models of PyTorch that score rows."""
+
+from __future__ import annotations
+
+import inspect
+import zipfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy.typing as npt
+import pyarrow as pa
+import torch
+from torch import nn
+
+from headrace.errors import ConfigError
+from headrace.inference import LoadedModel, TensorSpec
+from headrace.pytorch.tensors import TensorConverter
+
+__all__ = ["TorchModel"]
+
+_Kind = Literal["export", "script", "state"]
+
+
+@dataclass(frozen=True, slots=True)
+class TorchModel:
+    """A model of PyTorch in a file.
+
+    Attributes:
+        path: What `torch.export.save` (.pt2) or `torch.jit.save` wrote; or a state dict, as
+            `ctx.save` and `torch.save(model.state_dict(), path)` write it.
+        module: For a state dict: makes the module that it belongs to, for example its class.
+            Travels by cloudpickle.
+
+    Example:
+        >>> TorchModel("trained/model.pt", Delay)  # doctest: +SKIP
+    """
+
+    path: str | Path
+    module: Callable[[], nn.Module] | None = None
+
+    def load(self, threads: int | None) -> LoadedModel:
+        """Read the model onto the CPU, ready for inference.
+
+        Raises:
+            ConfigError: There is no such file, it is of another kind, or its state does not fit
+                the module.
+        """
+        if threads is not None:
+            torch.set_num_threads(threads)
+        path = Path(self.path)
+        kind = _kind_of(path)
+        if (kind == "state") != (self.module is not None):
+            raise ConfigError(_wrong_kind(path, kind, self.module))
+        if kind == "script":
+            return _Script(torch.jit.load(str(path), map_location="cpu").eval())
+        if kind == "export":
+            return _Exported(path)
+        assert self.module is not None
+        return _Module(_restored(self.module(), path))
+
+
+class _Loaded:
+    """What all kinds have in common."""
+
+    inputs: tuple[TensorSpec, ...] | None = None
+    takes_columns = False
+    can_try = True
+
+    def __init__(self, module: nn.Module) -> None:
+        self._module = module
+        self._converters: dict[pa.Schema, TensorConverter] = {}
+
+    def columns(self, batch: pa.RecordBatch) -> Mapping[str, Any]:
+        converter = self._converters.get(batch.schema)
+        if converter is None:
+            converter = self._converters[batch.schema] = TensorConverter(batch.schema)
+        return converter(batch)
+
+    def tensor(self, array: npt.NDArray[Any]) -> Any:
+        return torch.from_numpy(array)
+
+    def __call__(self, args: Sequence[Any], named: Mapping[str, Any]) -> Any:
+        with torch.inference_mode():
+            return self._module(*args, **named)
+
+
+class _Module(_Loaded):
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__(module.eval())
+        self._parameters = inspect.signature(module.forward)
+
+    def __call__(self, args: Sequence[Any], named: Mapping[str, Any]) -> Any:
+        try:
+            self._parameters.bind(*args, **named)
+        except TypeError as exc:
+            kind = type(self._module).__name__
+            given = [f"{len(args)} arguments", *named]
+            msg = f"{kind}.forward{self._parameters} is given {', '.join(given)}: {exc}"
+            raise ConfigError(msg) from exc
+        return super().__call__(args, named)
+
+
+class _Script(_Loaded):
+    pass
+
+
+class _Exported(_Loaded):
+    def __init__(self, path: Path) -> None:
+        program = torch.export.load(path)
+        positional, named = _arguments(program)
+        self.inputs = _declared(path, program, [*positional, *named])
+        self._positional = positional
+        super().__init__(program.module())
+
+    def __call__(self, args: Sequence[Any], named: Mapping[str, Any]) -> Any:
+        """Give by position what the model was exported with by position."""
+        rest = dict(named)
+        args = [*args, *(rest.pop(name) for name in self._positional[len(args) :])]
+        return super().__call__(args, rest)
+
+
+def _declared(
+    path: Path, program: torch.export.ExportedProgram, names: Sequence[str]
+) -> tuple[TensorSpec, ...]:
+    """Return what an exported program takes, in order."""
+    values = {
+        node.name: node.meta["val"] for node in program.graph.nodes if node.op == "placeholder"
+    }
+    specs = []
+    for name, node in zip(names, program.graph_signature.user_inputs, strict=False):
+        value = values.get(str(node))
+        if not isinstance(value, torch.Tensor):
+            specs.append(TensorSpec(name))
+            continue
+        sizes: tuple[object, ...] = tuple(value.shape)  # symbols where any size will do
+        shape = tuple(size if isinstance(size, int) else None for size in sizes)
+        if shape and shape[0] is not None:
+            msg = (
+                f"{path}: input {name!r} was exported for exactly {shape[0]} rows. Export it "
+                "for any number: torch.export.export(model, args, dynamic_shapes="
+                '{"' + name + '": {0: torch.export.Dim.DYNAMIC}})'
+            )
+            raise ConfigError(msg)
+        specs.append(TensorSpec(name, str(value.dtype).removeprefix("torch."), shape))
+    return tuple(specs)
+
+
+def _arguments(program: torch.export.ExportedProgram) -> tuple[list[str], list[str]]:
+    """Return the names of what `forward` was given by position, and by name."""
+    names = [str(node) for node in program.graph_signature.user_inputs]
+    spec = program.call_spec.in_spec
+    named = [] if spec is None else [str(name) for name in spec.children()[1].context]
+    return names[: len(names) - len(named)], named
+
+
+def _kind_of(path: Path) -> _Kind:
+    if not path.exists():
+        msg = f"There is no model at {path} on this host"
+        raise ConfigError(msg)
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = archive.namelist()
+    except (zipfile.BadZipFile, OSError) as exc:
+        msg = f"{path} is no model that torch.save, torch.jit.save or torch.export.save wrote"
+        raise ConfigError(msg) from exc
+    if any(name.endswith("archive_format") or "/models/" in name for name in names):
+        return "export"
+    if any("/code/" in name for name in names):
+        return "script"
+    return "state"
+
+
+def _wrong_kind(path: Path, kind: _Kind, module: object) -> str:
+    if kind == "state":
+        return (
+            f"{path} is no whole model but a state dict: say what it belongs to, for example "
+            "TorchModel(path, MyModule)"
+        )
+    written = {"script": "torch.jit.save", "export": "torch.export.save"}[kind]
+    return f"{path} was written by {written} and is a whole model: leave out {module!r}"
+
+
+def _restored(module: nn.Module, path: Path) -> nn.Module:
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+        module.load_state_dict(state)
+    except Exception as exc:  # torch has no class of its own for this
+        msg = f"{path} does not fit {type(module).__name__}: {exc}"
+        raise ConfigError(msg) from exc
+    return module
