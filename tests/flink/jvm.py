@@ -60,12 +60,12 @@ def _switch_off_udf_server() -> None:
 
 
 def _compile_less() -> None:
-    """Let JVMs compile only what runs often, this one and those of child processes.
+    """Let JVMs compile quickly and not well, this one and those of child processes.
 
     Most jobs of tests are short: half of the time that they take a processor for is Java's
     compiler's otherwise.
     """
-    os.environ.setdefault("JVM_ARGS", "-XX:CompileThresholdScaling=5")  # noqa: TID251 (its name)
+    os.environ.setdefault("JVM_ARGS", "-XX:TieredStopAtLevel=1")  # noqa: TID251 (its name)
 
 
 def _children() -> set[int]:
