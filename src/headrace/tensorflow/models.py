@@ -1,0 +1,68 @@
+"""Handles of models of TensorFlow and Keras: plain values, which import neither."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from headrace.errors import ConfigError
+from headrace.inference import LoadedModel
+
+__all__ = ["KerasModel", "SavedModel"]
+
+
+@dataclass(frozen=True, slots=True)
+class SavedModel:
+    """A model in TensorFlow's SavedModel format.
+
+    Attributes:
+        path: Directory, as `model.export` and `tf.saved_model.save` write it.
+        signature: Which of its signatures to call.
+    """
+
+    path: str | Path
+    signature: str = "serving_default"
+
+    def load(self, threads: int | None) -> LoadedModel:
+        """Read the model.
+
+        Raises:
+            ConfigError: There is no SavedModel, or it has no such signature.
+        """
+        path = Path(self.path)
+        if not (path / "saved_model.pb").exists():
+            msg = f"There is no SavedModel (a directory with saved_model.pb) at {path} here"
+            raise ConfigError(msg)
+        from headrace.tensorflow.loaded import load_saved_model
+
+        return load_saved_model(path, self.signature, threads)
+
+
+@dataclass(frozen=True, slots=True)
+class KerasModel:
+    """A model in a file of Keras 3.
+
+    Attributes:
+        path: What `model.save("....keras")` or `ctx.save` wrote.
+        custom_objects: Classes and functions that the file names and Keras does not know. They
+            travel by cloudpickle.
+    """
+
+    path: str | Path
+    custom_objects: Mapping[str, Any] = field(default_factory=dict)
+
+    def load(self, threads: int | None) -> LoadedModel:
+        """Read the model.
+
+        Raises:
+            ConfigError: There is no such file, or Keras cannot read it.
+        """
+        path = Path(self.path)
+        if not path.exists():
+            msg = f"There is no .keras file at {path} on this host"
+            raise ConfigError(msg)
+        from headrace.tensorflow.loaded import load_keras_model
+
+        return load_keras_model(path, self.custom_objects, threads)
