@@ -75,6 +75,7 @@ PROMISED: dict[str, tuple[str, ...]] = {
     ),
     "Inference": (
         "Scores equal those of the model called directly",
+        "A model path that is missing",
         "a model larger than memory",
     ),
     "Hosts and security": (

@@ -65,6 +65,16 @@ def test_the_example_of_roles_keeps_the_rows_that_one_role_wants_of_the_other(
 
 
 @pytest.mark.timeout(240)
+def test_the_example_of_scoring_scores_what_can_be(tmp_path: Path) -> None:
+    printed = run_example(examples("docs/guide/predict.md"), tmp_path)
+    lines = [line for line in printed.splitlines() if "+I" in line]
+    rows = sorted(re.split(r"\s*\|\s*", line) for line in lines)
+    assert [row[2] for row in rows] == ["1", "2", "3"]
+    assert [row[5] == "<NULL>" for row in rows] == [False, True, False]
+    assert [row[6] for row in rows] == ["<NULL>", "departs is NULL", "<NULL>"]
+
+
+@pytest.mark.timeout(240)
 def test_the_example_of_record_files_reads_what_it_has_written(tmp_path: Path) -> None:
     printed = run_example(examples("docs/guide/tfrecord.md"), tmp_path)
     rows = [re.findall(r"[^|\s]+", line) for line in printed.splitlines() if "+I" in line]
