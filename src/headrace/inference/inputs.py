@@ -15,7 +15,7 @@ from headrace.errors import ConfigError, DataError
 from headrace.inference.model import LoadedModel, TensorSpec
 from headrace.role import to_numpy
 
-__all__ = ["Call", "InputPlan", "Inputs", "require_inputs"]
+__all__ = ["Call", "InputPlan", "Inputs", "LazyColumns", "require_inputs"]
 
 Source: TypeAlias = str | list[str]
 Inputs: TypeAlias = (
@@ -54,7 +54,7 @@ class Call:
     named: Mapping[str, Any]
 
 
-class _Columns(Mapping[str, Any]):
+class LazyColumns(Mapping[str, Any]):
     """The columns of a batch, each converted when it is asked for."""
 
     def __init__(self, batch: pa.RecordBatch, model: LoadedModel) -> None:
@@ -117,7 +117,7 @@ class InputPlan:
     def make(self, batch: pa.RecordBatch) -> Call:
         """Return the arguments for the rows of `batch`."""
         if self._function is not None:
-            return _as_call(self._function(_Columns(batch, self._model)))
+            return _as_call(self._function(LazyColumns(batch, self._model)))
         return Call(
             tuple(self._argument(part, batch) for part in self._args),
             {name: self._argument(part, batch) for name, part in self._named.items()},

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from headrace.errors import ConfigError, DataError, HeadraceError
-from headrace.inference.inputs import Call, InputPlan
+from headrace.inference.inputs import Call, InputPlan, LazyColumns
 from headrace.inference.model import LoadedModel, shape_of
 from headrace.inference.outputs import OutputPlan
 from headrace.inference.settings import ScoringSettings
@@ -72,7 +72,8 @@ class Scorer:
         call = self._inputs.make(batch)
         returned = self._model(call.args, call.named)
         if self._settings.postprocess is not None:
-            returned = self._settings.postprocess(returned, self._model.columns(batch))
+            columns = LazyColumns(batch, self._model)
+            returned = self._settings.postprocess(returned, columns)
         return self._outputs.make(returned, batch.num_rows)
 
     def _require_values(self, batch: pa.RecordBatch) -> None:

@@ -76,7 +76,7 @@ class _Loaded:
         converter = self._converters.get(batch.schema)
         if converter is None:
             converter = self._converters[batch.schema] = TensorConverter(batch.schema)
-        return converter(batch)
+        return {name: _own(column) for name, column in converter(batch).items()}
 
     def tensor(self, array: npt.NDArray[Any]) -> Any:
         return torch.from_numpy(array)
@@ -153,6 +153,11 @@ def _arguments(program: torch.export.ExportedProgram) -> tuple[list[str], list[s
     spec = program.call_spec.in_spec
     named = [] if spec is None else [str(name) for name in spec.children()[1].context]
     return names[: len(names) - len(named)], named
+
+
+def _own(column: Any) -> Any:
+    """Return a column that may be written to: a layer in place would write to the queue's."""
+    return column.clone() if isinstance(column, torch.Tensor) else column
 
 
 def _kind_of(path: Path) -> _Kind:

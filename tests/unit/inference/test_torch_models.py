@@ -109,6 +109,19 @@ def test_inputs_and_outputs_go_by_name(tmp_path: Path) -> None:
     assert scored["length"].to_pylist() == expected["length"].tolist()
 
 
+class InPlace(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x.mul_(2.0)
+
+
+def test_a_layer_that_works_in_place_changes_no_column_that_passes_by(tmp_path: Path) -> None:
+    torch.save(InPlace().state_dict(), tmp_path / "model")
+    model = TorchModel(tmp_path / "model", InPlace)
+    table = pa.table({"x": np.array([1, 2], np.float32)})
+    scored = score(table, model, {"y": FLOAT}, inputs="x")
+    assert scored.to_pydict() == {"x": [1.0, 2.0], "y": [2.0, 4.0]}
+
+
 def test_an_exported_model_names_its_inputs(tmp_path: Path) -> None:
     rows_ = torch.export.Dim.DYNAMIC
     program = torch.export.export(
