@@ -145,6 +145,7 @@ def test_a_group_whose_ps_or_chief_is_killed_goes_on_from_its_latest_checkpoint(
     tmp_path: Path,
 ) -> None:
     with batch_job(tmp_path, workers=1, chief=True) as job:
+        until_job(job, lambda: notes_of(tmp_path, "worker-0"), "its first life")
         expect_next_life("worker-0", kill("worker-0"))
         until_job(job, lambda: len(notes_of(tmp_path, "worker-0")) == 2, "its second life")
         for attempt, name in ((2, "ps-0"), (3, "chief-0")):
