@@ -59,7 +59,7 @@ def test_kept_batches_do_not_change_while_a_thousand_more_pass(
         if number in (1, 500):
             kept_views[number] = batch.columns.column(0).to_numpy()
         del batch
-        if number % 100 == 0:
+        if number % 400 == 0:
             gc.collect()
     for number, columns in kept_batches.items():
         assert columns.equals(rows(number))
