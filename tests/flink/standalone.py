@@ -147,7 +147,7 @@ class Standalone:
         found = self.ask("jobs/overview")["jobs"]
         return {each["jid"]: each["state"] for each in found if each["name"] == name}
 
-    def wait_for_job(self, name: str, state: str, timeout_s: float = 120.0) -> str:
+    def wait_for_job(self, name: str, state: str, timeout_s: float = 60.0) -> str:
         """Wait until a job of that name is in that state; return its id."""
 
         def found() -> str:

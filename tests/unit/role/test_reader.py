@@ -81,6 +81,18 @@ def test_a_caller_that_groups_rows_itself_gets_those_that_are_there() -> None:
     assert reader.poll(0) is None
 
 
+def test_a_caller_that_takes_what_is_there_waits_for_the_first_row_only() -> None:
+    feed = feed_of(batch(0, 7), batch(7, 2))
+    reader = BatchReader(feed, rows=5)
+    reader.takes_what_is_there = True
+    assert xs_of(reader.poll(None)) == [0, 1, 2, 3, 4]
+    assert xs_of(reader.poll(None)) == [5, 6, 7, 8]  # more would have to be waited for
+    assert reader.poll(0) is None
+    feed.add(batch(9, 1), End())
+    assert xs_of(reader.poll(None)) == [9]
+    assert isinstance(reader.poll(None), EpochEnded)
+
+
 def test_a_barrier_cuts_and_is_acknowledged_when_the_rows_before_it_were_handled() -> None:
     feed = feed_of(batch(0, 6), Barrier(7), batch(6, 4), End())
     reader = BatchReader(feed, rows=4)
