@@ -147,24 +147,36 @@ def test_a_stream_is_scored_to_a_stream(
 def test_a_killed_worker_is_started_again_and_every_row_is_in_the_output_once(
     make_t_env: MakeEnvironment, tmp_path: Path
 ) -> None:
-    died = str(tmp_path / "died")
+    died, folder = str(tmp_path / "died"), str(tmp_path)
 
     def factory() -> Any:
+        first = Path(folder, f"first-{os.getpid()}")
+        seen: set[Path] = set()
+
         def score(columns: Any) -> Any:
-            if (columns["id"] > ROWS // 2).any() and not Path(died).exists():
+            if not first.exists():
+                first.write_text(str(columns["id"][0]))
+            seen.update(path.parent for path in Path(folder).glob("cp/*/chk-*/_metadata"))
+            # The file of a checkpoint is there before it counts; that of the next one is not.
+            if len(seen) > 1 and not Path(died).exists():
                 Path(died).touch()
                 os.kill(os.getpid(), signal.SIGKILL)
             return columns["id"] * 0.5
 
         return score
 
-    t_env = make_t_env(**CHECKPOINTS, **RETRIES)
-    numbers(t_env, ROWS, per_second=10_000)
+    at = {"execution_checkpointing_dir": (tmp_path / "cp").as_uri()}
+    t_env = make_t_env(**CHECKPOINTS, **RETRIES, **at)
+    numbers(t_env, ROWS, per_second=5_000)
     scored = headrace.pytorch.predict(
         t_env.from_path("numbers"), PythonModel(factory), outputs=Y, batch_rows=64
     )
     found = written(t_env, scored, "id BIGINT, y FLOAT", tmp_path / "out")
     assert Path(died).exists()
+    began = sorted(int(path.read_text()) for path in tmp_path.glob("first-*"))
+    assert len(began) == 2
+    assert began[0] == 1
+    assert began[1] > 1, "it did not go on from a checkpoint"
     assert sorted((row["id"], row["y"]) for row in found) == [
         (n, n * 0.5) for n in range(1, ROWS + 1)
     ]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from headrace.inference.entry import ScoringEntry
 from headrace.inference.inputs import Inputs
-from headrace.inference.model import LoadedModel, Model, TensorSpec
+from headrace.inference.model import LoadedModel, Model, TensorSpec, absolute_path
 from headrace.inference.predict import predict
 from headrace.inference.python_model import PythonModel
 from headrace.inference.settings import OnError, ScoringSettings
@@ -22,5 +22,6 @@ __all__ = [
     "ScoringEntry",
     "ScoringSettings",
     "TensorSpec",
+    "absolute_path",
     "predict",
 ]

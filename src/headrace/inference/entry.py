@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import os
-
-from headrace._environ import environment_value
 from headrace.errors import UsageError
 from headrace.framework.process import ProcessSpec
 from headrace.inference.model import Model
 from headrace.inference.scorer import Scorer
 from headrace.inference.settings import ScoringSettings
-from headrace.role import RoleContext, RoleEntry, RoleLink
+from headrace.role import RoleContext, RoleEntry, RoleLink, choose_threads
 
 __all__ = ["ScoringEntry"]
 
@@ -36,17 +33,13 @@ class ScoringEntry(RoleEntry):
         if context.input_schema is None or context.output_schema is None:
             msg = "Scoring needs rows that come in and columns that go out"
             raise UsageError(msg)
-        loaded = self.model.load(self._threads(spec.parallelism))
+        threads = self.settings.threads
+        if threads is None:  # as if all workers were on this host: nobody knows their hosts
+            threads = choose_threads([spec.host] * spec.parallelism, spec.index)
+        loaded = self.model.load(threads)
         self._scorer = Scorer(
             loaded, self.settings, context.input_schema, context.output_schema
         )
-
-    def _threads(self, workers: int) -> int | None:
-        if self.settings.threads is not None:
-            return self.settings.threads
-        if environment_value("OMP_NUM_THREADS") or environment_value("MKL_NUM_THREADS"):
-            return None
-        return max(1, len(os.sched_getaffinity(0)) // workers)
 
     def _score_all(self, context: RoleContext) -> None:
         assert self._scorer is not None

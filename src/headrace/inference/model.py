@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol
 
-import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-__all__ = ["LoadedModel", "Model", "TensorSpec"]
+__all__ = ["LoadedModel", "Model", "TensorSpec", "absolute_path", "shape_of"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +38,10 @@ class LoadedModel(Protocol):
     @property
     def inputs(self) -> tuple[TensorSpec, ...] | None:
         """What the model takes, in order; None: it does not say."""
+
+    @property
+    def is_ordered(self) -> bool:
+        """Whether the order of `inputs` is that in which the model's author named them."""
 
     @property
     def takes_columns(self) -> bool:
@@ -71,11 +75,18 @@ class Model(Protocol):
         """
 
 
+def absolute_path(path: str | Path) -> Path:
+    """Return where a model is for a worker, whose working directory is another one."""
+    return Path(path).absolute()
+
+
 def _shape_text(shape: tuple[int | None, ...]) -> str:
     return f"({', '.join('rows' if n is None else str(n) for n in shape)})"
 
 
 def shape_of(tensor: Any) -> str:
     """Return type and shape of a tensor or array, for error texts."""
-    shape = tuple(getattr(tensor, "shape", ()))
-    return f"{getattr(tensor, 'dtype', np.asarray(tensor).dtype)} {shape}"
+    dtype = getattr(tensor, "dtype", None)
+    if dtype is None:
+        return f"a {type(tensor).__name__}"
+    return f"{dtype} {tuple(getattr(tensor, 'shape', ()))}"

@@ -51,6 +51,7 @@ class PythonModel:
 
 class _Loaded:
     inputs: tuple[TensorSpec, ...] | None = None
+    is_ordered = True
     takes_columns = True
     can_try = False
 

@@ -9,8 +9,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from headrace.errors import ConfigError, DataError, HeadraceError
-from headrace.inference.inputs import Call, InputPlan, LazyColumns
+from headrace.inference.input_plan import Call, InputPlan, LazyColumns
 from headrace.inference.model import LoadedModel, shape_of
+from headrace.inference.nulls import null_rows
 from headrace.inference.outputs import OutputPlan
 from headrace.inference.settings import ScoringSettings
 
@@ -46,6 +47,8 @@ class Scorer:
         self._inputs = InputPlan(settings.inputs, input_schema, model)
         self._fields = [output_schema.field(name) for name in settings.outputs]
         self._outputs = OutputPlan(self._fields)
+        if settings.on_error == "null":
+            _require_nullable(self._fields)
         if model.can_try:
             self._try()
 
@@ -78,7 +81,7 @@ class Scorer:
 
     def _require_values(self, batch: pa.RecordBatch) -> None:
         for name in self._inputs.columns:
-            nulls = batch.column(name).null_count
+            nulls = len(null_rows(batch.column(name)))
             if nulls:
                 msg = (
                     f"Column {name!r} has {nulls} NULL in {batch.num_rows} rows, and goes into "
@@ -94,9 +97,9 @@ class Scorer:
         reasons: list[str | None] = [None] * batch.num_rows
         for name in self._inputs.columns:
             column = batch.column(name)
-            if column.null_count:
-                for row in np.flatnonzero(column.is_null().to_numpy(zero_copy_only=False)):
-                    reasons[row] = reasons[row] or f"{name} is NULL"
+            for row in null_rows(column):
+                what = "has a NULL element" if column[int(row)].is_valid else "is NULL"
+                reasons[row] = reasons[row] or f"{name} {what}"
         whole = np.array([row for row, reason in enumerate(reasons) if reason is None])
         pieces: list[tuple[np.ndarray[Any, Any], list[pa.Array]]] = []
         if len(whole) == batch.num_rows:
@@ -116,16 +119,20 @@ class Scorer:
     ) -> None:
         """Score `batch`, whose rows are `rows` of the whole; if that fails, each half of it."""
         try:
-            pieces.append((rows, self._call(batch)))
+            columns = self._call(batch)
         except (MemoryError, ConfigError):
             raise  # nothing that a row could be blamed for
         except Exception as exc:  # noqa: BLE001 - a model may raise anything
             if len(rows) == 1:
                 reasons[rows[0]] = _reason(exc)
                 return
-            middle = len(rows) // 2
-            self._halve(batch.slice(0, middle), rows[:middle], pieces, reasons)
-            self._halve(batch.slice(middle), rows[middle:], pieces, reasons)
+        else:
+            pieces.append((rows, columns))
+            return
+        # Behind the handler: its traceback keeps all that the failed call had made.
+        middle = len(rows) // 2
+        self._halve(batch.slice(0, middle), rows[:middle], pieces, reasons)
+        self._halve(batch.slice(middle), rows[middle:], pieces, reasons)
 
     def _spread(
         self, pieces: list[tuple[np.ndarray[Any, Any], list[pa.Array]]], rows: int
@@ -161,9 +168,19 @@ class Scorer:
         if self._settings.postprocess is None:
             try:
                 self._outputs.make(returned, _TRIED_ROWS)
-            except DataError as exc:
+            except (ConfigError, DataError) as exc:
                 msg = f"The model was tried on {_TRIED_ROWS} rows of zeros. {exc}"
                 raise ConfigError(msg) from exc
+
+
+def _require_nullable(fields: list[pa.Field]) -> None:
+    strict = [field.name for field in fields if not field.nullable]
+    if strict:
+        msg = (
+            f"on_error='null' makes outputs NULL, and {', '.join(strict)} of `outputs` is "
+            "declared NOT NULL. Declare it nullable, or choose on_error='fail'"
+        )
+        raise ConfigError(msg)
 
 
 def _told(call: Call) -> str:

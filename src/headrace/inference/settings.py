@@ -57,6 +57,9 @@ class ScoringSettings:
                 "on_error='null'"
             )
             raise ConfigError(msg)
+        if not self.outputs:
+            msg = "outputs={} names no column; name at least one, with its type"
+            raise ConfigError(msg)
         columns = [*self.kept, *self.outputs, *filter(None, [self.error_column])]
         twice = sorted({name for name in columns if columns.count(name) > 1})
         if twice:

@@ -49,6 +49,9 @@ def plan_scoring(
     flink.apply_table_options()
     j_rows = input_stream(flink, name, rows)
     names = list(j_rows[1].getFieldNames())
+    if isinstance(keep, str):
+        msg = f"keep={keep!r} must be a list of column names, for example [{keep!r}]"
+        raise PlanError(msg)
     kept = tuple(names if keep is None else keep)
     missing = [each for each in kept if each not in names]
     if missing:

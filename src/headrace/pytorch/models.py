@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from headrace.errors import ConfigError
-from headrace.inference import LoadedModel, TensorSpec
+from headrace.inference import LoadedModel, TensorSpec, absolute_path
 from headrace.pytorch.tensors import TensorConverter
 
 __all__ = ["TorchModel"]
@@ -29,7 +29,8 @@ class TorchModel:
 
     Attributes:
         path: What `torch.export.save` (.pt2) or `torch.jit.save` wrote; or a state dict, as
-            `ctx.save` and `torch.save(model.state_dict(), path)` write it.
+            `ctx.save` and `torch.save(model.state_dict(), path)` write it. A relative one is
+            taken from here.
         module: For a state dict: makes the module that it belongs to, for example its class.
             Travels by cloudpickle.
 
@@ -39,6 +40,16 @@ class TorchModel:
 
     path: str | Path
     module: Callable[[], nn.Module] | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "path", absolute_path(self.path))
+        module: object = self.module
+        if module is not None and (isinstance(module, nn.Module) or not callable(module)):
+            msg = (
+                f"TorchModel(module={type(module).__name__}(...)) must be what makes the "
+                "module, for example its class, not the module itself"
+            )
+            raise ConfigError(msg)
 
     def load(self, threads: int | None) -> LoadedModel:
         """Read the model onto the CPU, ready for inference.
@@ -65,6 +76,7 @@ class _Loaded:
     """What all kinds have in common."""
 
     inputs: tuple[TensorSpec, ...] | None = None
+    is_ordered = True
     takes_columns = False
     can_try = True
 
@@ -143,8 +155,16 @@ def _declared(
                 '{"' + name + '": {0: torch.export.Dim.DYNAMIC}})'
             )
             raise ConfigError(msg)
-        specs.append(TensorSpec(name, str(value.dtype).removeprefix("torch."), shape))
+        specs.append(TensorSpec(name, _numpy_name(value.dtype), shape))
     return tuple(specs)
+
+
+def _numpy_name(dtype: torch.dtype) -> str | None:
+    """Return NumPy's name of a type; None where it has none, such as bfloat16."""
+    try:
+        return str(torch.empty(0, dtype=dtype).numpy().dtype)
+    except TypeError:
+        return None
 
 
 def _arguments(program: torch.export.ExportedProgram) -> tuple[list[str], list[str]]:

@@ -51,6 +51,7 @@ def load_keras_model(
 class _Loaded:
     """What both have in common."""
 
+    is_ordered = True
     takes_columns = False
     can_try = True
 
@@ -67,6 +68,7 @@ class _Signature(_Loaded):
         self._function = function
         _, specs = function.structured_input_signature  # type: ignore[attr-defined] # no types
         declared = [_declared(name, spec) for name, spec in specs.items()]
+        self.is_ordered = False  # the file keeps them by name
         self.inputs: tuple[TensorSpec, ...] | None = tuple(declared)
 
     def __call__(self, args: Sequence[Any], named: Mapping[str, Any]) -> Any:
@@ -87,6 +89,7 @@ class _Keras(_Loaded):
             self.inputs = tuple(_declared(each.name, each) for each in model.inputs)
             is_sequential = isinstance(model, keras.Sequential)  # knows no `input` when loaded
             self._structure = model.inputs[0] if is_sequential else model.input
+            self.is_ordered = not isinstance(self._structure, dict)
         # One graph for batches of every size, as `predict` makes one.
         self._call = tf.function(
             lambda value: model(value, training=False), reduce_retracing=True
@@ -120,7 +123,8 @@ def _use_threads(threads: int | None) -> None:
 
 def _declared(name: str, spec: Any) -> TensorSpec:
     dtype = str(getattr(spec.dtype, "name", spec.dtype))
-    shape = None if spec.shape is None else tuple(spec.shape)
+    known = tf.TensorShape(spec.shape)
+    shape = None if known.rank is None else tuple(known.as_list())
     return TensorSpec(name, "str" if dtype == "string" else dtype, shape)
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from headrace.errors import ConfigError
-from headrace.inference import LoadedModel
+from headrace.inference import LoadedModel, absolute_path
 
 __all__ = ["KerasModel", "SavedModel"]
 
@@ -18,12 +18,16 @@ class SavedModel:
     """A model in TensorFlow's SavedModel format.
 
     Attributes:
-        path: Directory, as `model.export` and `tf.saved_model.save` write it.
+        path: Directory, as `model.export` and `tf.saved_model.save` write it. A relative one
+            is taken from here.
         signature: Which of its signatures to call.
     """
 
     path: str | Path
     signature: str = "serving_default"
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "path", absolute_path(self.path))
 
     def load(self, threads: int | None) -> LoadedModel:
         """Read the model.
@@ -45,13 +49,17 @@ class KerasModel:
     """A model in a file of Keras 3.
 
     Attributes:
-        path: What `model.save("....keras")` or `ctx.save` wrote.
+        path: What `model.save("....keras")` or `ctx.save` wrote. A relative one is taken from
+            here.
         custom_objects: Classes and functions that the file names and Keras does not know. They
             travel by cloudpickle.
     """
 
     path: str | Path
     custom_objects: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "path", absolute_path(self.path))
 
     def load(self, threads: int | None) -> LoadedModel:
         """Read the model.

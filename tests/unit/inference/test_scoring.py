@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,9 @@ import pyarrow as pa
 import pytest
 
 from headrace.errors import ConfigError, DataError
-from headrace.inference import PythonModel, ScoringSettings
+from headrace.exchange import MemoryFeed
+from headrace.inference import PythonModel, ScoringEntry, ScoringSettings
+from tests.unit.role.doubles import FakeLink, spec_in
 
 from .scoring import score
 
@@ -227,12 +230,81 @@ def test_an_error_of_the_model_fails_the_job_with_its_own_traceback() -> None:
         (lambda a: a[:3], r"'y' of the model is float32 \(3,\) for 10 rows"),
         (lambda a: (a, a), r"returns 2 outputs \(float32 \(10,\), .*declares 1 \(y\)"),
         (lambda a: {"u": a, "v": a}, r"outputs u, v, and y of `outputs` are not"),
-        (lambda a: np.stack([a, a], 1), r"'y' has shape \(10, 2\).*one list per row"),
+        (lambda a: a.sum(), r"'y' of the model is float32 \(\) for 10 rows"),
+        (lambda a: None, r"'y' of the model is a NoneType for 10 rows"),
     ],
 )
-def test_what_does_not_fit_the_outputs_is_told(returned: Any, told: str) -> None:
+@pytest.mark.parametrize("on_error", ["fail", "null"])
+def test_outputs_that_would_fit_no_row_fail_the_job(
+    returned: Any, told: str, on_error: str
+) -> None:
+    with pytest.raises(ConfigError, match=told):
+        score(rows(), model(returned), {"y": FLOAT}, inputs="a", on_error=on_error)
+
+
+def test_a_value_that_does_not_fit_its_output_is_told() -> None:
+    told = r"'y' has shape \(10, 2\).*one list per row"
     with pytest.raises(DataError, match=told):
-        score(rows(), model(returned), {"y": FLOAT}, inputs="a")
+        score(rows(), model(lambda a: np.stack([a, a], 1)), {"y": FLOAT}, inputs="a")
+
+
+def test_a_list_is_one_output_unless_it_is_one_of_tensors() -> None:
+    for count in (2, 3):  # as many rows as outputs, and not
+        scored = score(
+            rows(count), model(lambda a: [a, -a]), {"y": FLOAT, "z": FLOAT}, inputs="a"
+        )
+        assert scored["z"].to_pylist() == [-float(n) for n in range(count)]
+        scored = score(rows(count), model(lambda a: a.tolist()), {"y": FLOAT}, inputs="a")
+        assert scored["y"].to_pylist() == [float(n) for n in range(count)]
+    with pytest.raises(ConfigError, match="returns 1 outputs"):
+        score(
+            rows(2),
+            model(lambda a: [[1.0, 10.0], [2.0, 20.0]]),
+            {"y": FLOAT, "z": FLOAT},
+            inputs="a",
+        )
+
+
+def points(*values: Any) -> pa.Table:
+    return pa.table(
+        {"id": range(len(values)), "points": pa.array(values, pa.list_(pa.float32()))}
+    )
+
+
+def test_a_null_element_of_an_array_is_an_error_of_its_row() -> None:
+    table = points([1.0, 2.0], [3.0, None], None, [5.0, 6.0])
+    first = model(lambda p: p[:, 0])
+    with pytest.raises(DataError, match="'points' has 2 NULL in 4 rows"):
+        score(table, first, {"y": FLOAT}, inputs="points")
+    scored = score(
+        table, first, {"y": FLOAT}, inputs="points", on_error="null", error_column="why"
+    )
+    assert scored["y"].to_pylist() == [1.0, None, None, 5.0]
+    assert scored["why"].to_pylist() == [
+        None,
+        "points has a NULL element",
+        "points is NULL",
+        None,
+    ]
+
+
+def test_arrays_of_several_lengths_are_told() -> None:
+    with pytest.raises(DataError, match=r"'points' has arrays of the lengths \[1, 2\]"):
+        score(
+            points([1.0, 2.0], [3.0]), model(lambda p: p[:, 0]), {"y": FLOAT}, inputs="points"
+        )
+
+
+def test_null_is_not_put_into_an_output_that_is_not_null() -> None:
+    entry = ScoringEntry(
+        model(lambda a: a),
+        ScoringSettings(kept=(), outputs=("y",), inputs="a", on_error="null"),
+    )
+    feed = MemoryFeed.of_table(
+        rows(), output_schema=pa.schema([pa.field("y", FLOAT, nullable=False)])
+    )
+    with pytest.raises(ConfigError, match="y of `outputs` is declared NOT NULL"):
+        entry.open_context(spec_in(Path()), FakeLink(), feed=feed)
 
 
 @pytest.mark.parametrize(
@@ -241,6 +313,8 @@ def test_what_does_not_fit_the_outputs_is_told(returned: Any, told: str) -> None
         ("c", "no column 'c'; the rows have id, a, b"),
         (["a", "name"], r"column 'name' \(string\) is among .* is no number"),
         ([], r"must be the name of a column, or a list"),
+        ((), r"names no column"),
+        ({}, r"names no column"),
         (3, r"3 must be the name"),
         ({"x": ["a", 1]}, r"must be the name"),
     ],
@@ -258,6 +332,7 @@ def test_inputs_that_cannot_be_are_refused(inputs: Any, told: str) -> None:
         ({"error_column": "why"}, "would always be NULL"),
         ({"batch_rows": 0}, "batch_rows"),
         ({"threads": 0}, "threads"),
+        ({"outputs": ()}, "names no column"),
     ],
 )
 def test_settings_that_cannot_be_are_refused(settings: dict[str, Any], told: str) -> None:

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pytest
 import tensorflow as tf
 
-from headrace.errors import ConfigError
+from headrace.errors import ConfigError, DataError
 from headrace.inference import Model
 from headrace.tensorflow import KerasModel, SavedModel
 
@@ -126,6 +126,57 @@ def test_what_does_not_fit_is_told_before_the_first_row(
 
 
 TEXT = tf.TensorSpec([None], tf.string, "text")
+
+
+class Sums(tf.Module):  # type: ignore[misc] # TensorFlow has no types
+    """Takes two small integers."""
+
+    @tf.function(  # type: ignore[untyped-decorator] # the same
+        input_signature=[
+            tf.TensorSpec([None], tf.int32, "b"),
+            tf.TensorSpec([None, 2], tf.int32, "a"),
+        ]
+    )
+    def add(self, b: Any, a: Any) -> Any:
+        return {"sum": b + tf.reduce_sum(a, 1)}
+
+
+@pytest.fixture(scope="module")
+def sums(tmp_path_factory: pytest.TempPathFactory) -> SavedModel:
+    module, path = Sums(), tmp_path_factory.mktemp("models") / "sums"
+    tf.saved_model.save(module, str(path), {"serving_default": module.add})
+    return SavedModel(path)
+
+
+SUM = {"sum": pa.int32()}
+
+
+def test_integers_that_the_model_cannot_hold_are_errors_of_their_rows(
+    sums: SavedModel,
+) -> None:
+    table = pa.table({"x": [1, 5_000_000_000, 3], "y": [2**31, 1, 4]})
+    inputs = {"a": ["x", "y"], "b": "x"}
+    with pytest.raises(DataError, match=r"'x' has the value 5000000000, and .* int32"):
+        score(table, sums, SUM, inputs=inputs)
+    scored = score(table, sums, SUM, inputs=inputs, on_error="null", error_column="why")
+    assert scored["sum"].to_pylist() == [None, None, 10]
+    assert "'y' has the value 2147483648" in scored["why"].to_pylist()[0]
+    wide = pa.table({"x": [0.9], "y": [1]})
+    with pytest.raises(ConfigError, match=r"takes a: int32 .* gives x: float64"):
+        score(wide, sums, SUM, inputs={"a": ["x", "y"], "b": "y"})
+
+
+def test_inputs_that_have_names_and_no_order_are_given_by_name(sums: SavedModel) -> None:
+    table = pa.table({"x": [1], "y": [2]})
+    with pytest.raises(ConfigError, match="knows its inputs by name only"):
+        score(table, sums, SUM, inputs=("x", ["x", "y"]))
+    for made, told in (
+        (lambda c: (c["x"], c["y"]), "knows its inputs by name only"),
+        (lambda c: {"a": c["x"]}, r"the function of `inputs` gives \(0 by position; a\)"),
+        (lambda c: {"a": c["x"], "b": c["x"], "c": c["x"]}, r"0 by position; a; b; c"),
+    ):
+        with pytest.raises(ConfigError, match=told):
+            score(table, sums, SUM, inputs=made, on_error="null")
 
 
 class Lengths(tf.Module):  # type: ignore[misc] # TensorFlow has no types

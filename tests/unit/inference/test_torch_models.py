@@ -206,8 +206,25 @@ def test_a_file_that_is_no_such_model_is_told(
 
 def test_a_worker_computes_with_the_threads_it_is_given(net: nn.Module, tmp_path: Path) -> None:
     before = torch.get_num_threads()
+    threads = before + 1
+    model = saved(net, "state", tmp_path)
     try:
-        score(rows(), saved(net, "state", tmp_path), {"y": FLOAT}, inputs=NAMES, threads=3)
-        assert torch.get_num_threads() == 3
+        score(rows(), model, {"y": FLOAT}, inputs=NAMES, threads=threads)
+        assert torch.get_num_threads() == threads
     finally:
         torch.set_num_threads(before)
+
+
+def test_a_relative_path_is_taken_from_where_the_job_is_planned(
+    net: nn.Module, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    saved(net, "state", tmp_path)
+    monkeypatch.chdir(tmp_path)
+    model = TorchModel("model", Net)
+    monkeypatch.chdir("/")
+    assert score(rows(3), model, {"y": FLOAT}, inputs=NAMES).num_rows == 3
+
+
+def test_a_module_in_place_of_its_class_is_refused(net: nn.Module) -> None:
+    with pytest.raises(ConfigError, match=r"module=Net.* its class, not the module itself"):
+        TorchModel("model", net)
