@@ -2,48 +2,100 @@
 
 from __future__ import annotations
 
+import logging
+from pathlib import Path
+from typing import ClassVar
+
 from headrace.errors import UsageError
 from headrace.framework.process import ProcessSpec
+from headrace.inference.context import ScoringContext
 from headrace.inference.model import Model
 from headrace.inference.scorer import Scorer
 from headrace.inference.settings import ScoringSettings
+from headrace.inference.successor import SuccessorLoader
+from headrace.inference.version import ModelVersion, version_at
 from headrace.role import RoleContext, RoleEntry, RoleLink, choose_threads
 
 __all__ = ["ScoringEntry"]
+
+_LOG = logging.getLogger(__name__)
 
 
 class ScoringEntry(RoleEntry):
     """Loads a model and scores all rows with it; travels to the process by cloudpickle.
 
-    Thread model: one, the main thread of the process (docs/adr/0103).
+    Thread model: the main thread of the process waits for rows, calls the model and emits; with
+    `reload`, a `SuccessorLoader` makes ready what it then scores with (docs/adr/0103, 0104).
 
     Args:
         model: The model.
         settings: How to score.
     """
 
+    context_class: ClassVar[type[RoleContext]] = ScoringContext
+
     def __init__(self, model: Model, settings: ScoringSettings) -> None:
         super().__init__(self._score_all)
         self.model = model
         self.settings = settings
         self._scorer: Scorer | None = None
+        self._rejected = 0
 
     def prepare(self, context: RoleContext, spec: ProcessSpec, link: RoleLink) -> None:  # noqa: ARG002
         """Load the model and compare it with the columns. Blocks for as long as that takes."""
-        if context.input_schema is None or context.output_schema is None:
-            msg = "Scoring needs rows that come in and columns that go out"
-            raise UsageError(msg)
         threads = self.settings.threads
         if threads is None:  # as if all workers were on this host: nobody knows their hosts
             threads = choose_threads([spec.host] * spec.parallelism, spec.index)
-        loaded = self.model.load(threads)
-        self._scorer = Scorer(
-            loaded, self.settings, context.input_schema, context.output_schema
-        )
+        version = None if self.model.path is None else version_at(Path(self.model.path))
+        self._scorer = self._load(context, version, threads)
+
+    def run(self, context: RoleContext) -> None:
+        """Score all rows; with `reload`, by each new version from the next batch on."""
+        assert isinstance(context, ScoringContext)
+        self._report_version(context)
+        if self.settings.reload is None:
+            self._score_all(context)
+            return
+        assert self.model.path is not None
+        with SuccessorLoader(
+            Path(self.model.path),
+            lambda version: self._load(context, version, None),
+            present=self._present.version,
+            every_s=self.settings.reload_every_s,
+        ) as successors:
+            context.between_batches = lambda: self._take_over(context, successors)
+            self._score_all(context)
+
+    @property
+    def _present(self) -> Scorer:
+        assert self._scorer is not None
+        return self._scorer
+
+    def _load(
+        self, context: RoleContext, version: ModelVersion | None, threads: int | None
+    ) -> Scorer:
+        schemas = context.input_schema, context.output_schema
+        if schemas[0] is None or schemas[1] is None:
+            msg = "Scoring needs rows that come in and columns that go out"
+            raise UsageError(msg)
+        return Scorer(self.model.load(threads), self.settings, *schemas, version)
+
+    def _take_over(self, context: RoleContext, successors: SuccessorLoader[Scorer]) -> None:
+        successor = successors.take()
+        if successor is not None:
+            self._scorer = successor
+            self._report_version(context)
+            _LOG.info("%s: a new version scores from here on", self.model.path)
+        if successors.rejected != self._rejected:
+            self._rejected = successors.rejected
+            context.report(model_versions_rejected=self._rejected)
+
+    def _report_version(self, context: RoleContext) -> None:
+        if self._present.version is not None:
+            context.report(model_version_ms=self._present.version.changed_ms)
 
     def _score_all(self, context: RoleContext) -> None:
-        assert self._scorer is not None
         rows = self.settings.batch_rows
         context.open_reader(rows=rows).takes_what_is_there = True
         for batch in context.arrow_batches(rows):
-            context.emit(self._scorer.score(batch), context.timestamps_ms)
+            context.emit(self._present.score(batch), context.timestamps_ms)

@@ -64,20 +64,25 @@ class LoadedModel(Protocol):
 class Model(Protocol):
     """Where a model is and how it is read: a frozen value, which travels to the process."""
 
-    def load(self, threads: int | None) -> LoadedModel:
-        """Read the model. May take long; called once in a process, before any row.
+    @property
+    def path(self) -> str | Path | None:
+        """Where its file or directory is: absolute, or a URI; None: it has none."""
+
+    def load(self, threads: int | None, copy: Path | None = None) -> LoadedModel:
+        """Read the model. May take long; called before any row, and for each new version.
 
         Args:
-            threads: With how many the process computes; None leaves it to the environment.
+            threads: With how many the process computes; None leaves it as it is.
+            copy: Where a copy of what is at `path` is on this host; None: read it there.
 
         Raises:
             ConfigError: There is no such model, or it is of another kind.
         """
 
 
-def absolute_path(path: str | Path) -> Path:
+def absolute_path(path: str | Path) -> str:
     """Return where a model is for a worker, whose working directory is another one."""
-    return Path(path).absolute()
+    return str(Path(path).absolute())
 
 
 def _shape_text(shape: tuple[int | None, ...]) -> str:

@@ -7,11 +7,11 @@ from typing import Any
 
 from headrace._counts import require_count
 from headrace.config import ExchangeConfig, RoleConfig, TimeoutConfig
-from headrace.errors import PlanError
+from headrace.errors import ConfigError, PlanError
 from headrace.inference.entry import ScoringEntry
 from headrace.inference.inputs import Inputs
 from headrace.inference.model import Model
-from headrace.inference.settings import OnError, Postprocess, ScoringSettings
+from headrace.inference.settings import OnError, Postprocess, Reload, ScoringSettings
 
 __all__ = ["predict"]
 
@@ -30,6 +30,9 @@ def predict(
     error_column: str | None = None,
     parallelism: int | None = None,
     threads: int | None = None,
+    reload: Reload | None = None,
+    reload_every_s: float = 10.0,
+    version_column: str | None = None,
     name: str = "predict",
     environment: Mapping[str, str] | None = None,
     exchange: ExchangeConfig | None = None,
@@ -63,6 +66,13 @@ def predict(
         parallelism: How many workers; None: the default parallelism of the environment.
         threads: With how many threads a worker computes; None: the cores of its host divided
             by the number of workers, unless the environment says OMP_NUM_THREADS.
+        reload: "path changes": each worker looks at the model's path, loads a new version
+            beside the present one and scores with it from the next batch on; one that cannot be
+            used leaves the present one scoring. None: the version at the start scores to the
+            end.
+        reload_every_s: Seconds between two looks.
+        version_column: Name of a TIMESTAMP_LTZ(3) column that says which version scored a row:
+            when its files were changed.
         name: Name of the operator: each `predict` of a job needs its own.
         environment: Environment variables of the worker processes.
         exchange: Size of the memory queue; its `linger_ms` counts in place of the above.
@@ -82,9 +92,15 @@ def predict(
     """
     from headrace.operator.scoring import plan_scoring
 
-    if not callable(getattr(model, "load", None)):
+    if not (callable(getattr(model, "load", None)) and hasattr(model, "path")):
         msg = f"model={model!r} must be a handle, for example TorchModel(path)"
         raise PlanError(msg)
+    if model.path is None and not (reload is None and version_column is None):
+        msg = (
+            f"reload={reload!r} and version_column={version_column!r} need a model with a "
+            "path: PythonModel(factory, path=...) has one"
+        )
+        raise ConfigError(msg)
     queue = exchange or ExchangeConfig(batch_rows=batch_rows, linger_ms=linger_ms)
 
     def role(kept: tuple[str, ...], workers: int) -> RoleConfig:
@@ -97,6 +113,9 @@ def predict(
             on_error=on_error,
             error_column=error_column,
             threads=threads,
+            reload=reload,
+            reload_every_s=reload_every_s,
+            version_column=version_column,
         )
         return RoleConfig(
             entry=ScoringEntry(model, settings),
@@ -110,6 +129,7 @@ def predict(
         name=name,
         outputs=outputs,
         error_column=error_column,
+        version_column=version_column,
         keep=keep,
         parallelism=None if parallelism is None else require_count("parallelism", parallelism),
         timeouts=timeouts or TimeoutConfig(),

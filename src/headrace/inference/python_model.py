@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy.typing as npt
 import pyarrow as pa
 
 from headrace.errors import ConfigError
-from headrace.inference.model import LoadedModel, TensorSpec
+from headrace.inference.model import LoadedModel, TensorSpec, absolute_path
 from headrace.role import to_numpy
 
 __all__ = ["PythonModel"]
@@ -21,25 +22,34 @@ class PythonModel:
     """Scores with what `factory` returns: for any library, or for rules without a model.
 
     Attributes:
-        factory: Called once in each worker; returns a function that is called with NumPy
-            arrays, as `inputs` says, and returns arrays. Without `inputs` it is called with
-            one mapping of all columns. Travels by cloudpickle.
+        factory: Called once in each worker, and once for each new version; returns a function
+            that is called with NumPy arrays, as `inputs` says, and returns arrays. Without
+            `inputs` it is called with one mapping of all columns. Travels by cloudpickle.
+        path: File or directory of the model. With one, the factory is called with its `Path`
+            on the worker's host, else without an argument. A relative one is taken from here.
 
     Example:
         >>> PythonModel(lambda: lambda columns: columns["distance"] * 2.0)  # doctest: +SKIP
     """
 
-    factory: Callable[[], Callable[..., Any]]
+    factory: Callable[..., Callable[..., Any]]
+    path: str | Path | None = None
 
     def __post_init__(self) -> None:
+        if self.path is not None:
+            object.__setattr__(self, "path", absolute_path(self.path))
         factory: object = self.factory
         if not callable(factory):
             msg = f"PythonModel({factory!r}) takes a function that returns the model"
             raise ConfigError(msg)
 
-    def load(self, threads: int | None) -> LoadedModel:  # noqa: ARG002 - NumPy has none to set
-        """Call the factory."""
-        function: object = self.factory()
+    def load(self, threads: int | None, copy: Path | None = None) -> LoadedModel:  # noqa: ARG002 - NumPy has none to set
+        """Call the factory.
+
+        Raises:
+            ConfigError: There is nothing at the path, or the factory returned no function.
+        """
+        function: object = self.factory(*self._arguments(copy))
         if not callable(function):
             msg = (
                 f"PythonModel: the factory returned {function!r}, which cannot be called; it "
@@ -47,6 +57,15 @@ class PythonModel:
             )
             raise ConfigError(msg)
         return _Loaded(function)
+
+    def _arguments(self, copy: Path | None) -> tuple[Path, ...]:
+        if self.path is None:
+            return ()
+        path = copy or Path(self.path)
+        if not path.exists():
+            msg = f"There is no model at {path} on this host"
+            raise ConfigError(msg)
+        return (path,)
 
 
 class _Loaded:

@@ -14,6 +14,7 @@ from headrace.inference.model import LoadedModel, shape_of
 from headrace.inference.nulls import null_rows
 from headrace.inference.outputs import OutputPlan
 from headrace.inference.settings import ScoringSettings
+from headrace.inference.version import ModelVersion
 
 __all__ = ["Scorer"]
 
@@ -28,7 +29,12 @@ class Scorer:
         model: Who scores.
         settings: How.
         input_schema: Columns that come in.
-        output_schema: Columns that go out: the kept ones, the outputs, the error column.
+        output_schema: Columns that go out: the kept ones, the outputs, the column of errors,
+            that of versions.
+        version: What `model` was loaded from; None where it has no files.
+
+    Attributes:
+        version: As given.
 
     Raises:
         ConfigError: The model does not fit the columns; the text has both sides.
@@ -40,8 +46,10 @@ class Scorer:
         settings: ScoringSettings,
         input_schema: pa.Schema,
         output_schema: pa.Schema,
+        version: ModelVersion | None = None,
     ) -> None:
         self._model = model
+        self.version = version
         self._settings = settings
         self._schema = output_schema
         self._inputs = InputPlan(settings.inputs, input_schema, model)
@@ -69,7 +77,15 @@ class Scorer:
         kept = [batch.column(name) for name in self._settings.kept]
         if self._settings.error_column is not None:
             columns = [*columns, pa.array(reasons or [None] * batch.num_rows, pa.string())]
+        if self._settings.version_column is not None:
+            columns = [*columns, self._versions(batch.num_rows)]
         return pa.RecordBatch.from_arrays([*kept, *columns], schema=self._schema)
+
+    def _versions(self, rows: int) -> pa.Array:
+        assert self._settings.version_column is not None
+        changed_ms = None if self.version is None else self.version.changed_ms
+        kind = self._schema.field(self._settings.version_column).type
+        return pa.repeat(pa.scalar(changed_ms, pa.timestamp("ms")), rows).cast(kind)
 
     def _call(self, batch: pa.RecordBatch) -> list[pa.Array]:
         call = self._inputs.make(batch)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
@@ -10,9 +11,10 @@ from headrace._counts import require_count
 from headrace.errors import ConfigError
 from headrace.inference.inputs import Inputs, require_inputs
 
-__all__ = ["OnError", "Postprocess", "ScoringSettings"]
+__all__ = ["OnError", "Postprocess", "Reload", "ScoringSettings"]
 
 OnError: TypeAlias = Literal["fail", "null"]
+Reload: TypeAlias = Literal["path changes"]
 Postprocess: TypeAlias = Callable[[Any, Mapping[str, Any]], Any]
 """From what the model returned, and the columns of the batch, to the outputs."""
 
@@ -31,6 +33,11 @@ class ScoringSettings:
             makes its outputs NULL.
         error_column: Name of the STRING column that says why a row has none; None without one.
         threads: With how many threads a worker computes; None: its share of the host's cores.
+        reload: "path changes": a new version of the model takes over where its path changes.
+            None: the version at the start scores to the end.
+        reload_every_s: Seconds between two looks at the path.
+        version_column: Name of the column that says which version scored a row: when its files
+            were changed. None without one.
     """
 
     kept: tuple[str, ...]
@@ -41,6 +48,9 @@ class ScoringSettings:
     on_error: OnError = "fail"
     error_column: str | None = None
     threads: int | None = None
+    reload: Reload | None = None
+    reload_every_s: float = 10.0
+    version_column: str | None = None
 
     def __post_init__(self) -> None:
         require_inputs(self.inputs)
@@ -57,10 +67,17 @@ class ScoringSettings:
                 "on_error='null'"
             )
             raise ConfigError(msg)
+        if self.reload not in (None, "path changes"):
+            msg = f"reload={self.reload!r} must be None or 'path changes'"
+            raise ConfigError(msg)
+        if not 0 < self.reload_every_s < math.inf:
+            msg = f"reload_every_s={self.reload_every_s!r} must be a number of seconds above 0"
+            raise ConfigError(msg)
         if not self.outputs:
             msg = "outputs={} names no column; name at least one, with its type"
             raise ConfigError(msg)
-        columns = [*self.kept, *self.outputs, *filter(None, [self.error_column])]
+        added = filter(None, [self.error_column, self.version_column])
+        columns = [*self.kept, *self.outputs, *added]
         twice = sorted({name for name in columns if columns.count(name) > 1})
         if twice:
             msg = (

@@ -24,6 +24,7 @@ def plan_scoring(
     name: str,
     outputs: Mapping[str, Any],
     error_column: str | None,
+    version_column: str | None,
     keep: Sequence[str] | None,
     parallelism: int | None,
     timeouts: TimeoutConfig,
@@ -36,6 +37,7 @@ def plan_scoring(
         name: Name of the role.
         outputs: Columns that are new, name to `DataTypes`.
         error_column: Name of one more, of text; None without one.
+        version_column: Name of one more, of moments; None without one.
         keep: Columns of `rows` that pass through; None: all.
         parallelism: How many workers; None: as many as the environment has by default.
         timeouts: Limits on every wait.
@@ -58,7 +60,11 @@ def plan_scoring(
         msg = f"keep: there is no column {', '.join(missing)}; the rows have {', '.join(names)}"
         raise PlanError(msg)
     config = role(kept, parallelism or flink.env.get_parallelism())
-    new = {**outputs, **({} if error_column is None else {error_column: DataTypes.STRING()})}
+    new = dict(outputs)
+    if error_column is not None:
+        new[error_column] = DataTypes.STRING()
+    if version_column is not None:
+        new[version_column] = DataTypes.TIMESTAMP_LTZ(3)
     j_output = join_row_types(j_rows[1], kept, to_java_row_type(new))
     j_stream = add_chained(flink, name, config, j_rows, j_output, timeouts)
     return output_of(flink, j_stream, j_output, is_stream=isinstance(rows, DataStream))

@@ -51,7 +51,7 @@ class TorchModel:
             )
             raise ConfigError(msg)
 
-    def load(self, threads: int | None) -> LoadedModel:
+    def load(self, threads: int | None, copy: Path | None = None) -> LoadedModel:
         """Read the model onto the CPU, ready for inference.
 
         Raises:
@@ -60,7 +60,7 @@ class TorchModel:
         """
         if threads is not None:
             torch.set_num_threads(threads)
-        path = Path(self.path)
+        path = copy or Path(self.path)
         kind = _kind_of(path)
         if (kind == "state") != (self.module is not None):
             raise ConfigError(_wrong_kind(path, kind, self.module))
@@ -82,12 +82,13 @@ class _Loaded:
 
     def __init__(self, module: nn.Module) -> None:
         self._module = module
-        self._converters: dict[pa.Schema, TensorConverter] = {}
+        self._converters: dict[tuple[str, ...], TensorConverter] = {}
 
     def columns(self, batch: pa.RecordBatch) -> Mapping[str, Any]:
-        converter = self._converters.get(batch.schema)
+        names = tuple(batch.schema.names)  # a column has one type as long as the worker lives
+        converter = self._converters.get(names)
         if converter is None:
-            converter = self._converters[batch.schema] = TensorConverter(batch.schema)
+            converter = self._converters[names] = TensorConverter(batch.schema)
         return {name: _own(column) for name, column in converter(batch).items()}
 
     def tensor(self, array: npt.NDArray[Any]) -> Any:

@@ -29,13 +29,13 @@ class SavedModel:
     def __post_init__(self) -> None:
         object.__setattr__(self, "path", absolute_path(self.path))
 
-    def load(self, threads: int | None) -> LoadedModel:
+    def load(self, threads: int | None, copy: Path | None = None) -> LoadedModel:
         """Read the model.
 
         Raises:
             ConfigError: There is no SavedModel, or it has no such signature.
         """
-        path = Path(self.path)
+        path = copy or Path(self.path)
         if not (path / "saved_model.pb").exists():
             msg = f"There is no SavedModel (a directory with saved_model.pb) at {path} here"
             raise ConfigError(msg)
@@ -61,13 +61,13 @@ class KerasModel:
     def __post_init__(self) -> None:
         object.__setattr__(self, "path", absolute_path(self.path))
 
-    def load(self, threads: int | None) -> LoadedModel:
+    def load(self, threads: int | None, copy: Path | None = None) -> LoadedModel:
         """Read the model.
 
         Raises:
             ConfigError: There is no such file, or Keras cannot read it.
         """
-        path = Path(self.path)
+        path = copy or Path(self.path)
         if not path.exists():
             msg = f"There is no .keras file at {path} on this host"
             raise ConfigError(msg)

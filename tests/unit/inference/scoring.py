@@ -30,6 +30,8 @@ def score(
     fields += [pa.field(name, kind) for name, kind in outputs.items()]
     if chosen.error_column is not None:
         fields.append(pa.field(chosen.error_column, pa.string()))
+    if chosen.version_column is not None:
+        fields.append(pa.field(chosen.version_column, pa.timestamp("ms", "UTC")))
     feed = MemoryFeed.of_table(table, batch_rows=receive_rows, output_schema=pa.schema(fields))
     entry = ScoringEntry(model, chosen)
     with tempfile.TemporaryDirectory() as folder:

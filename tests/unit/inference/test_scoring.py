@@ -332,6 +332,9 @@ def test_inputs_that_cannot_be_are_refused(inputs: Any, told: str) -> None:
         ({"error_column": "why"}, "would always be NULL"),
         ({"batch_rows": 0}, "batch_rows"),
         ({"threads": 0}, "threads"),
+        ({"reload": "always"}, "must be None or 'path changes'"),
+        ({"reload_every_s": 0}, "a number of seconds above 0"),
+        ({"version_column": "y"}, r"\['y'\] are there twice"),
         ({"outputs": ()}, "names no column"),
     ],
 )
@@ -344,3 +347,20 @@ def test_settings_that_cannot_be_are_refused(settings: dict[str, Any], told: str
 def test_a_python_model_without_a_function_is_refused(factory: Any) -> None:
     with pytest.raises(ConfigError, match="PythonModel"):
         score(rows(), PythonModel(factory), {"y": FLOAT}, inputs="a")
+
+
+def test_a_python_model_with_a_path_is_made_of_what_is_there(tmp_path: Path) -> None:
+    path = tmp_path / "factor"
+    path.write_text("3")
+    stamp_ms = path.stat().st_mtime_ns // 1_000_000
+
+    def factory(path: Path) -> Any:
+        factor = float(path.read_text())
+        return lambda a: a * factor
+
+    made = PythonModel(factory, path)
+    scored = score(rows(3), made, {"y": FLOAT}, inputs="a", version_column="at")
+    assert scored["y"].to_pylist() == [0.0, 3.0, 6.0]
+    assert scored["at"].cast(pa.int64()).to_pylist() == [stamp_ms] * 3
+    with pytest.raises(ConfigError, match=f"no model at {tmp_path / 'other'} on this host"):
+        score(rows(3), PythonModel(factory, tmp_path / "other"), {"y": FLOAT}, inputs="a")

@@ -1,0 +1,51 @@
+"""Which version of a model lies at a path: told from outside, without reading it."""
+
+from __future__ import annotations
+
+import os
+import stat
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeAlias
+
+__all__ = ["ModelVersion", "version_at"]
+
+_File: TypeAlias = tuple[str, int, int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class ModelVersion:
+    """What lies at a path at one moment. Equal ones are the same version.
+
+    Attributes:
+        files: Path of each file, when it was changed in ns since 1970, its bytes and its inode.
+    """
+
+    files: tuple[_File, ...]
+
+    @property
+    def changed_ms(self) -> int:
+        """When the file that was changed last was changed: milliseconds since 1970."""
+        return max(changed_ns for _, changed_ns, _, _ in self.files) // 1_000_000
+
+
+def version_at(path: Path) -> ModelVersion | None:
+    """Return the version of a file, or of all files in a directory; links are followed.
+
+    None: nothing is there, or it changes this moment.
+    """
+    try:
+        place = path.resolve(strict=True)
+        found = place.stat()
+        if not stat.S_ISDIR(found.st_mode):
+            return ModelVersion((_file(place, found),))
+        files = []
+        for folder, _, names in os.walk(place):
+            files += [_file(each, each.stat()) for each in map(Path(folder).joinpath, names)]
+    except OSError:
+        return None
+    return ModelVersion(tuple(sorted(files))) if files else None
+
+
+def _file(path: Path, found: os.stat_result) -> _File:
+    return (str(path), found.st_mtime_ns, found.st_size, found.st_ino)
