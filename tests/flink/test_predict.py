@@ -81,6 +81,11 @@ def written(t_env: StreamTableEnvironment, table: Any, columns: str, folder: Pat
         f"'path'='{folder.as_uri()}', 'format'='json')"
     )
     table.execute_insert("sink").wait()
+    return read(folder)
+
+
+def read(folder: Path) -> list[Any]:
+    """Return the rows of JSON files, those of each file in order."""
     files = sorted(path for path in folder.rglob("*part-*") if path.is_file())
     return [json.loads(line) for path in files for line in path.read_text().splitlines()]
 
@@ -211,6 +216,48 @@ def test_a_keras_model_scores_and_a_bad_row_is_null_with_its_reason(
     ]
 
 
+@pytest.mark.parametrize("is_stream", [False, True])
+def test_bad_rows_leave_for_a_side_output_with_all_columns_and_the_reason(
+    t_env: StreamTableEnvironment, net: TorchModel, tmp_path: Path, *, is_stream: bool
+) -> None:
+    numbers(t_env, 1_000)
+    rows = t_env.sql_query(
+        "SELECT id, id / 7.0e0 AS a, NULLIF(MOD(id, 100), 7) * 0.5e0 AS b, 'n' AS name "
+        "FROM numbers"
+    )
+    scored, rejected = headrace.pytorch.predict(
+        t_env.to_data_stream(rows) if is_stream else rows,
+        net,
+        inputs=["a", "b"],
+        outputs={"y": DataTypes.FLOAT().not_null()},
+        keep=["id"],
+        on_error="side_output",
+    )
+    if is_stream:
+        scored, rejected = map(t_env.from_data_stream, (scored, rejected))
+    assert scored.get_schema().get_field_names() == ["id", "y"]
+    assert rejected.get_schema().get_field_names() == ["id", "a", "b", "name", "error"]
+    statements = t_env.create_statement_set()
+    for name, table, columns in (
+        ("scored", scored, "id BIGINT, y FLOAT"),
+        ("rejected", rejected, "id BIGINT, a DOUBLE, b DOUBLE, name STRING, error STRING"),
+    ):
+        folder = tmp_path / name
+        t_env.execute_sql(
+            f"CREATE TEMPORARY TABLE {name} ({columns}) WITH ('connector'='filesystem', "
+            f"'path'='{folder.as_uri()}', 'format'='json')"
+        )
+        statements.add_insert(name, table)
+    statements.execute().wait()
+    bad = [id_ for id_ in range(1, 1_001) if id_ % 100 == 7]
+    assert read(tmp_path / "rejected") == [
+        {"id": n, "a": n / 7.0, "b": None, "name": "n", "error": "b is NULL"} for n in bad
+    ]
+    good = read(tmp_path / "scored")
+    assert [row["id"] for row in good] == [n for n in range(1, 1_001) if n not in bad]
+    assert all(isinstance(row["y"], float) for row in good)
+
+
 def test_a_model_that_does_not_fit_fails_the_job_with_both_sides(
     t_env: StreamTableEnvironment, net: TorchModel, tmp_path: Path
 ) -> None:
@@ -233,5 +280,7 @@ def test_plans_that_cannot_work_are_refused(
         headrace.pytorch.predict(rows, net, outputs=Y, keep=["c"])
     with pytest.raises(ConfigError, match=r"\['name'\] are there twice"):
         headrace.pytorch.predict(rows, net, outputs={"name": DataTypes.FLOAT()})
+    with pytest.raises(ConfigError, match="must be 'fail', 'null' or 'side_output'"):
+        headrace.pytorch.predict(rows, net, outputs=Y, on_error="skip")  # type: ignore[arg-type]
     with pytest.raises(PlanError, match="must be a handle, for example TorchModel"):
         headrace.pytorch.predict(rows, "net.pt", outputs=Y)  # type: ignore[arg-type]

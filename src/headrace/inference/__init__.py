@@ -9,9 +9,9 @@ from __future__ import annotations
 from headrace.inference.entry import ScoringEntry
 from headrace.inference.inputs import Inputs
 from headrace.inference.model import LoadedModel, Model, TensorSpec, absolute_path
-from headrace.inference.predict import predict
+from headrace.inference.predict import OnError, predict
 from headrace.inference.python_model import PythonModel
-from headrace.inference.settings import OnError, ScoringSettings
+from headrace.inference.settings import ScoringSettings
 
 __all__ = [
     "Inputs",

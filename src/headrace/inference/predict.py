@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 from headrace._counts import require_count
 from headrace.config import ExchangeConfig, RoleConfig, TimeoutConfig
@@ -11,9 +11,12 @@ from headrace.errors import ConfigError, PlanError
 from headrace.inference.entry import ScoringEntry
 from headrace.inference.inputs import Inputs
 from headrace.inference.model import Model
-from headrace.inference.settings import OnError, Postprocess, Reload, ScoringSettings
+from headrace.inference.settings import Postprocess, Reload, ScoringSettings
 
-__all__ = ["predict"]
+__all__ = ["OnError", "predict"]
+
+OnError: TypeAlias = Literal["fail", "null", "side_output"]
+_SIDE_COLUMN = "error"
 
 
 def predict(
@@ -60,9 +63,11 @@ def predict(
         linger_ms: How long a batch that is not full waits for more rows, in milliseconds. 0: it
             is scored as soon as the worker is free, so batches grow with the load.
         on_error: What becomes of a row that cannot be scored: "fail" fails the job, "null"
-            makes its outputs NULL.
-        error_column: Name of a STRING column that says why a row has no scores, with
-            `on_error="null"`.
+            makes its outputs NULL, "side_output" takes it out of the rows and returns it, with
+            all its columns, in a table or stream of its own.
+        error_column: Name of a STRING column that says why a row has no scores: with "null"
+            beside the outputs, None without it; with "side_output" that of the side output,
+            None for "error".
         parallelism: How many workers; None: the default parallelism of the environment.
         threads: With how many threads a worker computes; None: the cores of its host divided
             by the number of workers, unless the environment says OMP_NUM_THREADS.
@@ -79,7 +84,8 @@ def predict(
         timeouts: Limits on every wait.
 
     Returns:
-        The rows with their scores, a Table or DataStream as `rows` is.
+        The rows with their scores, a Table or DataStream as `rows` is. With
+        `on_error="side_output"` a pair: these, and the rows without scores, with the reason.
 
     Raises:
         ConfigError: A setting cannot work.
@@ -101,6 +107,12 @@ def predict(
             "path: PythonModel(factory, path=...) has one"
         )
         raise ConfigError(msg)
+    if on_error not in ("fail", "null", "side_output"):
+        msg = f"on_error={on_error!r} must be 'fail', 'null' or 'side_output'"
+        raise ConfigError(msg)
+    has_side = on_error == "side_output"
+    if has_side and error_column is None:
+        error_column = _SIDE_COLUMN
     queue = exchange or ExchangeConfig(batch_rows=batch_rows, linger_ms=linger_ms)
 
     def role(kept: tuple[str, ...], workers: int) -> RoleConfig:
@@ -110,7 +122,7 @@ def predict(
             inputs=inputs,
             postprocess=postprocess,
             batch_rows=batch_rows,
-            on_error=on_error,
+            on_error="fail" if on_error == "fail" else "null",
             error_column=error_column,
             threads=threads,
             reload=reload,
@@ -130,6 +142,7 @@ def predict(
         outputs=outputs,
         error_column=error_column,
         version_column=version_column,
+        has_side=has_side,
         keep=keep,
         parallelism=None if parallelism is None else require_count("parallelism", parallelism),
         timeouts=timeouts or TimeoutConfig(),

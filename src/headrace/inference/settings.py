@@ -11,9 +11,8 @@ from headrace._counts import require_count
 from headrace.errors import ConfigError
 from headrace.inference.inputs import Inputs, require_inputs
 
-__all__ = ["OnError", "Postprocess", "Reload", "ScoringSettings"]
+__all__ = ["Postprocess", "Reload", "ScoringSettings"]
 
-OnError: TypeAlias = Literal["fail", "null"]
 Reload: TypeAlias = Literal["path changes"]
 Postprocess: TypeAlias = Callable[[Any, Mapping[str, Any]], Any]
 """From what the model returned, and the columns of the batch, to the outputs."""
@@ -45,7 +44,7 @@ class ScoringSettings:
     inputs: Inputs = None
     postprocess: Postprocess | None = None
     batch_rows: int = 1024
-    on_error: OnError = "fail"
+    on_error: Literal["fail", "null"] = "fail"
     error_column: str | None = None
     threads: int | None = None
     reload: Reload | None = None

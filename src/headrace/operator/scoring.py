@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from pyflink.datastream import DataStream
+from pyflink.java_gateway import get_gateway
 from pyflink.table import DataTypes, Table
 
 from headrace.config import RoleConfig, TimeoutConfig
@@ -25,11 +26,12 @@ def plan_scoring(
     outputs: Mapping[str, Any],
     error_column: str | None,
     version_column: str | None,
+    has_side: bool,
     keep: Sequence[str] | None,
     parallelism: int | None,
     timeouts: TimeoutConfig,
     role: Callable[[tuple[str, ...], int], RoleConfig],
-) -> Table | DataStream:
+) -> Table | DataStream | tuple[Table | DataStream, Table | DataStream]:
     """Add one chained role to the job of `rows`; return its rows, a Table or a DataStream.
 
     Args:
@@ -38,6 +40,8 @@ def plan_scoring(
         outputs: Columns that are new, name to `DataTypes`.
         error_column: Name of one more, of text; None without one.
         version_column: Name of one more, of moments; None without one.
+        has_side: Whether rows with an error leave the others: they are then returned as well,
+            with all columns of `rows` and the error, and the others without it.
         keep: Columns of `rows` that pass through; None: all.
         parallelism: How many workers; None: as many as the environment has by default.
         timeouts: Limits on every wait.
@@ -51,6 +55,32 @@ def plan_scoring(
     flink.apply_table_options()
     j_rows = input_stream(flink, name, rows)
     names = list(j_rows[1].getFieldNames())
+    kept = _kept(names, keep)
+    config = role(
+        tuple(names) if has_side else kept, parallelism or flink.env.get_parallelism()
+    )
+    error = {} if error_column is None else {error_column: DataTypes.STRING()}
+    version = {} if version_column is None else {version_column: DataTypes.TIMESTAMP_LTZ(3)}
+    is_stream = isinstance(rows, DataStream)
+    if not has_side:
+        j_new = to_java_row_type({**outputs, **error, **version})
+        j_output = join_row_types(j_rows[1], kept, j_new)
+        j_stream = add_chained(flink, name, config, j_rows, j_output, timeouts)
+        return output_of(flink, j_stream, j_output, is_stream=is_stream)
+    j_new = to_java_row_type({**_nullable(outputs), **error, **version})
+    j_output = join_row_types(j_rows[1], names, j_new)
+    j_stream = add_chained(flink, name, config, j_rows, j_output, timeouts)
+    j_scored = join_row_types(j_rows[1], kept, to_java_row_type({**outputs, **version}))
+    j_rejected = join_row_types(j_rows[1], names, to_java_row_type(error))
+    builder = get_gateway().jvm.org.headrace.operator.ClusterBuilder
+    j_streams = builder.divide(j_stream, j_output, error_column, j_scored, j_rejected)
+    return (
+        output_of(flink, j_streams[0], j_scored, is_stream=is_stream),
+        output_of(flink, j_streams[1], j_rejected, is_stream=is_stream),
+    )
+
+
+def _kept(names: list[str], keep: Sequence[str] | None) -> tuple[str, ...]:
     if isinstance(keep, str):
         msg = f"keep={keep!r} must be a list of column names, for example [{keep!r}]"
         raise PlanError(msg)
@@ -59,12 +89,12 @@ def plan_scoring(
     if missing:
         msg = f"keep: there is no column {', '.join(missing)}; the rows have {', '.join(names)}"
         raise PlanError(msg)
-    config = role(kept, parallelism or flink.env.get_parallelism())
-    new = dict(outputs)
-    if error_column is not None:
-        new[error_column] = DataTypes.STRING()
-    if version_column is not None:
-        new[version_column] = DataTypes.TIMESTAMP_LTZ(3)
-    j_output = join_row_types(j_rows[1], kept, to_java_row_type(new))
-    j_stream = add_chained(flink, name, config, j_rows, j_output, timeouts)
-    return output_of(flink, j_stream, j_output, is_stream=isinstance(rows, DataStream))
+    return kept
+
+
+def _nullable(columns: Mapping[str, Any]) -> dict[str, Any]:
+    """Return declared columns as they are before the rows without values have left."""
+    return {
+        name: kind.nullable() if hasattr(kind, "nullable") else kind
+        for name, kind in columns.items()
+    }

@@ -23,6 +23,7 @@ import org.headrace.plan.PlannedRole;
 import org.headrace.plan.RolePlan;
 
 import java.util.LinkedHashMap;
+import java.util.List;
 import java.util.Map;
 import java.util.concurrent.CancellationException;
 import java.util.concurrent.CompletableFuture;
@@ -123,6 +124,12 @@ public final class ClusterBuilder {
     public static DataStream<RowData> toRowData(
             StreamTableEnvironment tableEnvironment, DataStream<?> stream, RowType rowType) {
         return Streams.toRowData(tableEnvironment, stream, rowType);
+    }
+
+    /** The rows without a reason and those with one: see {@link Rejection#divide}. */
+    public static List<DataStream<RowData>> divide(
+            DataStream<RowData> rows, RowType type, String reason, RowType good, RowType rejected) {
+        return Rejection.divide(rows, type, reason, good, rejected);
     }
 
     /** A stream of Flink's internal rows, as {@link #addRole} returns it, with the values that users see. */
