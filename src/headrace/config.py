@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
@@ -131,6 +132,28 @@ class AMConfig:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class MirrorConfig:
+    """What Flink copies to the host of each process before it starts.
+
+    Attributes:
+        uri: A file or directory, on any file system that Flink reads.
+        every_s: Seconds between two looks for changes, which are then copied as well; None
+            copies once.
+    """
+
+    uri: str
+    every_s: float | None = None
+
+    def __post_init__(self) -> None:
+        if "://" not in self.uri:
+            msg = f"mirror.uri={self.uri!r} must be a URI, for example s3://bucket/model.pt"
+            raise ConfigError(msg)
+        if self.every_s is not None and not 0.001 <= self.every_s < math.inf:
+            msg = f"mirror.every_s={self.every_s!r} must be a number of seconds above 0"
+            raise ConfigError(msg)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RoleConfig:
     """One role: what its nodes run and how many there are.
 
@@ -148,6 +171,7 @@ class RoleConfig:
             process starts, and every process finds the addresses of all nodes with ports; a
             server that sets SO_REUSEADDR, as gRPC does, can listen on it.
         exchange: Size and pace of the memory queue.
+        mirror: File or directory that each process finds a copy of on its host.
     """
 
     entry: Callable[..., object] | str | None = None
@@ -158,6 +182,7 @@ class RoleConfig:
     options: Mapping[str, Any] = field(default_factory=dict)
     has_port: bool = False
     exchange: ExchangeConfig = field(default_factory=ExchangeConfig)
+    mirror: MirrorConfig | None = None
 
     def __post_init__(self) -> None:
         _set_count(self, "role", "parallelism", 1, 32_768)

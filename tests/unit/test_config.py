@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from headrace.config import AMConfig, ExchangeConfig, RoleConfig, TimeoutConfig
+from headrace.config import AMConfig, ExchangeConfig, MirrorConfig, RoleConfig, TimeoutConfig
 from headrace.errors import ConfigError
 
 
@@ -26,6 +26,8 @@ def entry(ctx: object) -> None: ...
         (lambda: TimeoutConfig(stop_grace_s="5"), r"stop_grace_s=5"),  # type: ignore[arg-type]
         (lambda: TimeoutConfig(heartbeat_timeout_s=1), r"longer than .*try 10"),
         (lambda: AMConfig(max_restarts=-1), r"am\.max_restarts=-1 .* try 0"),
+        (lambda: MirrorConfig(uri="/model.pt"), r"mirror\.uri='/model\.pt' must be a URI"),
+        (lambda: MirrorConfig(uri="s3://b/m", every_s=0), r"mirror\.every_s=0 must be"),
         (lambda: RoleConfig(entry=entry, parallelism=0), r"parallelism=0 .* try 1"),
         (
             lambda: RoleConfig(entry=entry, parallelism=float("nan")),  # type: ignore[arg-type]

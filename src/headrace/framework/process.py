@@ -35,6 +35,7 @@ class ProcessSpec(msgspec.Struct, frozen=True, kw_only=True):
             output.
         is_restored: Whether the input starts behind a Flink checkpoint, so that rows before it
             will not come again.
+        mirror: Link to the copy of what `RoleConfig.mirror` names; None without.
         work_dir: Directory of this process alone, and its working directory; the node
             removes it when the process has ended.
         payload_path: File with the entry function.
@@ -57,6 +58,7 @@ class ProcessSpec(msgspec.Struct, frozen=True, kw_only=True):
     port: int | None = None
     queue_socket: str | None = None
     is_restored: bool = False
+    mirror: str | None = None
     work_dir: str
     payload_path: str
     checkpoint_dir: str | None = None

@@ -9,7 +9,7 @@ from typing import ClassVar
 from headrace.errors import UsageError
 from headrace.framework.process import ProcessSpec
 from headrace.inference.context import ScoringContext
-from headrace.inference.model import Model
+from headrace.inference.model import Model, is_uri
 from headrace.inference.scorer import Scorer
 from headrace.inference.settings import ScoringSettings
 from headrace.inference.successor import SuccessorLoader
@@ -38,6 +38,7 @@ class ScoringEntry(RoleEntry):
         super().__init__(self._score_all)
         self.model = model
         self.settings = settings
+        self._path: Path | None = None
         self._scorer: Scorer | None = None
         self._rejected = 0
 
@@ -46,7 +47,8 @@ class ScoringEntry(RoleEntry):
         threads = self.settings.threads
         if threads is None:  # as if all workers were on this host: nobody knows their hosts
             threads = choose_threads([spec.host] * spec.parallelism, spec.index)
-        version = None if self.model.path is None else version_at(Path(self.model.path))
+        self._path = _path_here(self.model, spec)
+        version = None if self._path is None else version_at(self._path)
         self._scorer = self._load(context, version, threads)
 
     def run(self, context: RoleContext) -> None:
@@ -56,9 +58,9 @@ class ScoringEntry(RoleEntry):
         if self.settings.reload is None:
             self._score_all(context)
             return
-        assert self.model.path is not None
+        assert self._path is not None
         with SuccessorLoader(
-            Path(self.model.path),
+            self._path,
             lambda version: self._load(context, version, None),
             present=self._present.version,
             every_s=self.settings.reload_every_s,
@@ -78,7 +80,10 @@ class ScoringEntry(RoleEntry):
         if schemas[0] is None or schemas[1] is None:
             msg = "Scoring needs rows that come in and columns that go out"
             raise UsageError(msg)
-        return Scorer(self.model.load(threads), self.settings, *schemas, version)
+        copy = None
+        if self._path is not None and is_uri(self.model.path or ""):
+            copy = self._path.resolve()  # this copy to the end, whatever the link points to
+        return Scorer(self.model.load(threads, copy), self.settings, *schemas, version)
 
     def _take_over(self, context: RoleContext, successors: SuccessorLoader[Scorer]) -> None:
         successor = successors.take()
@@ -99,3 +104,13 @@ class ScoringEntry(RoleEntry):
         context.open_reader(rows=rows).takes_what_is_there = True
         for batch in context.arrow_batches(rows):
             context.emit(self._present.score(batch), context.timestamps_ms)
+
+
+def _path_here(model: Model, spec: ProcessSpec) -> Path | None:
+    """Return where the model is on this host: at its path, or where Flink has copied it to."""
+    if model.path is None or not is_uri(model.path):
+        return None if model.path is None else Path(model.path)
+    if spec.mirror is None:
+        msg = f"{model.path} was not copied to this host; only jobs that Flink runs do that"
+        raise UsageError(msg)
+    return Path(spec.mirror)

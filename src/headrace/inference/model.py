@@ -6,11 +6,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
 
 import numpy.typing as npt
 import pyarrow as pa
 
-__all__ = ["LoadedModel", "Model", "TensorSpec", "absolute_path", "shape_of"]
+from headrace.errors import ConfigError
+
+__all__ = ["LoadedModel", "Model", "TensorSpec", "absolute_path", "is_uri", "shape_of"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,8 +85,27 @@ class Model(Protocol):
 
 
 def absolute_path(path: str | Path) -> str:
-    """Return where a model is for a worker, whose working directory is another one."""
-    return str(Path(path).absolute())
+    """Return where a model is for a worker, whose working directory is another one.
+
+    A URI stays one, unless it is that of a local file.
+
+    Raises:
+        ConfigError: It is a local URI with a host.
+    """
+    parts = urlsplit(str(path))
+    if not is_uri(path):
+        return str(Path(path).absolute())
+    if parts.scheme != "file":
+        return str(path)
+    if parts.netloc not in ("", "localhost"):
+        msg = f"path={str(path)!r} names the host {parts.netloc!r}: write file:///..."
+        raise ConfigError(msg)
+    return url2pathname(parts.path)
+
+
+def is_uri(path: str | Path) -> bool:
+    """Whether a path is one of a file system that only Flink reads, or a local one as a URI."""
+    return isinstance(path, str) and "://" in path
 
 
 def _shape_text(shape: tuple[int | None, ...]) -> str:

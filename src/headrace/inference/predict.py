@@ -6,11 +6,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal, TypeAlias
 
 from headrace._counts import require_count
-from headrace.config import ExchangeConfig, RoleConfig, TimeoutConfig
+from headrace.config import ExchangeConfig, MirrorConfig, RoleConfig, TimeoutConfig
 from headrace.errors import ConfigError, PlanError
 from headrace.inference.entry import ScoringEntry
 from headrace.inference.inputs import Inputs
-from headrace.inference.model import Model
+from headrace.inference.model import Model, is_uri
 from headrace.inference.settings import Postprocess, Reload, ScoringSettings
 
 __all__ = ["OnError", "predict"]
@@ -115,6 +115,10 @@ def predict(
         error_column = _SIDE_COLUMN
     queue = exchange or ExchangeConfig(batch_rows=batch_rows, linger_ms=linger_ms)
 
+    mirror = None
+    if model.path is not None and is_uri(model.path):
+        mirror = MirrorConfig(uri=str(model.path), every_s=reload_every_s if reload else None)
+
     def role(kept: tuple[str, ...], workers: int) -> RoleConfig:
         settings = ScoringSettings(
             kept=kept,
@@ -134,6 +138,7 @@ def predict(
             parallelism=workers,
             environment=environment or {},
             exchange=queue,
+            mirror=mirror,
         )
 
     return plan_scoring(

@@ -14,7 +14,7 @@ from typing import Any
 
 import msgspec
 
-from headrace.config import AMConfig, RoleConfig, TimeoutConfig
+from headrace.config import AMConfig, MirrorConfig, RoleConfig, TimeoutConfig
 from headrace.errors import PlanError
 from headrace.framework import MasterSpec, NodeSpec, dump_payload
 from headrace.framework.machine import Machine, shipped_machine, validate
@@ -74,8 +74,16 @@ def role_document(
             "parallelism": config.parallelism,
             "spec": _node_spec(config, timeouts, checkpoint_dir),
             "exchange": asdict(config.exchange),
+            "mirror": _mirror_document(config.mirror),
         }
     )
+
+
+def _mirror_document(mirror: MirrorConfig | None) -> dict[str, Any] | None:
+    if mirror is None:
+        return None
+    every_s = mirror.every_s
+    return {"uri": mirror.uri, "every_ms": 0 if every_s is None else round(every_s * 1000)}
 
 
 def am_spec(job_name: str, am: AMConfig) -> dict[str, Any]:

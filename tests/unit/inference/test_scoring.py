@@ -364,3 +364,22 @@ def test_a_python_model_with_a_path_is_made_of_what_is_there(tmp_path: Path) -> 
     assert scored["at"].cast(pa.int64()).to_pylist() == [stamp_ms] * 3
     with pytest.raises(ConfigError, match=f"no model at {tmp_path / 'other'} on this host"):
         score(rows(3), PythonModel(factory, tmp_path / "other"), {"y": FLOAT}, inputs="a")
+
+
+@pytest.mark.parametrize(
+    ("given", "kept"),
+    [
+        ("/models/a.pt", "/models/a.pt"),
+        ("file:///models/a%20b.pt", "/models/a b.pt"),
+        ("s3://bucket/models/a.pt", "s3://bucket/models/a.pt"),
+        (Path("/models"), "/models"),
+        ("a.pt", str(Path.cwd() / "a.pt")),
+    ],
+)
+def test_a_path_is_of_this_host_or_a_uri_for_flink(given: str | Path, kept: str) -> None:
+    assert PythonModel(lambda path: None, given).path == kept  # type: ignore[arg-type, return-value]
+
+
+def test_a_local_uri_with_a_host_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"names the host 'models': write file:///"):
+        PythonModel(lambda path: None, "file://models/a.pt")  # type: ignore[arg-type, return-value]

@@ -88,6 +88,7 @@ final class AmOperator extends AbstractStreamOperator<String>
                         "am",
                         specWithRoles(),
                         payload,
+                        null,
                         getContainingTask().getEnvironment(),
                         getRuntimeContext());
         getRuntimeContext().addAccumulator("headrace.status." + cluster.amUid(), lastStatus);

@@ -72,7 +72,7 @@ final class RoleNode implements AutoCloseable {
         this.wait = wait;
         this.metrics = metrics;
         this.listener = listener;
-        home = new ChildHome(cluster, role.role(), role.specJson(), role.payload(), environment, context);
+        home = new ChildHome(cluster, role.role(), role.specJson(), role.payload(), role.mirror(), environment, context);
     }
 
     /** Role and index, for example "worker-0". */

@@ -18,6 +18,7 @@ import java.io.Serializable;
  * @param specJson what the node reads; opaque here
  * @param payload the cloudpickle payload; opaque here
  * @param exchange size and pace of the memory queue
+ * @param mirror what its processes find a copy of; null without
  * @param inputType type of its input rows; null without input
  * @param outputType type of its output rows; null without output
  */
@@ -28,6 +29,7 @@ public record RolePlan(
         String specJson,
         byte[] payload,
         ExchangeSettings exchange,
+        MirrorPlan mirror,
         RowType inputType,
         RowType outputType)
         implements Serializable {
@@ -53,6 +55,7 @@ public record RolePlan(
                         Lines.requireInt(exchange, "batch_rows"),
                         Lines.requireInt(exchange, "linger_ms"),
                         Lines.requireInt(exchange, "max_row_bytes")),
+                MirrorPlan.parse(plan.path("mirror")),
                 inputType,
                 outputType);
     }

@@ -7,6 +7,7 @@ import org.apache.flink.streaming.api.operators.StreamingRuntimeContext;
 
 import org.headrace.json.Lines;
 import org.headrace.plan.ClusterPlan;
+import org.headrace.plan.MirrorPlan;
 
 import java.io.IOException;
 import java.nio.charset.StandardCharsets;
@@ -27,18 +28,21 @@ public final class ChildHome implements AutoCloseable {
     private final PythonEnvironment python;
     private final ObjectNode startLine;
     private final Duration stopGrace;
+    private final FileMirror mirror;
     private ChildProcess child;
 
     /**
      * Makes the work directory and writes the plan's files into it.
      *
      * @param role name of the role; the child's label is role and subtask index
+     * @param mirrorPlan what the child finds a copy of; null without
      */
     public ChildHome(
             ClusterPlan cluster,
             String role,
             String specJson,
             byte[] payload,
+            MirrorPlan mirrorPlan,
             Environment environment,
             StreamingRuntimeContext context)
             throws IOException {
@@ -57,6 +61,10 @@ public final class ChildHome implements AutoCloseable {
                         environment.getJobID(),
                         cluster.pythonPath());
         workDir = new WorkDir(tmpDirs);
+        mirror =
+                mirrorPlan == null
+                        ? null
+                        : new FileMirror(mirrorPlan, workDir.path().resolve("mirror"), "headrace " + title);
         try {
             Path spec = workDir.write("spec.json", specJson.getBytes(StandardCharsets.UTF_8));
             Path payloadFile = workDir.write("payload.pkl", payload);
@@ -71,6 +79,9 @@ public final class ChildHome implements AutoCloseable {
                             .put("spec_path", spec.toString())
                             .put("payload_path", payloadFile.toString())
                             .put("deployment", context.getTaskInfo().getAttemptNumber());
+            if (mirror != null) {
+                startLine.put("mirror", mirror.link().toString());
+            }
         } catch (IOException | RuntimeException e) {
             workDir.close();
             throw e;
@@ -111,11 +122,18 @@ public final class ChildHome implements AutoCloseable {
                 new ChildProcess(
                         label,
                         "headrace " + title,
-                        () -> python.command(module, workDir.path()),
+                        () -> command(module),
                         listener,
                         stopGrace);
         child.start(firstLine);
         return child;
+    }
+
+    private ProcessBuilder command(String module) throws Exception {
+        if (mirror != null) {
+            mirror.fetch();
+        }
+        return python.command(module, workDir.path());
     }
 
     /** Ends the child and removes the directory. Bounded; idempotent. */
@@ -128,6 +146,9 @@ public final class ChildHome implements AutoCloseable {
         } finally {
             try {
                 python.close();
+                if (mirror != null) {
+                    mirror.close();
+                }
             } finally {
                 workDir.close();
             }

@@ -92,13 +92,18 @@ public final class WorkDir implements AutoCloseable {
     @Override
     public void close() {
         for (Path each : created) {
-            try {
-                Files.walkFileTree(each, new Remover());
-            } catch (IOException e) {
-                LOG.warn("Could not remove {}", each, e);
-            }
+            remove(each);
         }
         created.clear();
+    }
+
+    /** Removes a directory with its content. Never throws. */
+    static void remove(Path directory) {
+        try {
+            Files.walkFileTree(directory, new Remover());
+        } catch (IOException e) {
+            LOG.warn("Could not remove {}", directory, e);
+        }
     }
 
     private Path createOwnerOnly(Path parent) throws IOException {
