@@ -6,6 +6,7 @@ import os
 
 __all__ = [
     "ARCHIVES",
+    "LEASED_GPU",
     "LINK_FD",
     "PROCESS_SPEC",
     "copy_environment",
@@ -16,6 +17,9 @@ __all__ = [
 
 ARCHIVES = "_PYTHON_WORKING_DIR"
 """Directory with what `add_python_archive` has unpacked; PyFlink's manager sets it."""
+
+LEASED_GPU = "HEADRACE_LEASED_GPU"
+"""The one GPU that an algorithm process has for itself; not set without a lease."""
 
 LINK_FD = "HEADRACE_LINK_FD"
 """Number of the inherited socket to the node; set for algorithm processes."""

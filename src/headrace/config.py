@@ -5,12 +5,21 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, fields
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 from headrace._counts import require_count
 from headrace.errors import ConfigError
 
-__all__ = ["AMConfig", "ExchangeConfig", "RoleConfig", "TimeoutConfig"]
+__all__ = [
+    "AMConfig",
+    "ExchangeConfig",
+    "GpuUse",
+    "MirrorConfig",
+    "RoleConfig",
+    "TimeoutConfig",
+]
+
+GpuUse: TypeAlias = Literal["auto", "required", "none"]
 
 _PAGE_BYTES = 4096
 _SEGMENT_LIMIT_BYTES = 1 << 31
@@ -170,6 +179,10 @@ class RoleConfig:
         has_port: Whether each node keeps a TCP port for its process. It is there before any
             process starts, and every process finds the addresses of all nodes with ports; a
             server that sets SO_REUSEADDR, as gRPC does, can listen on it.
+        gpu: "auto": each process has one of the GPUs for itself that Flink has assigned to
+            its TaskManager (`external-resources: gpu`), if it has; "required": it must have;
+            "none": it sees none of those. What `environment` says of CUDA_VISIBLE_DEVICES is
+            left.
         exchange: Size and pace of the memory queue.
         mirror: File or directory that each process finds a copy of on its host.
     """
@@ -181,6 +194,7 @@ class RoleConfig:
     environment: Mapping[str, str] = field(default_factory=dict)
     options: Mapping[str, Any] = field(default_factory=dict)
     has_port: bool = False
+    gpu: GpuUse = "none"
     exchange: ExchangeConfig = field(default_factory=ExchangeConfig)
     mirror: MirrorConfig | None = None
 
@@ -192,6 +206,9 @@ class RoleConfig:
                 f"role.entry={entry!r} must be a function of one argument, a script path, or "
                 "None for a runner without an entry"
             )
+            raise ConfigError(msg)
+        if self.gpu not in ("auto", "required", "none"):
+            msg = f"role.gpu={self.gpu!r} must be 'auto', 'required' or 'none'"
             raise ConfigError(msg)
         _require_texts("role.args", self.args)
         _require_texts("role.environment", [*self.environment, *self.environment.values()])

@@ -112,7 +112,8 @@ def test_parallel_workers_score_every_row_once_and_each_keeps_its_order(
 
     def factory() -> Any:
         def score(columns: Any) -> Any:
-            Path(folder, f"worker-{os.getpid()}").touch()
+            visible = os.environ["CUDA_VISIBLE_DEVICES"]  # noqa: TID251 - its own
+            Path(folder, f"worker-{os.getpid()}").write_text(visible)
             return {"y": columns["id"] * 0.5, "worker": [os.getpid()] * len(columns["id"])}
 
         return score
@@ -124,6 +125,7 @@ def test_parallel_workers_score_every_row_once_and_each_keeps_its_order(
         PythonModel(factory),
         outputs={**Y, "worker": DataTypes.BIGINT()},
         batch_rows=100,
+        device="cpu",
     )
     columns = "id BIGINT, y FLOAT, worker BIGINT"
     found = written(t_env, scored, columns, tmp_path / "out")
@@ -132,7 +134,8 @@ def test_parallel_workers_score_every_row_once_and_each_keeps_its_order(
     ids_of: dict[int, list[int]] = defaultdict(list)
     for row in found:
         ids_of[row["worker"]].append(row["id"])
-    assert len(ids_of) == len(list(tmp_path.glob("worker-*"))) == 2
+    assert [path.read_text() for path in tmp_path.glob("worker-*")] == ["-1", "-1"]
+    assert len(ids_of) == 2
     assert all(ids == sorted(ids) for ids in ids_of.values())
 
 
@@ -269,6 +272,10 @@ def test_a_model_that_does_not_fit_fails_the_job_with_both_sides(
     missing = TorchModel(tmp_path / "missing.pt", Net)
     told = failure_of(headrace.pytorch.predict(rows, missing, inputs=["a"], outputs=Y))
     assert f"There is no model at {tmp_path / 'missing.pt'}" in told
+    told = failure_of(
+        headrace.pytorch.predict(rows, net, inputs=["a", "b"], outputs=Y, device="cuda")
+    )
+    assert "needs a GPU, and Flink has assigned none to this TaskManager" in told
     until(lambda: not children(), "the end of every process", 10)
 
 

@@ -19,12 +19,25 @@ from .programs.count import Count
 from .standalone import Standalone, standalone_cluster
 from .system import Process, descendants, mapped_files, open_files, threads_named
 
+_GPU_DRIVER = "org.apache.flink.externalresource.gpu.GPUDriverFactory"
+GPUS = Path(__file__).with_name("programs") / "gpus.py"
 COUNT = Path(__file__).with_name("programs") / "count.py"
 
 
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Standalone]:
-    with standalone_cluster(tmp_path_factory.mktemp("standalone")) as running:
+    folder = tmp_path_factory.mktemp("standalone")
+    discovery = folder / "discovery.sh"
+    discovery.write_text("#!/bin/sh\necho 0,1\n")  # of two GPUs that this host need not have
+    discovery.chmod(0o755)
+    options = {
+        "external-resources": "gpu",
+        "external-resource.gpu.amount": "2",
+        "external-resource.gpu.driver-factory.class": _GPU_DRIVER,
+        "external-resource.gpu.param.discovery-script.path": str(discovery),
+    }
+    (folder / "cluster").mkdir()
+    with standalone_cluster(folder / "cluster", options=options) as running:
         yield running
 
 
@@ -172,3 +185,17 @@ def assert_nothing_left(cluster: Standalone) -> None:
         assert [path for path in mapped_files(each.pid) if "/headrace-" in path] == []
         assert [path for path in open_files(each.pid) if "/headrace-" in path] == []
     assert list(cluster.tmp_dir.rglob("headrace-*")) == []
+
+
+@pytest.mark.timeout(240)
+def test_workers_get_one_each_of_the_gpus_that_flink_assigns_to_all(
+    cluster: Standalone, tmp_path: Path
+) -> None:
+    cluster.python(GPUS, (tmp_path / "auto").as_uri(), "2", "auto", "400")
+    rows = read_rows(tmp_path / "auto")
+    assert [row["id"] for row in rows] == list(range(1, 401))
+    assert sorted({(row["pid"], row["gpu"]) for row in rows}, key=lambda each: each[1]) == [
+        (next(row["pid"] for row in rows if row["gpu"] == gpu), gpu) for gpu in ("0", "1")
+    ]
+    with pytest.raises(AssertionError, match=r"\(0, 1\) have been taken by other processes"):
+        cluster.python(GPUS, (tmp_path / "many").as_uri(), "3", "cuda", "20")

@@ -57,6 +57,7 @@ class StartLine(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag
         payload_path: File with the payload; None if there is none.
         queue_socket: Path of the memory queue's socket; nodes only, None without a queue.
         is_restored: Whether the input starts behind a Flink checkpoint; nodes only.
+        gpus: Indices of the GPUs that Flink has assigned to this TaskManager; nodes only.
         mirror: Path of the copy of what `RoleConfig.mirror` names; nodes only.
         deployment: Number of the Flink execution of the region.
         token: The job's secret; master only.
@@ -76,6 +77,7 @@ class StartLine(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag
     payload_path: str | None = None
     queue_socket: str | None = None
     is_restored: bool = False
+    gpus: tuple[str, ...] = ()
     mirror: str | None = None
     deployment: int = 0
     token: str | None = None

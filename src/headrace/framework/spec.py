@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from headrace.config import TimeoutConfig
+from headrace.config import GpuUse, TimeoutConfig
 
 __all__ = [
     "MasterSpec",
@@ -58,6 +58,7 @@ class NodeSpec(msgspec.Struct, frozen=True, kw_only=True):
             working directory and then on the Python path, where shipped files are.
         args: Command-line arguments of a script.
         environment: Environment variables of the algorithm process, over the node's own.
+        gpu: Whether the process gets one of the GPUs that Flink has assigned.
         has_port: Whether the node keeps a TCP port for its process.
         url_scheme: Such as "http", if a person can open what the process serves on the port.
         checkpoint_dir: Directory that all attempts share; None if the job has none.
@@ -69,6 +70,7 @@ class NodeSpec(msgspec.Struct, frozen=True, kw_only=True):
     script: str | None = None
     args: tuple[str, ...] = ()
     environment: dict[str, str] = {}
+    gpu: GpuUse = "none"
     has_port: bool = False
     url_scheme: str | None = None
     checkpoint_dir: str | None = None

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal, TypeAlias
 
 from headrace._counts import require_count
-from headrace.config import ExchangeConfig, MirrorConfig, RoleConfig, TimeoutConfig
+from headrace.config import ExchangeConfig, GpuUse, MirrorConfig, RoleConfig, TimeoutConfig
 from headrace.errors import ConfigError, PlanError
 from headrace.inference.entry import ScoringEntry
 from headrace.inference.inputs import Inputs
@@ -17,6 +17,8 @@ __all__ = ["OnError", "predict"]
 
 OnError: TypeAlias = Literal["fail", "null", "side_output"]
 _SIDE_COLUMN = "error"
+_GPU_USE: dict[str, GpuUse] = {"auto": "auto", "cpu": "none", "cuda": "required"}
+_NO_GPU = {"CUDA_VISIBLE_DEVICES": "-1"}  # also where the TaskManager's environment has some
 
 
 def predict(
@@ -33,6 +35,7 @@ def predict(
     error_column: str | None = None,
     parallelism: int | None = None,
     threads: int | None = None,
+    device: Literal["auto", "cpu", "cuda"] = "auto",
     reload: Reload | None = None,
     reload_every_s: float = 10.0,
     version_column: str | None = None,
@@ -71,6 +74,8 @@ def predict(
         parallelism: How many workers; None: the default parallelism of the environment.
         threads: With how many threads a worker computes; None: the cores of its host divided
             by the number of workers, unless the environment says OMP_NUM_THREADS.
+        device: "auto": each worker has a GPU for itself where Flink has assigned GPUs to its
+            TaskManager; "cuda": it must have one; "cpu": none.
         reload: "path changes": each worker looks at the model's path, loads a new version
             beside the present one and scores with it from the next batch on; one that cannot be
             used leaves the present one scoring. None: the version at the start scores to the
@@ -110,6 +115,10 @@ def predict(
     if on_error not in ("fail", "null", "side_output"):
         msg = f"on_error={on_error!r} must be 'fail', 'null' or 'side_output'"
         raise ConfigError(msg)
+    if device not in _GPU_USE:
+        msg = f"device={device!r} must be 'auto', 'cpu' or 'cuda'"
+        raise ConfigError(msg)
+    variables = {**(_NO_GPU if device == "cpu" else {}), **(environment or {})}
     has_side = on_error == "side_output"
     if has_side and error_column is None:
         error_column = _SIDE_COLUMN
@@ -136,7 +145,8 @@ def predict(
         return RoleConfig(
             entry=ScoringEntry(model, settings),
             parallelism=workers,
-            environment=environment or {},
+            environment=variables,
+            gpu=_GPU_USE[device],
             exchange=queue,
             mirror=mirror,
         )

@@ -202,6 +202,7 @@ def _node_spec(
         script=config.entry if isinstance(config.entry, str) else None,
         args=config.args,
         environment=dict(config.environment),
+        gpu=config.gpu,
         has_port=config.has_port or runner.needs_port,
         url_scheme=runner.url_scheme,
         checkpoint_dir=None if checkpoint_dir is None else str(checkpoint_dir),

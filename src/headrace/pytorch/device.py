@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import torch
 
-from headrace._environ import environment_value
+from headrace._environ import LEASED_GPU, environment_value
 from headrace.errors import ConfigError
 
 __all__ = ["choose_device"]
@@ -17,7 +17,7 @@ def choose_device(hosts: Sequence[str], index: int, *, is_required: bool) -> tor
 
     GPUs are assigned when ``CUDA_VISIBLE_DEVICES`` names them (for example in the role's
     `environment`); a GPU that merely exists is taken only if `is_required`. The workers of one
-    host take one each, in the order of their index.
+    host take one each, in the order of their index, unless its node has leased one for it.
 
     Args:
         hosts: Host of each worker of the role, in the order of their index.
@@ -34,6 +34,8 @@ def choose_device(hosts: Sequence[str], index: int, *, is_required: bool) -> tor
             msg = "device='cuda', but torch finds no GPU here; use device='auto' or 'cpu'"
             raise ConfigError(msg)
         return torch.device("cpu")
+    if environment_value(LEASED_GPU) is not None:
+        return torch.device("cuda", 0)  # it sees no other
     place = list(hosts[:index]).count(hosts[index]) if index < len(hosts) else 0
     if place >= torch.cuda.device_count():
         msg = (

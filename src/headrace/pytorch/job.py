@@ -85,6 +85,7 @@ def train(
         entry=TorchEntry(entry, settings),
         parallelism=require_count("workers", workers),
         environment=environment or {},
+        gpu="none" if device == "cpu" else "auto",
         exchange=exchange or ExchangeConfig(),
     )
     master = AMConfig(

@@ -13,9 +13,11 @@ import numpy.typing as npt
 import pyarrow as pa
 import torch
 from torch import nn
+from torch.export.passes import move_to_device_pass
 
 from headrace.errors import ConfigError
 from headrace.inference import LoadedModel, TensorSpec, absolute_path
+from headrace.pytorch.device import choose_device
 from headrace.pytorch.tensors import TensorConverter
 
 __all__ = ["TorchModel"]
@@ -52,7 +54,7 @@ class TorchModel:
             raise ConfigError(msg)
 
     def load(self, threads: int | None, copy: Path | None = None) -> LoadedModel:
-        """Read the model onto the CPU, ready for inference.
+        """Read the model onto this worker's GPU, else the CPU, ready for inference.
 
         Raises:
             ConfigError: There is no such file, it is of another kind, or its state does not fit
@@ -64,12 +66,13 @@ class TorchModel:
         kind = _kind_of(path)
         if (kind == "state") != (self.module is not None):
             raise ConfigError(_wrong_kind(path, kind, self.module))
+        device = choose_device(["here"], 0, is_required=False)
         if kind == "script":
-            return _Script(torch.jit.load(str(path), map_location="cpu").eval())
+            return _Script(torch.jit.load(str(path), map_location=device).eval(), device)
         if kind == "export":
-            return _Exported(path)
+            return _Exported(path, device)
         assert self.module is not None
-        return _Module(_restored(self.module(), path))
+        return _Module(_restored(self.module(), path).to(device), device)
 
 
 class _Loaded:
@@ -80,8 +83,9 @@ class _Loaded:
     takes_columns = False
     can_try = True
 
-    def __init__(self, module: nn.Module) -> None:
+    def __init__(self, module: nn.Module, device: torch.device) -> None:
         self._module = module
+        self._device = device
         self._converters: dict[tuple[str, ...], TensorConverter] = {}
 
     def columns(self, batch: pa.RecordBatch) -> Mapping[str, Any]:
@@ -89,19 +93,25 @@ class _Loaded:
         converter = self._converters.get(names)
         if converter is None:
             converter = self._converters[names] = TensorConverter(batch.schema)
-        return {name: _own(column) for name, column in converter(batch).items()}
+        return {name: self._own(column) for name, column in converter(batch).items()}
 
     def tensor(self, array: npt.NDArray[Any]) -> Any:
-        return torch.from_numpy(array)
+        return torch.from_numpy(array).to(self._device)
 
     def __call__(self, args: Sequence[Any], named: Mapping[str, Any]) -> Any:
         with torch.inference_mode():
             return self._module(*args, **named)
 
+    def _own(self, column: Any) -> Any:
+        """Return a copy: a layer that works in place would write to the queue's memory."""
+        if not isinstance(column, torch.Tensor):
+            return column
+        return column.to(self._device, copy=True)
+
 
 class _Module(_Loaded):
-    def __init__(self, module: nn.Module) -> None:
-        super().__init__(module.eval())
+    def __init__(self, module: nn.Module, device: torch.device) -> None:
+        super().__init__(module.eval(), device)
         self._parameters = inspect.signature(module.forward)
 
     def __call__(self, args: Sequence[Any], named: Mapping[str, Any]) -> Any:
@@ -120,12 +130,14 @@ class _Script(_Loaded):
 
 
 class _Exported(_Loaded):
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, device: torch.device) -> None:
         program = torch.export.load(path)
         positional, named = _arguments(program)
         self.inputs = _declared(path, program, [*positional, *named])
         self._positional = positional
-        super().__init__(program.module())
+        if device.type != "cpu":
+            program = move_to_device_pass(program, device)
+        super().__init__(program.module(), device)
 
     def __call__(self, args: Sequence[Any], named: Mapping[str, Any]) -> Any:
         """Give by position what the model was exported with by position."""
@@ -174,11 +186,6 @@ def _arguments(program: torch.export.ExportedProgram) -> tuple[list[str], list[s
     spec = program.call_spec.in_spec
     named = [] if spec is None else [str(name) for name in spec.children()[1].context]
     return names[: len(names) - len(named)], named
-
-
-def _own(column: Any) -> Any:
-    """Return a column that may be written to: a layer in place would write to the queue's."""
-    return column.clone() if isinstance(column, torch.Tensor) else column
 
 
 def _kind_of(path: Path) -> _Kind:

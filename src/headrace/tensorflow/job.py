@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from headrace._counts import require_count
-from headrace.config import AMConfig, ExchangeConfig, RoleConfig, TimeoutConfig
+from headrace.config import AMConfig, ExchangeConfig, GpuUse, RoleConfig, TimeoutConfig
 from headrace.errors import ConfigError, PlanError
 from headrace.operator.training import TrainingPlan, plan_training
 from headrace.tensorflow.cluster import CHIEF, EVALUATOR, PS, TENSORBOARD, WORKER
@@ -111,7 +111,7 @@ def train(
         raise PlanError(msg)
     variables = {**_DEFAULTS, **(environment or {})}
 
-    def role(function: object, count: int = 1) -> RoleConfig:
+    def role(function: object, count: int = 1, gpu: GpuUse = "auto") -> RoleConfig:
         own = entry if function is True else function
         assert callable(own)
         return RoleConfig(
@@ -119,6 +119,7 @@ def train(
             parallelism=count,
             environment=variables,
             has_port=True,
+            gpu=gpu,
             exchange=exchange or ExchangeConfig(),
         )
 
@@ -129,7 +130,7 @@ def train(
         roles[CHIEF] = role(chief)
     roles[WORKER] = role(entry, require_count("workers", workers))
     if evaluator:
-        roles[EVALUATOR] = role(evaluator)
+        roles[EVALUATOR] = role(evaluator, gpu="none")  # those who train need them
     if tensorboard:
         roles[TENSORBOARD] = _tensorboard(logs)
     return plan_training(

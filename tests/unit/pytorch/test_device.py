@@ -42,3 +42,13 @@ def test_a_required_gpu_that_is_not_there_is_an_error() -> None:
         pytest.skip("this machine has a GPU")
     with pytest.raises(ConfigError, match="finds no GPU here"):
         choose_device(HOSTS, 0, is_required=True)
+
+
+def test_who_has_a_gpu_leased_sees_no_other(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3")
+    monkeypatch.setenv("HEADRACE_LEASED_GPU", "3")
+    assert choose_device(HOSTS, 2, is_required=False) == torch.device("cuda", 0)

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import os
 import sys
+import threading
+from dataclasses import replace
 from pathlib import Path
 
-from headrace._environ import ARCHIVES, environment_value
-from headrace.errors import ProtocolError
+from headrace._environ import ARCHIVES, LEASED_GPU, environment_value
+from headrace.errors import ConfigError, ProtocolError
 from headrace.framework.jvm_lines import StartLine
 from headrace.framework.messages import StartProcess
+from headrace.framework.node.gpu import GpuLease, take_gpu
 from headrace.framework.node.life import LifePlan
 from headrace.framework.payload import load_runner
 from headrace.framework.process import ProcessSpec
@@ -25,8 +28,11 @@ from headrace.framework.spec import NodeSpec
 __all__ = ["LifePlanner"]
 
 
+_VISIBLE = "CUDA_VISIBLE_DEVICES"
+
+
 class LifePlanner:
-    """Plans each life of an algorithm process; keeps the node's one instance of its runner.
+    """Plans each life of an algorithm process; keeps the node's runner and its GPU.
 
     Args:
         start: Who the node is.
@@ -39,6 +45,7 @@ class LifePlanner:
         self._port = port
         self._spec = spec
         self._runner: Runner | None = None
+        self._gpu: GpuLease | None = None  # from the first life to the end of the node
 
     def plan(self, directive: StartProcess) -> LifePlan:
         """Return the plan of one start. Loads nothing yet: the life does, on a thread."""
@@ -84,7 +91,34 @@ class LifePlanner:
     def _command(self, context: RunnerContext) -> RunnerCommand:
         if self._runner is None:
             self._runner = _build_runner(self._spec.runner, self._start.payload_path)
-        return self._runner.command(context)
+        command = self._runner.command(context)
+        return replace(command, environment={**self._gpu_variables(), **command.environment})
+
+    def _gpu_variables(self) -> dict[str, str]:
+        """Return what shows the process its GPU alone. May wait for one."""
+        assigned = self._start.gpus
+        if _VISIBLE in self._spec.environment:
+            return {}
+        if self._spec.gpu == "none":
+            return {_VISIBLE: "-1"} if assigned else {}
+        if not assigned:
+            if self._spec.gpu == "auto":
+                return {}
+            msg = (
+                f"Role {self._start.role!r} needs a GPU, and Flink has assigned none to this "
+                "TaskManager: set `external-resources: gpu` and `external-resource.gpu.amount` "
+                "in its configuration, and the factory of Flink's GPU plugin"
+            )
+            raise ConfigError(msg)
+        if self._gpu is None:
+            limit_s = self._spec.timeouts.process_start_timeout_s / 2
+            self._gpu = take_gpu(assigned, limit_s, wait=threading.Event().wait)
+        return {_VISIBLE: self._gpu.index, LEASED_GPU: self._gpu.index}
+
+    def close(self) -> None:
+        """Give the GPU back, if the node has one."""
+        if self._gpu is not None:
+            self._gpu.close()
 
 
 def _directory_name(directive: StartProcess) -> str:

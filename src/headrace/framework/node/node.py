@@ -118,6 +118,7 @@ class Node:
             await asyncio.wait(ends, timeout=_END_S)
             if self._port is not None:
                 self._port.close()
+            self._planner.close()
 
     def end(self, exit_code: int) -> None:
         """Kill the algorithm process and end. Safe to repeat."""

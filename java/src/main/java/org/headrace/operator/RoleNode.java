@@ -1,7 +1,9 @@
 package org.headrace.operator;
 
+import org.apache.flink.api.common.externalresource.ExternalResourceInfo;
 import org.apache.flink.runtime.execution.Environment;
 import org.apache.flink.shaded.jackson2.com.fasterxml.jackson.databind.JsonNode;
+import org.apache.flink.shaded.jackson2.com.fasterxml.jackson.databind.node.ArrayNode;
 import org.apache.flink.shaded.jackson2.com.fasterxml.jackson.databind.node.ObjectNode;
 import org.apache.flink.streaming.api.operators.StreamingRuntimeContext;
 
@@ -50,7 +52,13 @@ final class RoleNode implements AutoCloseable {
         void onMasterUnreachable() throws Exception;
     }
 
+    /** What Flink's documentation calls the resource of its GPU plugin, and the plugin the number of one. */
+    private static final String GPU_RESOURCE = "gpu";
+
+    private static final String GPU_INDEX = "index";
+
     private final ClusterPlan cluster;
+    private final StreamingRuntimeContext context;
     private final MailboxWait wait;
     private final RoleMetrics metrics;
     private final ProcessListener listener;
@@ -69,6 +77,7 @@ final class RoleNode implements AutoCloseable {
             ProcessListener listener)
             throws IOException {
         this.cluster = cluster;
+        this.context = context;
         this.wait = wait;
         this.metrics = metrics;
         this.listener = listener;
@@ -98,6 +107,10 @@ final class RoleNode implements AutoCloseable {
     void start(Path queueSocket, boolean hasMaster, boolean isRestored) {
         ObjectNode line = home.startLine().put("queue_socket", queueSocket == null ? null : queueSocket.toString());
         line.put("is_restored", isRestored);
+        ArrayNode gpus = line.putArray("gpus");
+        for (ExternalResourceInfo gpu : context.getExternalResourceInfos(GPU_RESOURCE)) {
+            gpu.getProperty(GPU_INDEX).ifPresent(gpus::add);
+        }
         if (!hasMaster) {
             line.putNull("master");
         }

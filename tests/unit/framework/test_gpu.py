@@ -1,0 +1,68 @@
+"""Nodes of one host share out the GPUs that Flink has assigned to all of them."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from headrace.errors import ConfigError
+from headrace.framework.node.gpu import GpuLease, take_gpu
+from tests.unit.role.doubles import FakeClock
+
+OURS = [f"test-{os.getpid()}-{n}" for n in range(2)]
+_HOLD = """
+import sys, time
+from headrace.framework.node.gpu import take_gpu
+lease = take_gpu(sys.argv[1:], 5, wait=time.sleep)
+print(lease.index, flush=True)
+time.sleep(60)
+"""
+
+
+def take(assigned: list[str]) -> GpuLease:
+    """What is free now."""
+    return take_gpu(assigned, 0, wait=lambda _: None)
+
+
+def test_each_gets_the_first_that_is_free_and_a_free_one_is_found_again() -> None:
+    with take(OURS) as first, take(OURS) as second:
+        assert [first.index, second.index] == OURS
+        first.close()
+        with take(OURS) as third:
+            assert third.index == OURS[0]
+
+
+def test_when_none_is_free_it_waits_for_so_long_and_says_what_to_do() -> None:
+    clock = FakeClock()
+
+    def wait(seconds: float) -> None:
+        clock.now += seconds
+
+    with take(OURS), take(OURS):
+        told = rf"\({OURS[0]}, {OURS[1]}\) have been taken by other processes .* for 3 s"
+        with pytest.raises(ConfigError, match=told):
+            take_gpu(OURS, 3, wait=wait, clock=clock)
+    assert 1003 <= clock.now < 1004
+
+
+def test_one_that_becomes_free_meanwhile_is_taken() -> None:
+    taken = take(OURS[:1])
+    with take_gpu(OURS[:1], 60, wait=lambda _: taken.close()) as lease:
+        assert lease.index == OURS[0]
+
+
+def test_the_death_of_a_process_frees_its_gpu() -> None:
+    command = [sys.executable, "-c", _HOLD, *OURS]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline().strip() == OURS[0]
+        with take(OURS) as second:
+            assert second.index == OURS[1]
+        other.send_signal(signal.SIGKILL)
+        other.wait()
+    with take(OURS) as lease:
+        assert lease.index == OURS[0]
