@@ -41,6 +41,7 @@ class ScoringEntry(RoleEntry):
         self._path: Path | None = None
         self._scorer: Scorer | None = None
         self._rejected = 0
+        self._without_scores = 0
 
     def prepare(self, context: RoleContext, spec: ProcessSpec, link: RoleLink) -> None:  # noqa: ARG002
         """Load the model and compare it with the columns. Blocks for as long as that takes."""
@@ -103,7 +104,12 @@ class ScoringEntry(RoleEntry):
         rows = self.settings.batch_rows
         context.open_reader(rows=rows).takes_what_is_there = True
         for batch in context.arrow_batches(rows):
-            context.emit(self._present.score(batch), context.timestamps_ms)
+            scorer = self._present
+            before = scorer.rows_without_scores
+            context.emit(scorer.score(batch), context.timestamps_ms)
+            if scorer.rows_without_scores != before:
+                self._without_scores += scorer.rows_without_scores - before
+                context.report(rows_without_scores=self._without_scores)
 
 
 def _path_here(model: Model, spec: ProcessSpec) -> Path | None:

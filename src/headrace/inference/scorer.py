@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from headrace.inference.version import ModelVersion
 
 __all__ = ["Scorer"]
 
+_LOG = logging.getLogger(__name__)
 _TRIED_ROWS = 2
 _REASON_CHARS = 300
 
@@ -35,6 +37,7 @@ class Scorer:
 
     Attributes:
         version: As given.
+        rows_without_scores: How many rows could not be scored so far.
 
     Raises:
         ConfigError: The model does not fit the columns; the text has both sides.
@@ -50,6 +53,7 @@ class Scorer:
     ) -> None:
         self._model = model
         self.version = version
+        self.rows_without_scores = 0
         self._settings = settings
         self._schema = output_schema
         self._inputs = InputPlan(settings.inputs, input_schema, model)
@@ -124,7 +128,14 @@ class Scorer:
             self._halve(batch.take(pa.array(whole)), whole, pieces, reasons)
         if len(pieces) == 1 and len(pieces[0][0]) == batch.num_rows:
             return pieces[0][1], None
+        self._note(reasons)
         return self._spread(pieces, batch.num_rows), reasons
+
+    def _note(self, reasons: list[str | None]) -> None:
+        told = [reason for reason in reasons if reason is not None]
+        if not self.rows_without_scores:
+            _LOG.warning("A row cannot be scored, the first of this worker: %s", told[0])
+        self.rows_without_scores += len(told)
 
     def _halve(
         self,

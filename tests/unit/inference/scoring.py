@@ -21,9 +21,13 @@ def score(
     *,
     keep: Sequence[str] | None = None,
     receive_rows: int = 4096,
+    reports: list[dict[str, float]] | None = None,
     **settings: Any,
 ) -> pa.Table:
-    """What comes out of a worker that gets `table` in batches of `receive_rows`."""
+    """What comes out of a worker that gets `table` in batches of `receive_rows`.
+
+    `reports` gets the values that it reports.
+    """
     kept = tuple(table.schema.names if keep is None else keep)
     chosen = ScoringSettings(kept=kept, outputs=tuple(outputs), **settings)
     fields = [table.schema.field(name) for name in kept]
@@ -34,7 +38,10 @@ def score(
         fields.append(pa.field(chosen.version_column, pa.timestamp("ms", "UTC")))
     feed = MemoryFeed.of_table(table, batch_rows=receive_rows, output_schema=pa.schema(fields))
     entry = ScoringEntry(model, chosen)
+    link = FakeLink()
     with tempfile.TemporaryDirectory() as folder:
-        entry(spec_in(Path(folder)), FakeLink(), feed=feed)
+        entry(spec_in(Path(folder)), link, feed=feed)
     assert feed.has_sent_end
+    if reports is not None:
+        reports.extend(values for values, _, _ in link.reports)
     return feed.output

@@ -167,8 +167,11 @@ def test_null_in_a_column_that_passes_by_is_none() -> None:
     assert scored["y"].null_count == 0
 
 
-def test_rows_that_cannot_be_scored_are_null_with_a_reason_and_keep_their_place() -> None:
+def test_rows_that_cannot_be_scored_are_null_with_a_reason_and_keep_their_place(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     calls = []
+    reports: list[dict[str, float]] = []
 
     def picky(a: Any, b: Any) -> Any:
         calls.append(len(a))
@@ -184,7 +187,13 @@ def test_rows_that_cannot_be_scored_are_null_with_a_reason_and_keep_their_place(
         inputs=("a", "b"),
         on_error="null",
         error_column="why",
+        receive_rows=5,
+        batch_rows=5,
+        reports=reports,
     )
+    assert reports[-1] == {"rows_without_scores": 3.0}
+    told = [each.getMessage() for each in caplog.records]
+    assert told == ["A row cannot be scored, the first of this worker: a is NULL"]
     expected = [11.0 * n for n in range(10)]
     assert scored["id"].to_pylist() == list(range(10))
     assert scored["y"].to_pylist() == [

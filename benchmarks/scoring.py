@@ -1,0 +1,275 @@
+"""Rows/s and latency of `predict`, against the same model called in other ways.
+
+- `identity`: 16 FLOAT columns in, one out, no model to speak of: what the way to the process
+  and back costs. Against PyFlink's pandas UDF and row UDF.
+- `mlp` (16-256-256-1) and `cnn` (two convolutions on (rows, 784)), TorchScript, one thread,
+  batches of 1024 rows: against a loop that calls the same model on batches in memory in a
+  process of its own, and against the same model in a pandas UDF. Where HEADRACE_ELSEWHERE names
+  an interpreter that has ray and pyspark, also in Ray Data's `map_batches` and Spark's
+  `predict_batch_udf`.
+- The age of single rows at 1,000 rows/s through the MLP, as in `benchmarks.round_trip`.
+
+Rates are marginal; variants run in turns.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from statistics import quantiles
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from pyflink.datastream import DataStream, StreamExecutionEnvironment
+from pyflink.java_gateway import get_gateway
+from pyflink.table import DataTypes, Table
+from pyflink.table.udf import udf
+
+from benchmarks import report
+from benchmarks.java_probe import build_probe_jar
+from benchmarks.pipelines import (
+    Column,
+    float_columns,
+    float_list,
+    marginal_rate,
+    open_t_env,
+    rows_of,
+    run_to_nowhere,
+    use_worker_processes,
+)
+from benchmarks.scored_models import BATCH_ROWS, WIDTHS, build_model, save_model
+from headrace.pytorch import PythonModel, TorchModel, predict
+
+_NUMBERS = float_columns(16)
+_NAMES = [column.name for column in _NUMBERS]
+_IMAGE = float_list(784)
+_COLUMNS = {"identity": _NUMBERS, "mlp": _NUMBERS, "cnn": [_IMAGE]}
+_INPUTS: dict[str, Any] = {"identity": _NAMES, "mlp": _NAMES, "cnn": "x"}
+_FLOAT, _FLOATS = DataTypes.FLOAT(), DataTypes.ARRAY(DataTypes.FLOAT())
+_OUTPUTS = {"identity": _FLOAT, "mlp": _FLOAT, "cnn": _FLOATS}
+_SQL = {"identity": "y FLOAT", "mlp": "y FLOAT", "cnn": "y ARRAY<FLOAT>"}
+_BATCH_ROWS = {"identity": 4096, "mlp": BATCH_ROWS, "cnn": BATCH_ROWS}
+_PER_SECOND = 1000
+_VARIANT_ROWS = {
+    "predict, identity": (1_000_000, 8_000_000),
+    "pandas UDF, identity": (100_000, 500_000),
+    "row UDF, identity": (50_000, 200_000),
+    "mlp": (204_800, 1_638_400),
+    "cnn": (10_240, 61_440),
+}
+"""Rows of the smaller and the larger run, of a variant or of all that score with a model."""
+
+
+def run_scoring(
+    rows: dict[str, tuple[int, int]],
+    *,
+    latency_rows: int,
+    repeats: int,
+    warm_ups: int,
+    elsewhere: str | None,
+) -> dict[str, Any]:
+    """Measure every variant in turns; return figures and bars.
+
+    Args:
+        rows: Rows of the smaller and the larger run, by variant.
+        latency_rows: Rows of the run whose second half is timed.
+        repeats: Turns that count.
+        warm_ups: Turns before them.
+        elsewhere: Interpreter with ray and pyspark; None: without them.
+    """
+    rates: dict[str, list[float]] = {}
+    ages_ms: dict[str, list[float]] = {}
+    with tempfile.TemporaryDirectory(prefix="headrace-scoring-") as folder:
+        jar = build_probe_jar(Path(folder))
+        files = {name: save_model(name, Path(folder)) for name in WIDTHS}
+        variants = _variants(files, elsewhere)
+        for turn in range(-warm_ups, repeats):
+            for name, run in variants.items():
+                rate = run(*(rows.get(name) or rows[name.split(", ")[1]]))
+                print(f"turn {turn}: {name}: {rate:,.0f} rows/s", flush=True)
+                if turn >= 0:
+                    rates.setdefault(name, []).append(rate)
+            for name, age_ms in _ages_ms(files["mlp"], latency_rows, jar).items():
+                print(f"turn {turn}: age {name}: {age_ms:.3f} ms", flush=True)
+                if turn >= 0:
+                    ages_ms.setdefault(name, []).append(age_ms)
+    spreads = {name: report.spread(values) for name, values in rates.items()}
+    ages = {name: report.spread(values) for name, values in ages_ms.items()}
+    return {
+        "repeats": repeats,
+        "rows": rows,
+        "rows_per_s": spreads,
+        "age_ms_at_1000_rows_per_s": ages,
+        "bars": _bars({name: each["median"] for name, each in spreads.items()}, ages),
+    }
+
+
+def _bars(rate: dict[str, float], ages: dict[str, Any]) -> dict[str, Any]:
+    bars = {
+        "identity: predict / pandas UDF": report.at_least(
+            rate["predict, identity"] / rate["pandas UDF, identity"], 2.0
+        ),
+        "identity: predict / row UDF": report.at_least(
+            rate["predict, identity"] / rate["row UDF, identity"], 25.0
+        ),
+    }
+    for model in WIDTHS:
+        reached = rate[f"predict, {model}"]
+        bars[f"{model}: predict / loop in memory"] = report.at_least(
+            reached / rate[f"in memory, {model}"], 0.9
+        )
+        for other in ("pandas UDF", "ray", "spark"):
+            if f"{other}, {model}" in rate:
+                bars[f"{model}: predict / {other}"] = report.at_least(
+                    reached / rate[f"{other}, {model}"], 1.0
+                )
+    bars["single row, p50 in ms"] = report.at_most(ages["p50"]["median"], 2.0)
+    bars["single row, p99 in ms"] = report.at_most(ages["p99"]["median"], 10.0)
+    return bars
+
+
+def _variants(
+    files: dict[str, Path], elsewhere: str | None
+) -> dict[str, Callable[[int, int], float]]:
+    def flink(run: Callable[[int], float]) -> Callable[[int, int], float]:
+        return partial(marginal_rate, run)
+
+    variants = {
+        "predict, identity": flink(partial(_predict, "identity", PythonModel(_identity))),
+        "pandas UDF, identity": flink(partial(_udf, "identity", _first_column, "pandas")),
+        "row UDF, identity": flink(partial(_udf, "identity", _first_number, "general")),
+    }
+    for name, path in files.items():
+        module = "benchmarks.scored_models"
+        variants[f"in memory, {name}"] = partial(_outside, [sys.executable, "-m", module, name])
+        variants[f"predict, {name}"] = flink(partial(_predict, name, TorchModel(path)))
+        variants[f"pandas UDF, {name}"] = flink(partial(_udf, name, _scorer(name), "pandas"))
+        for system in ("ray", "spark") if elsewhere else ():
+            command = [elsewhere, "-m", "benchmarks.scoring_elsewhere", system, name]
+            variants[f"{system}, {name}"] = partial(_outside, [str(each) for each in command])
+    return variants
+
+
+def _identity() -> Callable[[Any], Any]:
+    return lambda x: x[:, 0]
+
+
+def _first_column(*columns: Any) -> Any:
+    return columns[0]
+
+
+def _first_number(*numbers: float) -> float:
+    return numbers[0]
+
+
+def _scorer(name: str) -> Callable[..., Any]:
+    """Return what a pandas UDF calls: the model is made once in its process."""
+    models: list[Any] = []
+
+    def score(*columns: Any) -> Any:
+        if not models:
+            torch.set_num_threads(1)
+            models.append(torch.jit.script(build_model(name).eval()))
+        if name == "cnn":
+            x = np.stack(columns[0].to_numpy())
+        else:
+            x = np.column_stack([column.to_numpy() for column in columns])
+        with torch.inference_mode():
+            scores = [models[0](piece) for piece in torch.from_numpy(x).split(BATCH_ROWS)]
+        y = torch.cat(scores).numpy()
+        return pd.Series(list(y) if name == "cnn" else y[:, 0])
+
+    return score
+
+
+def _predict(name: str, model: Any, rows: int) -> float:
+    t_env = open_t_env()
+    scored = predict(
+        rows_of(t_env, _COLUMNS[name], rows),
+        model,
+        inputs=_INPUTS[name],
+        outputs={"y": _OUTPUTS[name]},
+        keep=[],
+        batch_rows=_BATCH_ROWS[name],
+        threads=1,
+    )
+    return run_to_nowhere(t_env, scored, _SQL[name])
+
+
+def _udf(name: str, function: Callable[..., Any], kind: str, rows: int) -> float:
+    t_env = open_t_env()
+    function = udf(function, result_type=_OUTPUTS[name], func_type=kind)
+    t_env.create_temporary_system_function("f", function)
+    columns: Sequence[Column] = _COLUMNS[name]
+    t_env.create_temporary_view("features", rows_of(t_env, columns, rows))
+    arguments = ", ".join(column.name for column in columns)
+    scored: Table = t_env.sql_query(f"SELECT f({arguments}) AS y FROM features")  # noqa: S608
+    return run_to_nowhere(t_env, scored, _SQL[name])
+
+
+def _outside(command: list[str], few: int, many: int) -> float:
+    """Return the marginal rate of a program that prints seconds, at the end of lines."""
+    done = subprocess.run(
+        [*command, str(few), str(many)],
+        env={**os.environ, "PYSPARK_PYTHON": command[0]},  # noqa: TID251 - for Spark's workers
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    few_s, many_s = (float(line.split()[-1]) for line in done.stdout.splitlines()[-2:])
+    return (many - few) / (many_s - few_s) if many_s > few_s else many / many_s
+
+
+def _ages_ms(model: Path, rows: int, jar: Path) -> dict[str, float]:
+    t_env = open_t_env()
+    env = StreamExecutionEnvironment(t_env._j_tenv.execEnv())  # noqa: SLF001 - no public way
+    env.add_jars(jar.as_uri())
+    jvm = get_gateway().jvm
+    probes = jvm.org.headrace.benchmarks.RoundTrips
+    j_stamps = probes.stamps(env._j_stream_execution_environment, rows, float(_PER_SECOND))  # noqa: SLF001
+    t_env.create_temporary_view("ids", t_env.from_data_stream(DataStream(j_stamps)).alias("id"))
+    features = ", ".join(f"{column.expression} AS {column.name}" for column in _NUMBERS)
+    scored = predict(
+        t_env.sql_query(f"SELECT id, {features} FROM ids"),  # noqa: S608 - own text
+        TorchModel(model),
+        inputs=_NAMES,
+        outputs={"y": _FLOAT},
+        keep=["id"],
+        threads=1,
+    )
+    to_row_data = jvm.org.headrace.operator.ClusterBuilder.toRowData
+    path = jar.with_name("ages")
+    probes.probe(to_row_data(t_env._j_tenv, scored._j_table), str(path))  # noqa: SLF001
+    env.execute("scoring")
+    lines = path.with_name(f"{path.name}0").read_text().splitlines()
+    ages = [int(line.split()[1]) / 1e6 for line in lines]
+    assert len(ages) == rows, (len(ages), rows)
+    kept = ages[rows // 2 :]  # the process has started, and the backlog of its start is gone
+    percentiles = quantiles(kept, n=100)
+    return {"p50": percentiles[49], "p99": percentiles[98], "max": max(kept)}
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Measure and write scoring.json."""
+    options = report.parse_options("scoring", arguments)
+    use_worker_processes()
+    elsewhere = os.environ.get("HEADRACE_ELSEWHERE")  # noqa: TID251 - of this script alone
+    if options.smoke:
+        rows = dict.fromkeys(_VARIANT_ROWS, (1024, 4096))
+        figures = run_scoring(rows, latency_rows=500, repeats=1, warm_ups=0, elsewhere=None)
+    else:
+        figures = run_scoring(
+            _VARIANT_ROWS, latency_rows=8_000, repeats=3, warm_ups=1, elsewhere=elsewhere
+        )
+    print(report.write_result("scoring", figures, options.results).read_text())
+
+
+if __name__ == "__main__":
+    main()
