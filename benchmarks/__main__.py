@@ -9,6 +9,7 @@ _SCRIPTS = (
     "benchmarks.hop",
     "benchmarks.columns",
     "benchmarks.round_trip",
+    "benchmarks.scoring",
     "benchmarks.fed_training",
     "benchmarks.data_parallel",
     "benchmarks.tf_training",

@@ -88,7 +88,8 @@ def run_scoring(
     ages_ms: dict[str, list[float]] = {}
     with tempfile.TemporaryDirectory(prefix="headrace-scoring-") as folder:
         jar = build_probe_jar(Path(folder))
-        files = {name: save_model(name, Path(folder)) for name in WIDTHS}
+        models = [name for name in WIDTHS if name in rows]
+        files = {name: save_model(name, Path(folder)) for name in models}
         variants = _variants(files, elsewhere)
         for turn in range(-warm_ups, repeats):
             for name, run in variants.items():
@@ -107,11 +108,11 @@ def run_scoring(
         "rows": rows,
         "rows_per_s": spreads,
         "age_ms_at_1000_rows_per_s": ages,
-        "bars": _bars({name: each["median"] for name, each in spreads.items()}, ages),
+        "bars": _bars(models, {name: each["median"] for name, each in spreads.items()}, ages),
     }
 
 
-def _bars(rate: dict[str, float], ages: dict[str, Any]) -> dict[str, Any]:
+def _bars(models: list[str], rate: dict[str, float], ages: dict[str, Any]) -> dict[str, Any]:
     bars = {
         "identity: predict / pandas UDF": report.at_least(
             rate["predict, identity"] / rate["pandas UDF, identity"], 2.0
@@ -120,7 +121,7 @@ def _bars(rate: dict[str, float], ages: dict[str, Any]) -> dict[str, Any]:
             rate["predict, identity"] / rate["row UDF, identity"], 25.0
         ),
     }
-    for model in WIDTHS:
+    for model in models:
         reached = rate[f"predict, {model}"]
         bars[f"{model}: predict / loop in memory"] = report.at_least(
             reached / rate[f"in memory, {model}"], 0.9

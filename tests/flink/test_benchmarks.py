@@ -17,6 +17,7 @@ import pytest
         "hop",
         "columns",
         "round_trip",
+        "scoring",
         "fed_training",
         "data_parallel",
         "tf_training",
