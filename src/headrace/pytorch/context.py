@@ -236,8 +236,8 @@ class TorchContext(TrainingContext):
         final one.
 
         Args:
-            thing: A module, a scripted module, a state dict, or anything that `torch.save`
-                takes.
+            thing: A module, a scripted or exported one (a whole model), a state dict, or
+                anything that `torch.save` takes.
             name: File name, may have directories.
 
         Returns:

@@ -33,3 +33,12 @@ def test_a_failed_save_leaves_the_file_before_it(tmp_path: Path) -> None:
         save_atomically({"x": lambda: None}, path)
     assert torch.load(path, weights_only=True) == {"x": 1}
     assert [each.name for each in tmp_path.iterdir()] == ["model.pt"]
+
+
+def test_an_exported_model_is_saved_whole_under_any_name(tmp_path: Path) -> None:
+    model = torch.nn.Linear(2, 1)
+    any_rows = {"input": {0: torch.export.Dim.DYNAMIC}}
+    program = torch.export.export(model, (torch.zeros(2, 2),), dynamic_shapes=any_rows)
+    save_atomically(program, tmp_path / "model.pt")
+    x = torch.randn(5, 2)
+    assert torch.equal(torch.export.load(tmp_path / "model.pt").module()(x), model(x))
