@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,7 +15,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 import headrace.pytorch
 from examples.flight_delays.evaluation import Floats, Rows
-from examples.flight_delays.features import HOUR_MIN, NUMBERS, training_rows
+from examples.flight_delays.features import CODES, HOUR_MIN, NUMBERS, training_rows
 from examples.flight_delays.history import HISTORY_FILE, write_history
 from headrace.operator.training import TrainingPlan
 from headrace.pytorch import TorchContext
@@ -45,12 +46,13 @@ def plan(
     )
 
 
-def predict(out: Path, rows: Rows, *, categories: Sequence[int]) -> Floats:
+def predict(out: Path, rows: Rows, **_: Any) -> Floats:
     """Return how late the trained model expects the flights, in minutes, shape (rows,)."""
-    model = DelayModel(len(NUMBERS), categories)
-    model.load_state_dict(torch.load(out / _MODEL_FILE))
+    model = torch.export.load(out / _MODEL_FILE).module()
     with torch.no_grad():
-        predicted = model(torch.from_numpy(rows.numbers), torch.from_numpy(rows.codes))
+        predicted = model(
+            torch.from_numpy(rows.numbers), torch.from_numpy(rows.codes.astype(np.int32))
+        )
     predicted_min: Floats = predicted.numpy().astype(np.float64)
     return predicted_min
 
@@ -91,9 +93,18 @@ def train(ctx: TorchContext, *, categories: Sequence[int], seed: int = 2013) -> 
         losses.append(loss.item())
         guesses.append(_loss(late_min.mean().expand_as(late_min), late_min).item())
         ctx.report(loss=losses[-1], epoch=ctx.epoch)
-    ctx.save(average.module, _MODEL_FILE)
+    ctx.save(exported(average.module), _MODEL_FILE)
     if ctx.is_saver:
         write_history(ctx.output_path(HISTORY_FILE), losses, guesses)
+
+
+def exported(model: nn.Module) -> torch.export.ExportedProgram:
+    """Return the model as a whole, for any number of rows: who scores needs no class."""
+    example = torch.zeros(2, len(NUMBERS)), torch.zeros(2, len(CODES), dtype=torch.int32)
+    any_rows = {0: torch.export.Dim.DYNAMIC}
+    return torch.export.export(
+        model.eval(), example, dynamic_shapes={"numbers": any_rows, "codes": any_rows}
+    )
 
 
 def _loss(predicted_min: torch.Tensor, late_min: torch.Tensor) -> torch.Tensor:

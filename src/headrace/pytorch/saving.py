@@ -17,8 +17,9 @@ def save_atomically(thing: Any, path: Path) -> None:
 
     A module is saved as its state dict (load with
     ``model.load_state_dict(torch.load(path))``), a scripted one by ``torch.jit.save``, what
-    ``torch.export.export`` returned by ``torch.export.save``, anything else by ``torch.save``. Missing directories are made. Tensors that are views are saved
-    without the rest of their memory.
+    ``torch.export.export`` returned by ``torch.export.save``, anything else by ``torch.save``.
+    Missing directories are made. Tensors that are views are saved without the rest of their
+    memory.
     """
     with replacing(path) as file:
         if isinstance(thing, torch.jit.ScriptModule):
