@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import pyarrow as pa
+
 from headrace.errors import UsageError
 from headrace.framework.process import ProcessSpec
-from headrace.inference.model import Model
+from headrace.inference.model import LoadedModel, Model
 from headrace.inference.scorer import Scorer
 from headrace.inference.settings import ScoringSettings
 from headrace.role import RoleContext, RoleEntry, RoleLink, choose_threads
@@ -37,9 +39,12 @@ class ScoringEntry(RoleEntry):
         if threads is None:  # as if all workers were on this host: nobody knows their hosts
             threads = choose_threads([spec.host] * spec.parallelism, spec.index)
         loaded = self.model.load(threads)
-        self._scorer = Scorer(
-            loaded, self.settings, context.input_schema, context.output_schema
-        )
+        settings = self.settings_for(loaded, context.input_schema)
+        self._scorer = Scorer(loaded, settings, context.input_schema, context.output_schema)
+
+    def settings_for(self, model: LoadedModel, schema: pa.Schema) -> ScoringSettings:  # noqa: ARG002
+        """Return the settings for a loaded model and the columns that come in; may be overridden."""
+        return self.settings
 
     def _score_all(self, context: RoleContext) -> None:
         assert self._scorer is not None

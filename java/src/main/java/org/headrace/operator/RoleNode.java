@@ -1,9 +1,7 @@
 package org.headrace.operator;
 
-import org.apache.flink.runtime.execution.Environment;
 import org.apache.flink.shaded.jackson2.com.fasterxml.jackson.databind.JsonNode;
 import org.apache.flink.shaded.jackson2.com.fasterxml.jackson.databind.node.ObjectNode;
-import org.apache.flink.streaming.api.operators.StreamingRuntimeContext;
 
 import org.headrace.json.Lines;
 import org.headrace.plan.ClusterPlan;
@@ -13,6 +11,7 @@ import org.headrace.process.ChildHome;
 import org.headrace.process.ChildProcess;
 import org.headrace.process.MailboxWait;
 import org.headrace.process.PythonProcessException;
+import org.headrace.process.TaskFacts;
 import org.headrace.process.WorkDir;
 
 import java.io.IOException;
@@ -62,8 +61,7 @@ final class RoleNode implements AutoCloseable {
     RoleNode(
             ClusterPlan cluster,
             RolePlan role,
-            Environment environment,
-            StreamingRuntimeContext context,
+            TaskFacts task,
             MailboxWait wait,
             RoleMetrics metrics,
             ProcessListener listener)
@@ -72,7 +70,7 @@ final class RoleNode implements AutoCloseable {
         this.wait = wait;
         this.metrics = metrics;
         this.listener = listener;
-        home = new ChildHome(cluster, role.role(), role.specJson(), role.payload(), environment, context);
+        home = new ChildHome(cluster, role.role(), role.specJson(), role.payload(), task);
     }
 
     /** Role and index, for example "worker-0". */

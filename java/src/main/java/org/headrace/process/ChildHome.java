@@ -1,9 +1,7 @@
 package org.headrace.process;
 
 import org.apache.flink.annotation.Internal;
-import org.apache.flink.runtime.execution.Environment;
 import org.apache.flink.shaded.jackson2.com.fasterxml.jackson.databind.node.ObjectNode;
-import org.apache.flink.streaming.api.operators.StreamingRuntimeContext;
 
 import org.headrace.json.Lines;
 import org.headrace.plan.ClusterPlan;
@@ -39,48 +37,34 @@ public final class ChildHome implements AutoCloseable {
             String role,
             String specJson,
             byte[] payload,
-            Environment environment,
-            StreamingRuntimeContext context)
+            TaskFacts task)
             throws IOException {
-        int index = context.getTaskInfo().getIndexOfThisSubtask();
-        String[] tmpDirs = environment.getTaskManagerInfo().getTmpDirectories();
         this.cluster = cluster;
-        label = role + "-" + index;
-        String jobName = context.getJobInfo().getJobName();
-        title = jobName + " " + label;
+        label = role + "-" + task.index();
+        title = task.jobName() + " " + label;
         stopGrace = cluster.timeouts().stopGrace();
         python =
                 new PythonEnvironment(
-                        cluster.pythonConfig(),
-                        context.getDistributedCache(),
-                        tmpDirs,
-                        environment.getJobID(),
-                        cluster.pythonPath());
-        workDir = new WorkDir(tmpDirs);
+                        cluster.pythonConfig(), task.files(), task.tmpDirs(), task.jobId(), cluster.pythonPath());
+        workDir = new WorkDir(task.tmpDirs());
         try {
             Path spec = workDir.write("spec.json", specJson.getBytes(StandardCharsets.UTF_8));
             Path payloadFile = workDir.write("payload.pkl", payload);
             startLine =
                     Lines.ofType("start")
-                            .put("job_name", jobName)
+                            .put("job_name", task.jobName())
                             .put("role", role)
-                            .put("index", index)
-                            .put("parallelism", context.getTaskInfo().getNumberOfParallelSubtasks())
-                            .put("host", host(environment))
+                            .put("index", task.index())
+                            .put("parallelism", task.parallelism())
+                            .put("host", task.host())
                             .put("work_dir", workDir.path().toString())
                             .put("spec_path", spec.toString())
                             .put("payload_path", payloadFile.toString())
-                            .put("deployment", context.getTaskInfo().getAttemptNumber());
+                            .put("deployment", task.deployment());
         } catch (IOException | RuntimeException e) {
             workDir.close();
             throw e;
         }
-    }
-
-    /** Flink's embedded cluster has no address: all its processes are on this machine. */
-    private static String host(Environment environment) {
-        String address = environment.getTaskManagerInfo().getTaskManagerExternalAddress();
-        return address == null || address.isEmpty() ? "localhost" : address;
     }
 
     /** Role and index, for example "worker-0". */
