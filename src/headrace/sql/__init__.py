@@ -1,6 +1,6 @@
 """Headrace in pure SQL: `CREATE MODEL ... WITH ('provider' = 'headrace')`.
 
-The planner of Flink runs `python -m headrace.sql` to plan what its operators carry, so nothing
+The planner of Flink runs `python -m headrace.sql.planner` to plan what its operators carry, so nothing
 here imports pyflink before it is needed.
 """
 

@@ -102,7 +102,7 @@ public final class HeadraceModelFactory implements ModelProviderFactory {
     @Override
     public ModelProvider createModelProvider(Context context) {
         FactoryUtil.ModelProviderFactoryHelper helper = FactoryUtil.createModelProviderFactoryHelper(this, context);
-        helper.validate();
+        SqlOptions.validate(helper);
         ReadableConfig options = helper.getOptions();
         ReadableConfig session = context.getConfiguration();
         RowType inputs = rowType(context.getCatalogModel().getResolvedInputSchema());

@@ -17,7 +17,7 @@ import java.util.List;
 import java.util.concurrent.TimeUnit;
 
 /**
- * Asks Python what a table program's operators carry: runs {@code python -m headrace.sql} once, a JSON object on
+ * Asks Python what a table program's operators carry: runs {@code python -m headrace.sql.planner} once, a JSON object on
  * its stdin and one on its stdout.
  *
  * <p>Thread model: the planner's thread, which waits at most for the limit; an interrupt ends the wait. The child
@@ -25,7 +25,7 @@ import java.util.concurrent.TimeUnit;
  */
 final class PlanningChild {
 
-    private static final String MODULE = "headrace.sql";
+    private static final String MODULE = "headrace.sql.planner";
     private static final String PYTHON_PATH = "PYTHONPATH";
     private static final int TAIL_CHARS = 4_000;
 
@@ -89,8 +89,7 @@ final class PlanningChild {
                     String.format(
                             "%s cannot be started: %s. The option '%s' says which Python interpreter plans and scores,"
                                     + " '%s' which one plans.",
-                            command(), e.getMessage(), SqlOptions.EXECUTABLE.key(), SqlOptions.CLIENT_EXECUTABLE.key()),
-                    e);
+                            command(), e.getMessage(), SqlOptions.EXECUTABLE.key(), SqlOptions.CLIENT_EXECUTABLE.key()));
         }
         try {
             if (!child.waitFor(limit.toMillis(), TimeUnit.MILLISECONDS)) {

@@ -4,6 +4,8 @@ import org.apache.flink.configuration.ConfigOption;
 import org.apache.flink.configuration.ConfigOptions;
 import org.apache.flink.configuration.ReadableConfig;
 import org.apache.flink.python.PythonOptions;
+import org.apache.flink.table.api.ValidationException;
+import org.apache.flink.table.factories.FactoryUtil;
 
 import java.time.Duration;
 import java.util.List;
@@ -44,6 +46,22 @@ final class SqlOptions {
 
     static Set<ConfigOption<?>> all() {
         return Set.of(EXECUTABLE, CLIENT_EXECUTABLE, FILES, PLANNING_TIMEOUT);
+    }
+
+    /** Has Flink check names and types; what it says of a value comes to stand beside the name of the option. */
+    static void validate(FactoryUtil.FactoryHelper<?> helper) {
+        try {
+            helper.validate();
+        } catch (ValidationException e) {
+            if (e.getCause() == null) {
+                throw e;
+            }
+            Throwable first = e;
+            while (first.getCause() != null) {
+                first = first.getCause();
+            }
+            throw new ValidationException(e.getMessage() + " " + first.getMessage());
+        }
     }
 
     /** The interpreter of the workers. */
