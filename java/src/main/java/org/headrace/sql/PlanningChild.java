@@ -4,6 +4,7 @@ import org.apache.flink.shaded.jackson2.com.fasterxml.jackson.databind.node.Obje
 import org.apache.flink.table.api.ValidationException;
 
 import org.headrace.json.Lines;
+import org.headrace.plan.Timeouts;
 import org.headrace.process.WorkDir;
 
 import java.io.File;
@@ -94,8 +95,8 @@ final class PlanningChild {
         try {
             if (!child.waitFor(limit.toMillis(), TimeUnit.MILLISECONDS)) {
                 return String.format(
-                        "has not answered within %s s (limit set by '%s')",
-                        limit.toSeconds(), SqlOptions.PLANNING_TIMEOUT.key());
+                        "has not answered within %s (limit set by '%s')",
+                        Timeouts.text(limit), SqlOptions.PLANNING_TIMEOUT.key());
             }
             return child.exitValue() == 0 ? "" : "ended with exit code " + child.exitValue();
         } catch (InterruptedException e) {
