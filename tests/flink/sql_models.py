@@ -1,4 +1,4 @@
-"""`CREATE MODEL` statements, and the Python file that they name things in."""
+"""`CREATE MODEL` statements, and the Python files that they name things in."""
 
 from __future__ import annotations
 
@@ -16,21 +16,7 @@ import os
 import signal
 from pathlib import Path
 
-import torch
-
 HERE = Path(__file__).parent
-
-
-class Net(torch.nn.Module):
-    def __init__(self):
-        super().__init__()
-        torch.manual_seed(4)
-        self.layers = torch.nn.Sequential(
-            torch.nn.Linear(2, 8), torch.nn.ReLU(), torch.nn.Linear(8, 1)
-        )
-
-    def forward(self, x):
-        return self.layers(x)
 
 
 def halves():
@@ -87,9 +73,27 @@ def sleeps():
 '''
 
 
+NET_MODULE = '''
+import torch
+
+
+class Net(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(4)
+        self.layers = torch.nn.Sequential(
+            torch.nn.Linear(2, 8), torch.nn.ReLU(), torch.nn.Linear(8, 1)
+        )
+
+    def forward(self, x):
+        return self.layers(x)
+'''
+
+
 def write_module(folder: Path) -> dict[str, str]:
-    """Write the module `user_models`; return the option with which a model finds it."""
+    """Write `user_models` and `user_nets`; return the option with which a model finds them."""
     folder.joinpath("user_models.py").write_text(MODULE)
+    folder.joinpath("user_nets.py").write_text(NET_MODULE)
     return {"python.files": str(folder)}
 
 

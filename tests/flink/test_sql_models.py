@@ -62,7 +62,7 @@ def test_the_scores_are_those_of_the_model_and_rows_keep_their_order(
         torch.jit.save(torch.jit.trace(Net(), torch.zeros(2, 2)), str(path))
     else:
         torch.save(Net().state_dict(), path)
-        module = {"module": "user_models:Net", **write_module(tmp_path)}
+        module = {"module": "user_nets:Net", **write_module(tmp_path)}
     t_env = make_t_env(**in_flight(2048))
     features(t_env, ROWS)
     options = {"framework": "pytorch", "path": path, **module}

@@ -76,7 +76,6 @@ def test_columns_that_no_process_can_take_are_refused(
     rows: StreamTableEnvironment, tmp_path: Path
 ) -> None:
     options = {**GOOD, **write_module(tmp_path)}
-    create_model(rows, "m", "id BIGINT", "half MULTISET<INT>", options)
+    create_model(rows, "m", "id BIGINT", "half VARIANT", options)
     told = refusal(rows)
-    assert "A column of the model cannot go to its process" in told, told
-    assert "MULTISET" in told
+    assert "Column `half` has type VARIANT, which cannot travel to the process" in told, told

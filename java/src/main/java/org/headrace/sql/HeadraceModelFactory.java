@@ -8,7 +8,6 @@ import org.apache.flink.configuration.ReadableConfig;
 import org.apache.flink.python.PythonOptions;
 import org.apache.flink.shaded.jackson2.com.fasterxml.jackson.databind.node.ArrayNode;
 import org.apache.flink.shaded.jackson2.com.fasterxml.jackson.databind.node.ObjectNode;
-import org.apache.flink.table.api.ValidationException;
 import org.apache.flink.table.api.config.ExecutionConfigOptions;
 import org.apache.flink.table.catalog.ResolvedSchema;
 import org.apache.flink.table.factories.FactoryUtil;
@@ -16,7 +15,6 @@ import org.apache.flink.table.factories.ModelProviderFactory;
 import org.apache.flink.table.ml.ModelProvider;
 import org.apache.flink.table.types.logical.RowType;
 
-import org.headrace.exchange.UnsupportedTypeException;
 import org.headrace.json.Lines;
 import org.headrace.plan.ClusterPlan;
 import org.headrace.plan.RolePlan;
@@ -114,13 +112,9 @@ public final class HeadraceModelFactory implements ModelProviderFactory {
         Configuration python = new Configuration();
         python.set(PythonOptions.PYTHON_EXECUTABLE, SqlOptions.executable(options, session));
         ClusterPlan cluster = ClusterPlan.parse(Lines.requireObject(answer, "cluster").toString(), python);
-        try {
-            byte[] payload = Base64.getDecoder().decode(Lines.requireText(answer, "payload"));
-            String role = Lines.requireObject(answer, "role").toString();
-            return new HeadraceModelProvider(cluster, RolePlan.parse(role, payload, inputs, outputs));
-        } catch (UnsupportedTypeException e) {
-            throw new ValidationException("A column of the model cannot go to its process: " + e.getMessage(), e);
-        }
+        byte[] payload = Base64.getDecoder().decode(Lines.requireText(answer, "payload"));
+        String role = Lines.requireObject(answer, "role").toString();
+        return new HeadraceModelProvider(cluster, RolePlan.parse(role, payload, inputs, outputs));
     }
 
     private static ObjectNode question(String name, ReadableConfig options, RowType inputs, RowType outputs) {
