@@ -105,9 +105,7 @@ def main(arguments: list[str] | None = None) -> None:
     if options.smoke:
         figures = run_sql_predict((2_000, 4_000), (200, 400), repeats=1, warm_ups=0)
     else:
-        figures = run_sql_predict(
-            (200_000, 2_200_000), (5_000, 55_000), repeats=1, warm_ups=1
-        )
+        figures = run_sql_predict((200_000, 2_200_000), (5_000, 55_000), repeats=1, warm_ups=1)
     path = report.write_result("sql_predict", figures, options.results)
     print(f"written to {path}")
 

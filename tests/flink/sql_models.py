@@ -73,7 +73,7 @@ def sleeps():
 '''
 
 
-NET_MODULE = '''
+NET_MODULE = """
 import torch
 
 
@@ -87,7 +87,7 @@ class Net(torch.nn.Module):
 
     def forward(self, x):
         return self.layers(x)
-'''
+"""
 
 
 def write_module(folder: Path) -> dict[str, str]:

@@ -34,14 +34,14 @@ def rows(t_env: StreamTableEnvironment) -> StreamTableEnvironment:
 @pytest.mark.parametrize(
     ("options", "text"),
     [
-        ({"facotry": "x:y"}, r"Unsupported options:\s+facotry\s+Supported options:\s+batch-rows"),
+        ({"facotry": "x:y"}, r"Unsupported options:\s+facotry\s+Supported options:\s+batch"),
         ({"framework": "jax"}, r"Invalid value for option 'framework'.*PYTORCH, TENSORFLOW"),
         ({"batch-rows": "many"}, r"Invalid value for option 'batch-rows'.*many"),
         ({"linger": "soon"}, r"Invalid value for option 'linger'"),
         ({"batch-rows": "0"}, r"batch_rows=0 must be a whole number of at least 1"),
-        ({"factory": "no_such:f"}, rf"imported by {sys.executable}: .* module 'no_such'.*python.files"),
-        ({"python.executable": "/no/python"}, r"/no/python -m .* cannot be started.*executable'"),
-        ({"planning-timeout": "1 ms"}, r"not answered within 0.0 s \(limit set by 'planning-timeout'"),
+        ({"factory": "no_such:f"}, rf"by {sys.executable}: .* 'no_such'.*python.files"),
+        ({"python.executable": "/no/py"}, r"/no/py -m .* cannot be started.*executable'"),
+        ({"planning-timeout": "1 ms"}, r"not answered within 0.0 s .*'planning-timeout'"),
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
 )  # fmt: skip

@@ -43,7 +43,7 @@ class ScoringEntry(RoleEntry):
         self._scorer = Scorer(loaded, settings, context.input_schema, context.output_schema)
 
     def settings_for(self, model: LoadedModel, schema: pa.Schema) -> ScoringSettings:  # noqa: ARG002
-        """Return the settings for a loaded model and the columns that come in; may be overridden."""
+        """Return the settings for a loaded model and its columns; may be overridden."""
         return self.settings
 
     def _score_all(self, context: RoleContext) -> None:

@@ -60,15 +60,18 @@ def run_script(path: Path) -> None:
         OSError: The file cannot be read.
     """
     statements = split_statements(path.read_text())
-    t_env = StreamTableEnvironment.create(StreamExecutionEnvironment.get_execution_environment())
+    env = StreamExecutionEnvironment.get_execution_environment()
+    t_env = StreamTableEnvironment.create(env)
     add_sql_jars(t_env)
     together: StatementSet | None = None
-    for number, statement in enumerate(statements, 1):
-        try:
+    number = 0
+    try:
+        for number, statement in enumerate(statements):  # noqa: B007 - the error tells which
             together = _run(t_env, statement, together)
-        except Exception as exc:
-            msg = f"{path}, statement {number}:\n{statement}\nfailed: {cause_text(exc)}"
-            raise PlanError(msg) from exc
+    except Exception as exc:
+        told = f"{path}, statement {number + 1}:\n{statements[number]}"
+        msg = f"{told}\nfailed: {cause_text(exc)}"
+        raise PlanError(msg) from exc
     if together is not None:
         msg = f"{path}: BEGIN STATEMENT SET without END; its INSERTs did not run"
         raise PlanError(msg)

@@ -1,7 +1,7 @@
-"""Headrace in pure SQL: `CREATE MODEL ... WITH ('provider' = 'headrace')`.
+"""Headrace in pure SQL: models for `ML_PREDICT`, and a table that trains what is inserted.
 
-The planner of Flink runs `python -m headrace.sql.planner` to plan what its operators carry, so nothing
-here imports pyflink before it is needed.
+Flink's planner runs `python -m headrace.sql.planner`, which says what its operators carry.
+Nothing here imports pyflink before it is needed.
 """
 
 from __future__ import annotations

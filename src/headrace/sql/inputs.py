@@ -36,7 +36,8 @@ def parse_inputs(text: str | None, columns: Sequence[str]) -> Inputs:
         value = tuple(value)
     unknown = sorted({name for name in _names(value) if name not in columns})
     if unknown:
-        msg = f"'inputs': there is no column {', '.join(unknown)}; INPUT has {', '.join(columns)}"
+        there = f"INPUT has {', '.join(columns)}"
+        msg = f"'inputs': there is no column {', '.join(unknown)}; {there}"
         raise ConfigError(msg)
     inputs: Inputs = value
     return inputs
@@ -66,4 +67,4 @@ def _names(value: Any) -> list[str]:
 
 
 def _is_number(kind: pa.DataType) -> bool:
-    return pt.is_integer(kind) or pt.is_floating(kind) or pt.is_boolean(kind)
+    return bool(pt.is_integer(kind) or pt.is_floating(kind) or pt.is_boolean(kind))

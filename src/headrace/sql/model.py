@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import replace
 from typing import Any
 
@@ -18,7 +17,7 @@ from headrace.inference import (
     ScoringSettings,
 )
 from headrace.sql.inputs import default_inputs, parse_inputs
-from headrace.sql.names import require_absolute, resolve
+from headrace.sql.names import require_absolute, require_package, resolve
 from headrace.sql.questions import ModelOptions, ModelQuestion
 
 __all__ = ["SqlScoringEntry", "model_role"]
@@ -50,8 +49,8 @@ def model_role(question: ModelQuestion) -> RoleConfig:
     error_column = options.error_column
     if error_column is not None and outputs.pop(error_column, None) not in _TEXT:
         msg = (
-            f"'error-column' = '{error_column}' must be a STRING column of the OUTPUT, which has "
-            f"{', '.join(f'{each.name} {each.type}' for each in question.outputs)}"
+            f"'error-column' = '{error_column}' must be a STRING column of the OUTPUT, which "
+            f"has {', '.join(f'{each.name} {each.type}' for each in question.outputs)}"
         )
         raise ConfigError(msg)
     settings = ScoringSettings(
@@ -76,7 +75,8 @@ def _model(options: ModelOptions) -> Model:
             msg = f"'framework' = '{options.framework}' needs the option '{name}'"
             raise ConfigError(msg)
         if value is not None and options.framework not in _FOR[name]:
-            msg = f"'{name}' = '{value}' has no meaning with 'framework' = '{options.framework}'"
+            framework = f"'framework' = '{options.framework}'"
+            msg = f"'{name}' = '{value}' has no meaning with {framework}"
             raise ConfigError(msg)
     if options.path is not None:
         require_absolute("path", [options.path])
@@ -96,9 +96,7 @@ def _model(options: ModelOptions) -> Model:
 
 
 def _torch_model(path: str, module: str | None) -> Model:
-    try:
-        from headrace.pytorch import TorchModel
-    except ModuleNotFoundError as exc:
-        msg = f"'framework' = 'pytorch' needs the package {exc.name}, which {sys.executable} lacks"
-        raise ConfigError(msg) from exc
+    require_package("pytorch", "torch")
+    from headrace.pytorch import TorchModel
+
     return TorchModel(path, None if module is None else resolve("module", module))

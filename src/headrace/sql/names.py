@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 
 from headrace.errors import ConfigError
 
-__all__ = ["require_absolute", "resolve"]
+__all__ = ["require_absolute", "require_package", "resolve"]
 
 
 def resolve(option: str, text: str) -> Any:
@@ -21,7 +22,8 @@ def resolve(option: str, text: str) -> Any:
     """
     module_name, colon, name = text.partition(":")
     if not (module_name and colon and name):
-        msg = f"'{option}' = '{text}' must name a module and what is in it: 'package.module:name'"
+        wanted = "a module and what is in it: 'package.module:name'"
+        msg = f"'{option}' = '{text}' must name {wanted}"
         raise ConfigError(msg)
     try:
         module = importlib.import_module(module_name)
@@ -53,3 +55,13 @@ def require_absolute(option: str, paths: Sequence[str]) -> None:
                 "gateway, and the workers have other working directories"
             )
             raise ConfigError(msg)
+
+
+def require_package(framework: str, package: str) -> None:
+    """Raise a `ConfigError` unless the package of a framework is installed here."""
+    if importlib.util.find_spec(package) is None:
+        msg = (
+            f"'framework' = '{framework}' needs the package {package}, which {sys.executable} "
+            "lacks. Name an interpreter that has it in 'python.executable'"
+        )
+        raise ConfigError(msg)

@@ -6,7 +6,14 @@ from typing import Literal, TypeAlias
 
 import msgspec
 
-__all__ = ["Column", "ModelOptions", "ModelQuestion", "Question"]
+__all__ = [
+    "Column",
+    "ModelOptions",
+    "ModelQuestion",
+    "Question",
+    "TrainingOptions",
+    "TrainingQuestion",
+]
 
 
 class Column(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -73,4 +80,42 @@ class ModelQuestion(
     outputs: tuple[Column, ...]
 
 
-Question: TypeAlias = ModelQuestion
+class TrainingOptions(
+    msgspec.Struct, frozen=True, kw_only=True, rename="kebab", forbid_unknown_fields=True
+):
+    """The options of a `CREATE TABLE` that trains.
+
+    Attributes:
+        framework: Which context the entry function gets.
+        entry: "package.module:function".
+        workers: How many.
+        epochs: Passes over the rows.
+        output_dir: Directory that `ctx.save` writes to.
+        config: JSON object: what `train` of the framework takes beyond that.
+        python_files: Directories and zip files for the Python path.
+    """
+
+    framework: Literal["pytorch", "tensorflow", "none"]
+    entry: str
+    workers: int = 1
+    epochs: int = 1
+    output_dir: str | None = None
+    config: str | None = None
+    python_files: tuple[str, ...] = msgspec.field(default=(), name="python.files")
+
+
+class TrainingQuestion(
+    msgspec.Struct, frozen=True, kw_only=True, tag="training", forbid_unknown_fields=True
+):
+    """The ML cluster that an INSERT makes.
+
+    Attributes:
+        name: Name of the table.
+        options: Its options.
+    """
+
+    name: str
+    options: TrainingOptions
+
+
+Question: TypeAlias = ModelQuestion | TrainingQuestion

@@ -23,7 +23,6 @@ import org.slf4j.Logger;
 import org.slf4j.LoggerFactory;
 
 import java.time.Duration;
-import java.util.Base64;
 import java.util.HashSet;
 import java.util.List;
 import java.util.Locale;
@@ -112,9 +111,10 @@ public final class HeadraceModelFactory implements ModelProviderFactory {
         Configuration python = new Configuration();
         python.set(PythonOptions.PYTHON_EXECUTABLE, SqlOptions.executable(options, session));
         ClusterPlan cluster = ClusterPlan.parse(Lines.requireObject(answer, "cluster").toString(), python);
-        byte[] payload = Base64.getDecoder().decode(Lines.requireText(answer, "payload"));
-        String role = Lines.requireObject(answer, "role").toString();
-        return new HeadraceModelProvider(cluster, RolePlan.parse(role, payload, inputs, outputs));
+        ObjectNode role = Lines.requireObject(answer, "role");
+        String document = Lines.requireObject(role, "document").toString();
+        byte[] payload = PlanningChild.payload(role);
+        return new HeadraceModelProvider(cluster, RolePlan.parse(document, payload, inputs, outputs));
     }
 
     private static ObjectNode question(String name, ReadableConfig options, RowType inputs, RowType outputs) {

@@ -14,6 +14,7 @@ import java.nio.file.Files;
 import java.nio.file.Path;
 import java.time.Duration;
 import java.util.ArrayList;
+import java.util.Base64;
 import java.util.List;
 import java.util.concurrent.TimeUnit;
 
@@ -66,6 +67,11 @@ final class PlanningChild {
         } catch (IOException e) {
             throw new ValidationException("No Python process can plan this: " + e.getMessage(), e);
         }
+    }
+
+    /** The bytes in the field {@code payload} of a part of an answer. */
+    static byte[] payload(ObjectNode part) {
+        return Base64.getDecoder().decode(Lines.requireText(part, "payload"));
     }
 
     /** Runs the child to its end; returns what was wrong with that, or an empty text. */
