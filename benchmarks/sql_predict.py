@@ -1,9 +1,8 @@
 """Rows/s of `ML_PREDICT` through the model provider, against `predict` over the same rows.
 
-16 FLOAT columns go in and one comes out, of a Python function that returns the first. Flink hands
-a model function row by row, as many as its setting for rows in flight says: one of the variants
-for each value. Rates are marginal, and count what the columns that pass through cost on both
-sides.
+16 FLOAT columns go in and one comes out, of a Python function that returns the first. Flink
+hands a model function row by row, as many as its setting for rows in flight says: a variant for
+each value of it. The columns that go in pass through on both sides. Rates are marginal.
 """
 
 from __future__ import annotations

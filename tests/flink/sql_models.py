@@ -62,6 +62,11 @@ def refuses():
     return score
 
 
+def count(ctx):
+    rows = sum(len(batch["id"]) for batch in ctx.batches(rows=64))
+    (HERE / f"{ctx.role}-{ctx.index}").write_text(str(rows))
+
+
 def sleeps():
     import time
 

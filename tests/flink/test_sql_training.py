@@ -150,7 +150,11 @@ def test_a_failure_of_the_entry_function_is_that_of_the_job(
         ({"workers": 0}, "SELECT n FROM readings", "parallelism=0 must be a whole number"),
         ({"worker": 1}, "SELECT n FROM readings", "Unsupported options"),
         ({"entry": "user_training:no"}, "SELECT n FROM readings", "user_training has no 'no'"),
-        ({"config": '{"rate": 1}'}, "SELECT n FROM readings", "'config' has rate; it takes env"),
+        (
+            {"config": '{"rate": 1}'},
+            "SELECT n FROM readings",
+            "'config' has rate; it takes env",
+        ),
         ({"framework": "pytorch", "epochs": 2}, "SELECT n FROM endless", "an input that ends"),
         ({}, "SELECT COUNT(n) FROM readings GROUP BY n", "update"),
     ],

@@ -53,7 +53,8 @@ def default_inputs(model: LoadedModel, schema: pa.Schema) -> Inputs:
     names = [spec.name for spec in specs or ()]
     if model.takes_columns or len(names) > 1 or (names and names[0] in schema.names):
         return None
-    if len(schema) > 1 or _is_number(schema.field(0).type):
+    is_flat = specs is not None and specs[0].shape is not None and len(specs[0].shape) == 1
+    if len(schema) > 1 or (_is_number(schema.field(0).type) and not is_flat):
         return list(schema.names)
     return str(schema.names[0])
 
