@@ -53,6 +53,14 @@ def kills_itself():
     return score
 
 
+def kills_its_node():
+    def score(columns):
+        os.kill(os.getppid(), signal.SIGKILL)
+        return columns["id"] * 0.5
+
+    return score
+
+
 def refuses():
     def score(columns):
         if (columns["id"] == 7).any():

@@ -174,7 +174,8 @@ def test_a_sql_file_trains_and_scores_on_the_cluster(
             'fields.id.kind' = 'sequence', 'fields.id.start' = '1', 'fields.id.end' = '5000');
         CREATE MODEL m INPUT (id BIGINT) OUTPUT (half DOUBLE, batch BIGINT) WITH (
             'provider' = 'headrace', 'framework' = 'python', 'factory' = 'user_models:halves',
-            'batch-rows' = '256', 'python.files' = '{lib}', 'python.executable' = '{sys.executable}');
+            'batch-rows' = '256', 'python.files' = '{lib}',
+            'python.executable' = '{sys.executable}');
         CREATE TABLE trainer (id BIGINT) WITH ('connector' = 'headrace', 'framework' = 'none',
             'entry' = 'user_models:count', 'workers' = '2', 'python.files' = '{lib}',
             'python.executable' = '{sys.executable}');

@@ -22,8 +22,9 @@ import java.util.Map;
 /**
  * The node process of one role subtask, seen from its operator.
  *
- * <p>Thread model: task thread only; what the node says comes as mails. A failure that the node
- * reports, and its end without having been told to stop, are thrown from such a mail and fail the task.
+ * <p>Thread model: the thread of the mailbox only, a task's or a scorer's; what the node says comes as
+ * mails. A failure that the node reports, and its end without having been told to stop, are thrown from
+ * such a mail and fail the task.
  */
 final class RoleNode implements AutoCloseable {
 
