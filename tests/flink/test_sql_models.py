@@ -136,7 +136,7 @@ def test_a_killed_process_comes_back_and_every_row_is_in_the_output_once(
 @pytest.mark.parametrize(
     ("factory", "text"),
     [
-        ("kills_itself", "m-0: The process was ended by SIGKILL"),
+        ("kills_itself", "The process was ended by SIGKILL"),
         ("kills_its_node", "The node process of m-0"),
     ],
 )
