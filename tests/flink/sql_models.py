@@ -29,6 +29,13 @@ def halves():
     return score
 
 
+def echoes():
+    def score(columns):
+        return {"t2": [f"{text}!" for text in columns["t"]], "n2": columns["n"]}
+
+    return score
+
+
 def dies_once():
     """Kills its process once, when it has seen two checkpoints complete."""
     first = HERE / f"first-{os.getpid()}"

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from pyflink.java_gateway import get_gateway
 from pyflink.table import StreamTableEnvironment
 
 from tests.waiting import until
@@ -99,6 +101,50 @@ def test_without_linger_batches_grow_with_the_load_up_to_what_flink_hands_over(
     found = written(t_env, scored(t_env), columns, tmp_path / "out")
     assert [row["id"] for row in found] == [*range(1, 2001)]
     assert max(row["batch"] for row in found) in range(2, 11), "10 rows are in flight"
+
+
+def test_a_setting_with_which_batches_stay_small_is_a_warning_unless_the_query_has_its_own(
+    t_env: StreamTableEnvironment, tmp_path: Path
+) -> None:
+    numbers(t_env, 10)
+    python_model(t_env, tmp_path, "halves", "half DOUBLE, batch BIGINT")
+    log = Path(get_gateway().jvm.java.lang.System.getProperty("log.file"))
+    before = len(log.read_text())
+    own = "MAP['max-concurrent-operations', '2048']"
+    t_env.sql_query(
+        f"SELECT * FROM ML_PREDICT(TABLE numbers, MODEL m, DESCRIPTOR(id), {own})"
+    ).explain()
+    scored(t_env).explain()
+    pattern = re.compile(r"Model m scores .* For 'batch-rows' = '1024' set .*")
+    (told,) = until(lambda: pattern.findall(log.read_text()[before:]), "warning", 5)
+    assert told.startswith(
+        "Model m scores 10 rows in a batch at most, because Flink hands it 10"
+    )
+    assert "'table.exec.async-ml-predict.max-concurrent-operations' = '2048'" in told
+
+
+def test_text_and_arrays_go_in_and_out_also_where_flink_reuses_objects(
+    make_t_env: MakeEnvironment, tmp_path: Path
+) -> None:
+    t_env = make_t_env(pipeline_object__reuse="true", **in_flight(256))
+    numbers(t_env, 2000)
+    t_env.create_temporary_view(
+        "texts",
+        t_env.sql_query(
+            "SELECT 'n' || CAST(id AS STRING) AS t, ARRAY[id, 2 * id] AS n FROM numbers"
+        ),
+    )
+    options = {"framework": "python", "factory": "user_models:echoes", **write_module(tmp_path)}
+    columns = "t STRING, n ARRAY<BIGINT>"
+    create_model(t_env, "m", columns, "t2 STRING, n2 ARRAY<BIGINT>", options)
+    query = scored(t_env, "texts", "t, n")
+    found = written(t_env, query, f"{columns}, t2 STRING, n2 ARRAY<BIGINT>", tmp_path / "out")
+    assert [(row["t"], row["n"]) for row in found] == [
+        (f"n{n}", [n, 2 * n]) for n in range(1, 2001)
+    ]
+    assert [(row["t2"], row["n2"]) for row in found] == [
+        (f"n{n}!", [n, 2 * n]) for n in range(1, 2001)
+    ]
 
 
 def test_parallel_subtasks_have_a_process_each(

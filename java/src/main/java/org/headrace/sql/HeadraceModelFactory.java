@@ -19,9 +19,6 @@ import org.headrace.json.Lines;
 import org.headrace.plan.ClusterPlan;
 import org.headrace.plan.RolePlan;
 
-import org.slf4j.Logger;
-import org.slf4j.LoggerFactory;
-
 import java.time.Duration;
 import java.util.HashSet;
 import java.util.List;
@@ -32,7 +29,10 @@ import java.util.Set;
 @Internal
 public final class HeadraceModelFactory implements ModelProviderFactory {
 
-    private static final Logger LOG = LoggerFactory.getLogger(HeadraceModelFactory.class);
+    /** How many rows Flink hands a function before it waits for the first one's scores, unless a query says so. */
+    static final ConfigOption<Integer> IN_FLIGHT =
+            ExecutionConfigOptions.TABLE_EXEC_ASYNC_ML_PREDICT_MAX_CONCURRENT_OPERATIONS;
+
     private static final String IDENTIFIER = "headrace";
 
     /** How models are read. */
@@ -107,14 +107,14 @@ public final class HeadraceModelFactory implements ModelProviderFactory {
         String name = context.getObjectIdentifier().getObjectName();
         ObjectNode answer =
                 SqlOptions.planningChild(options, session).ask(question(name, options, inputs, outputs));
-        warnOfSmallCapacity(name, options.get(BATCH_ROWS), session);
         Configuration python = new Configuration();
         python.set(PythonOptions.PYTHON_EXECUTABLE, SqlOptions.executable(options, session));
         ClusterPlan cluster = ClusterPlan.parse(Lines.requireObject(answer, "cluster").toString(), python);
         ObjectNode role = Lines.requireObject(answer, "role");
         String document = Lines.requireObject(role, "document").toString();
         byte[] payload = PlanningChild.payload(role);
-        return new HeadraceModelProvider(cluster, RolePlan.parse(document, payload, inputs, outputs));
+        return new HeadraceModelProvider(
+                cluster, RolePlan.parse(document, payload, inputs, outputs), session.get(IN_FLIGHT));
     }
 
     private static ObjectNode question(String name, ReadableConfig options, RowType inputs, RowType outputs) {
@@ -137,25 +137,6 @@ public final class HeadraceModelFactory implements ModelProviderFactory {
     private static void putColumns(ArrayNode columns, RowType type) {
         for (RowType.RowField each : type.getFields()) {
             columns.addObject().put("name", each.getName()).put("type", each.getType().getTypeRoot().name());
-        }
-    }
-
-    /** Flink hands a function as many rows as the setting says before it waits for the first one's scores. */
-    private static void warnOfSmallCapacity(String name, int batchRows, ReadableConfig session) {
-        ConfigOption<Integer> setting =
-                ExecutionConfigOptions.TABLE_EXEC_ASYNC_ML_PREDICT_MAX_CONCURRENT_OPERATIONS;
-        int capacity = session.get(setting);
-        int wanted = 2 * batchRows;
-        if (capacity < wanted) {
-            LOG.warn(
-                    "Model {} scores batches of {} rows at most, because Flink hands it {} rows at a time. For"
-                            + " 'batch-rows' = '{}' set '{}' = '{}': one batch is scored while the next one fills.",
-                    name,
-                    Math.min(capacity, batchRows),
-                    capacity,
-                    batchRows,
-                    setting.key(),
-                    wanted);
         }
     }
 
