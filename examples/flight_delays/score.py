@@ -11,10 +11,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import headrace.sql
 from pyflink.datastream import StreamExecutionEnvironment
 from pyflink.table import StreamTableEnvironment
 
+import headrace.sql
 from examples.flight_delays.dataset import raw_tables
 from examples.flight_delays.features import create_features, held_out_rows
 

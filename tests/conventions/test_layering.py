@@ -25,6 +25,7 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
     "inference": BASE | {"framework", "role", "operator"},
     "pytorch": BASE | {"exchange", "framework", "role", "operator", "inference"},
     "tensorflow": BASE | {"exchange", "framework", "role", "operator", "inference"},
+    "sql": BASE | {"framework", "operator", "inference", "pytorch", "tensorflow"},
     "testing": BASE | {"exchange", "framework", "role", "operator", "pytorch", "tensorflow"},
     "__init__": BASE | {"operator", "pytorch", "tensorflow", "testing"},
 }
@@ -35,7 +36,7 @@ NOT_FOR_ALL = {
     "py4j": {"operator"},
     "torch": {"pytorch"},
     "grpc": {"framework"},
-    "pyarrow": {"exchange", "role", "inference", "pytorch", "tensorflow", "testing"},
+    "pyarrow": {"exchange", "role", "inference", "pytorch", "tensorflow", "sql", "testing"},
     "numpy": {"exchange", "role", "inference", "pytorch", "tensorflow", "testing"},
     "tensorflow": {"tensorflow"},
     "keras": {"tensorflow"},
@@ -52,6 +53,7 @@ JAVA_MAY_IMPORT: dict[str, frozenset[str]] = {
     "process": frozenset({"json", "plan"}),
     "am": frozenset({"json", "plan", "process"}),
     "operator": frozenset({"json", "exchange", "plan", "process", "am"}),
+    "sql": frozenset({"json", "plan", "process", "operator"}),
 }
 """The same for the packages of the JVM half."""
 
@@ -106,6 +108,8 @@ def test_a_module_imports_only_the_libraries_of_its_layer(module: Path) -> None:
         ("headrace.role", {"torch", "tensorflow", "pyflink", "py4j"}),
         ("headrace.operator.training", {"torch", "tensorflow", "pyflink", "py4j", "pyarrow"}),
         ("headrace.testing", {"torch", "tensorflow", "pyflink", "py4j"}),
+        ("headrace.sql", {"torch", "tensorflow", "keras", "pyflink", "py4j", "pyarrow"}),
+        ("headrace.sql.planner", {"torch", "tensorflow", "keras", "pyflink", "py4j"}),
         ("headrace.pytorch", {"tensorflow", "keras", "pyflink", "py4j"}),
         ("headrace.tensorflow", {"tensorflow", "keras", "torch", "pyflink", "py4j"}),
         ("headrace.tensorflow.tfrecord", {"tensorflow", "keras", "torch", "pyflink", "py4j"}),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import subprocess
 import sys
@@ -72,6 +73,15 @@ def test_the_example_of_scoring_scores_what_can_be(tmp_path: Path) -> None:
     assert [row[2] for row in rows] == ["1", "2", "3"]
     assert [row[5] == "<NULL>" for row in rows] == [False, True, False]
     assert [row[6] for row in rows] == ["<NULL>", "departs is NULL", "<NULL>"]
+
+
+@pytest.mark.timeout(240)
+def test_the_example_of_sql_trains_and_scores(tmp_path: Path) -> None:
+    printed = run_example(examples("docs/guide/sql.md"), tmp_path)
+    rows = [re.findall(r"[^|\s]+", line) for line in printed.splitlines() if "+I" in line]
+    found = {int(row[1]): float(row[2]) for row in rows}
+    scores = {n: 3 * math.sin(n) - math.cos(n) for n in (1, 2, 3)}
+    assert found == pytest.approx(scores, abs=0.1)
 
 
 @pytest.mark.timeout(240)

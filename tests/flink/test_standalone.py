@@ -6,6 +6,7 @@ import json
 import os
 import re
 import signal
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from tests.waiting import until
 
 from .conftest import MakeEnvironment
 from .programs.count import Count
+from .sql_models import write_module
 from .standalone import Standalone, standalone_cluster
 from .system import Process, descendants, mapped_files, open_files, threads_named
 
@@ -168,6 +170,40 @@ def test_jobs_of_one_name_at_once_do_not_see_each_other(
     assert re.search(r"worker-\d[\s\S]*ended by SIGKILL", told), told[-5000:]
     for rows in (6000, 7000):
         assert ids(tmp_path / str(rows)) == list(range(1, rows + 1))
+    assert_nothing_left(cluster)
+
+
+@pytest.mark.timeout(240)
+def test_a_sql_file_trains_and_scores_on_the_cluster(
+    cluster: Standalone, tmp_path: Path
+) -> None:
+    """The same statements as in Flink's SQL client, whose gateway is not in the pip package."""
+    lib = write_module(tmp_path)["python.files"]
+    script = tmp_path / "job.sql"
+    script.write_text(f"""
+        SET 'parallelism.default' = '2'; -- one subtask on each TaskManager
+        SET 'table.exec.async-ml-predict.max-concurrent-operations' = '512';
+        CREATE TABLE numbers (id BIGINT) WITH ('connector' = 'datagen',
+            'fields.id.kind' = 'sequence', 'fields.id.start' = '1', 'fields.id.end' = '5000');
+        CREATE MODEL m INPUT (id BIGINT) OUTPUT (half DOUBLE, batch BIGINT) WITH (
+            'provider' = 'headrace', 'framework' = 'python', 'factory' = 'user_models:halves',
+            'batch-rows' = '256', 'python.files' = '{lib}',
+            'python.executable' = '{sys.executable}');
+        CREATE TABLE trainer (id BIGINT) WITH ('connector' = 'headrace', 'framework' = 'none',
+            'entry' = 'user_models:count', 'workers' = '2', 'python.files' = '{lib}',
+            'python.executable' = '{sys.executable}');
+        CREATE TABLE results (id BIGINT, half DOUBLE) WITH ('connector' = 'filesystem',
+            'path' = '{(tmp_path / "out").as_uri()}', 'format' = 'json');
+        BEGIN STATEMENT SET;
+        INSERT INTO results SELECT id, half FROM ML_PREDICT(
+            TABLE numbers, MODEL m, DESCRIPTOR(id));
+        INSERT INTO trainer SELECT id FROM numbers WHERE id <= 300;
+        END;
+    """)
+    cluster.python("-m", "headrace.sql", script)
+    rows = read_rows(tmp_path / "out")
+    assert [(row["id"], row["half"]) for row in rows] == [(n, n / 2) for n in range(1, 5001)]
+    assert sum(int(path.read_text()) for path in tmp_path.glob("worker-*")) == 300
     assert_nothing_left(cluster)
 
 

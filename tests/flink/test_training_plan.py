@@ -11,7 +11,7 @@ from pyflink.table import DataTypes
 
 from headrace.config import AMConfig, RoleConfig
 from headrace.errors import PlanError
-from headrace.operator.training import plan_training
+from headrace.operator.training import TrainingJob, plan_training
 
 from .conftest import MakeEnvironment
 
@@ -38,9 +38,8 @@ def test_the_fed_role_gets_the_rows_and_emits_and_the_others_run_beside_it(
 ) -> None:
     t_env = make_t_env(2)
     rows = t_env.sql_query("SELECT x FROM (VALUES (1), (2), (3), (4), (5)) AS t(x)")
-    plan = plan_training(
-        rows, name="roles", master=AMConfig(), roles=ROLES, output={"y": DataTypes.INT()}
-    )
+    job = TrainingJob(name="roles", master=AMConfig(), roles=ROLES)
+    plan = plan_training(rows, job, output={"y": DataTypes.INT()})
     t_env.execute_sql(
         "CREATE TEMPORARY TABLE results (y INT) WITH ('connector'='filesystem', "
         f"'path'='{(tmp_path / 'out').as_uri()}', 'format'='json')"
@@ -61,7 +60,8 @@ def test_without_rows_no_role_is_fed_and_restarts_are_the_masters(tmp_path: Path
         assert ctx.input_schema is None
 
     roles = {"worker": RoleConfig(entry=once_more, parallelism=2)}
-    plan = plan_training(None, name="files", master=AMConfig(max_restarts=1), roles=roles)
+    job = TrainingJob(name="files", master=AMConfig(max_restarts=1), roles=roles)
+    plan = plan_training(None, job)
     assert plan.output is None
     assert plan.submit().wait().status.attempt == 2
 
@@ -70,11 +70,13 @@ def test_several_passes_need_an_input_that_ends(make_t_env: MakeEnvironment) -> 
     t_env = make_t_env(1)
     t_env.execute_sql("CREATE TEMPORARY TABLE endless (x INT) WITH ('connector'='datagen')")
     rows = t_env.from_path("endless")
+    job = TrainingJob(name="endless", master=AMConfig(), roles=ROLES, epochs=2)
     with pytest.raises(PlanError, match=r"epochs=2 needs an input that ends"):
-        plan_training(rows, name="endless", master=AMConfig(), roles=ROLES, epochs=2)
+        plan_training(rows, job)
 
 
 def test_rows_need_a_role_to_go_to(make_t_env: MakeEnvironment) -> None:
     rows = make_t_env(1).sql_query("SELECT 1 AS x")
+    job = TrainingJob(name="lost", master=AMConfig(), roles=ROLES, fed_role="chief")
     with pytest.raises(PlanError, match=r"fed_role='chief' must be one of .*'ps', 'worker'"):
-        plan_training(rows, name="lost", master=AMConfig(), roles=ROLES, fed_role="chief")
+        plan_training(rows, job)

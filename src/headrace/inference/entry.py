@@ -6,10 +6,12 @@ import logging
 from pathlib import Path
 from typing import ClassVar
 
+import pyarrow as pa
+
 from headrace.errors import UsageError
 from headrace.framework.process import ProcessSpec
 from headrace.inference.context import ScoringContext
-from headrace.inference.model import Model, is_uri
+from headrace.inference.model import LoadedModel, Model, is_uri
 from headrace.inference.scorer import Scorer
 from headrace.inference.settings import ScoringSettings
 from headrace.inference.successor import SuccessorLoader
@@ -84,7 +86,8 @@ class ScoringEntry(RoleEntry):
         copy = None
         if self._path is not None and is_uri(self.model.path or ""):
             copy = self._path.resolve()  # this copy to the end, whatever the link points to
-        return Scorer(self.model.load(threads, copy), self.settings, *schemas, version)
+        loaded = self.model.load(threads, copy)
+        return Scorer(loaded, self.settings_for(loaded, schemas[0]), *schemas, version)
 
     def _take_over(self, context: RoleContext, successors: SuccessorLoader[Scorer]) -> None:
         successor = successors.take()
@@ -99,6 +102,10 @@ class ScoringEntry(RoleEntry):
     def _report_version(self, context: RoleContext) -> None:
         if self._present.version is not None:
             context.report(model_version_ms=self._present.version.changed_ms)
+
+    def settings_for(self, model: LoadedModel, schema: pa.Schema) -> ScoringSettings:  # noqa: ARG002
+        """Return the settings for a loaded model and its columns; may be overridden."""
+        return self.settings
 
     def _score_all(self, context: RoleContext) -> None:
         rows = self.settings.batch_rows

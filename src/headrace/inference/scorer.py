@@ -78,12 +78,15 @@ class Scorer:
             reasons = None
         else:
             columns, reasons = self._score_what_can_be(batch)
-        kept = [batch.column(name) for name in self._settings.kept]
+        made = {name: batch.column(name) for name in self._settings.kept}
+        made.update(zip(self._settings.outputs, columns, strict=True))
         if self._settings.error_column is not None:
-            columns = [*columns, pa.array(reasons or [None] * batch.num_rows, pa.string())]
+            texts = pa.array(reasons or [None] * batch.num_rows, pa.string())
+            made[self._settings.error_column] = texts
         if self._settings.version_column is not None:
-            columns = [*columns, self._versions(batch.num_rows)]
-        return pa.RecordBatch.from_arrays([*kept, *columns], schema=self._schema)
+            made[self._settings.version_column] = self._versions(batch.num_rows)
+        arrays = [made[name] for name in self._schema.names]
+        return pa.RecordBatch.from_arrays(arrays, schema=self._schema)
 
     def _versions(self, rows: int) -> pa.Array:
         assert self._settings.version_column is not None

@@ -7,11 +7,12 @@ from typing import Any
 
 import pyflink
 from pyflink.datastream import StreamExecutionEnvironment
+from pyflink.table import TableEnvironment
 
 import headrace
 from headrace.errors import PlanError
 
-__all__ = ["add_jars", "flink_python_jar", "headrace_jar"]
+__all__ = ["add_jars", "add_sql_jars", "flink_python_jar", "headrace_jar"]
 
 
 def headrace_jar() -> Path:
@@ -51,3 +52,13 @@ def add_jars(env: StreamExecutionEnvironment, j_configuration: Any) -> None:
     missing = [uri for uri in wanted if uri.removeprefix("file://") not in present]
     if missing:
         env.add_jars(*missing)
+
+
+def add_sql_jars(t_env: TableEnvironment) -> None:
+    """See `headrace.sql.add_jars`."""
+    if not isinstance(t_env, TableEnvironment):
+        msg = f"t_env is a {type(t_env).__name__}; SQL needs a TableEnvironment"
+        raise PlanError(msg)
+    # Flink looks for factories in what ADD JAR names, and not in `pipeline.jars`.
+    for jar in (headrace_jar(), flink_python_jar()):
+        t_env.execute_sql(f"ADD JAR '{jar}'")

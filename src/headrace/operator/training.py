@@ -1,7 +1,7 @@
 """Plans a training as a Flink job, for every framework.
 
 Imports pyflink only when it plans: the framework layers, which worker processes import too,
-take `TrainingPlan` from here.
+take `TrainingJob` and `TrainingPlan` from here.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from headrace.operator.cluster import Cluster
     from headrace.operator.handle import JobHandle
 
-__all__ = ["TrainingPlan", "plan_training"]
+__all__ = ["TrainingJob", "TrainingPlan", "plan_training"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,30 +50,36 @@ class TrainingPlan:
         return self.cluster.submit(statements)
 
 
-def plan_training(
-    rows: Any,
-    *,
-    name: str,
-    master: AMConfig,
-    roles: Mapping[str, RoleConfig],
-    fed_role: str = "worker",
-    output: Any = None,
-    checkpoint_dir: str | Path | None = None,
-    epochs: int = 1,
-) -> TrainingPlan:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainingJob:
+    """What a training runs, wherever its rows come from; nothing here knows of Flink.
+
+    Attributes:
+        name: Name of the job.
+        master: The application master.
+        roles: What to run, by the role's name, in the order in which they are planned.
+        fed_role: Name of the role that gets rows and emits some.
+        checkpoint_dir: Directory for `ctx.checkpoint_path` in batch mode.
+        epochs: Passes over the rows; more than 1 needs a bounded input.
+    """
+
+    name: str
+    master: AMConfig
+    roles: Mapping[str, RoleConfig]
+    fed_role: str = "worker"
+    checkpoint_dir: str | Path | None = None
+    epochs: int = 1
+
+
+def plan_training(rows: Any, job: TrainingJob, *, output: Any = None) -> TrainingPlan:
     """Plan one job with a master and all roles of a training.
 
     In *stream mode* one role gets rows from Flink; in *batch mode* (`rows` is None) none does.
 
     Args:
-        rows: A Table or DataStream, insert-only, for `fed_role`; None.
-        name: Name of the job.
-        master: The application master.
-        roles: What to run, by the role's name, in the order in which they are planned.
-        fed_role: Name of the role that gets `rows` and emits `output`.
-        output: Columns that `fed_role` emits, name to `DataTypes`; None: it emits nothing.
-        checkpoint_dir: Directory for `ctx.checkpoint_path` in batch mode.
-        epochs: Passes over `rows`; more than 1 needs a bounded input.
+        rows: A Table or DataStream, insert-only, for `job.fed_role`; None.
+        job: What to run.
+        output: Columns that `job.fed_role` emits, name to `DataTypes`; None: it emits nothing.
 
     Returns:
         The plan, with the emitted rows.
@@ -85,23 +91,27 @@ def plan_training(
     from headrace.operator.streams import environment_of
 
     is_fed = rows is not None or output is not None
-    if is_fed and fed_role not in roles:
-        msg = f"fed_role={fed_role!r} must be one of the roles {[*roles]}: rows go to it"
+    if is_fed and job.fed_role not in job.roles:
+        msg = (
+            f"fed_role={job.fed_role!r} must be one of the roles {[*job.roles]}: rows go to it"
+        )
         raise PlanError(msg)
     cluster = Cluster(
-        None if rows is None else environment_of(rows), name=name, checkpoint_dir=checkpoint_dir
+        None if rows is None else environment_of(rows),
+        name=job.name,
+        checkpoint_dir=job.checkpoint_dir,
     )
-    cluster.add_am_role(master)
+    cluster.add_am_role(job.master)
     emitted = None
-    for role, config in roles.items():
-        if role == fed_role:
+    for role, config in job.roles.items():
+        if role == job.fed_role:
             emitted = cluster.add_role(role, config, input=rows, output=output)
         else:
             cluster.add_role(role, config)
     if rows is not None:
-        if epochs > 1 and cluster.has_endless_input:
+        if job.epochs > 1 and cluster.has_endless_input:
             msg = (
-                f"epochs={epochs} needs an input that ends, but a source of `rows` is "
+                f"epochs={job.epochs} needs an input that ends, but a source of `rows` is "
                 "unbounded: the first pass would never be over. Use epochs=1, or a bounded one"
             )
             raise PlanError(msg)

@@ -8,12 +8,12 @@ from typing import Any, Literal
 
 from headrace._counts import require_count
 from headrace.config import AMConfig, ExchangeConfig, RoleConfig, TimeoutConfig
-from headrace.operator.training import TrainingPlan, plan_training
+from headrace.operator.training import TrainingJob, TrainingPlan, plan_training
 from headrace.pytorch.context import TorchContext
 from headrace.pytorch.entry import TorchEntry
 from headrace.pytorch.settings import TorchSettings
 
-__all__ = ["train"]
+__all__ = ["train", "training_job"]
 
 _ROLE = "worker"
 
@@ -75,6 +75,39 @@ def train(
         >>> job = headrace.pytorch.train(features, train, workers=2).submit()  # doctest: +SKIP
         >>> job.wait()  # doctest: +SKIP
     """
+    job = training_job(
+        entry,
+        workers=workers,
+        epochs=epochs,
+        output_dir=output_dir,
+        name=name,
+        max_restarts=max_restarts,
+        checkpoint_dir=checkpoint_dir,
+        environment=environment,
+        device=device,
+        idle_after_s=idle_after_s,
+        exchange=exchange,
+        timeouts=timeouts,
+    )
+    return plan_training(rows, job, output=output)
+
+
+def training_job(
+    entry: Callable[[TorchContext], object],
+    *,
+    workers: int = 1,
+    epochs: int = 1,
+    output_dir: str | Path | None = None,
+    name: str = "pytorch",
+    max_restarts: int = 3,
+    checkpoint_dir: str | Path | None = None,
+    environment: Mapping[str, str] | None = None,
+    device: Literal["auto", "cpu", "cuda"] = "auto",
+    idle_after_s: float = 0.1,
+    exchange: ExchangeConfig | None = None,
+    timeouts: TimeoutConfig | None = None,
+) -> TrainingJob:
+    """Return what `train` plans, without its rows; arguments and errors are the same."""
     settings = TorchSettings(
         epochs=epochs,
         output_dir=None if output_dir is None else Path(output_dir).absolute(),
@@ -93,13 +126,11 @@ def train(
         max_restarts=max_restarts,
         timeouts=timeouts or TimeoutConfig(),
     )
-    return plan_training(
-        rows,
+    return TrainingJob(
         name=name,
         master=master,
         roles={_ROLE: worker},
         fed_role=_ROLE,
-        output=output,
         checkpoint_dir=checkpoint_dir,
         epochs=settings.epochs,
     )

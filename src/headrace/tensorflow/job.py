@@ -10,14 +10,14 @@ from typing import Any
 from headrace._counts import require_count
 from headrace.config import AMConfig, ExchangeConfig, GpuUse, RoleConfig, TimeoutConfig
 from headrace.errors import ConfigError, PlanError
-from headrace.operator.training import TrainingPlan, plan_training
+from headrace.operator.training import TrainingJob, TrainingPlan, plan_training
 from headrace.tensorflow.cluster import CHIEF, EVALUATOR, PS, TENSORBOARD, WORKER
 from headrace.tensorflow.context import TFContext
 from headrace.tensorflow.entry import TFEntry
 from headrace.tensorflow.ps_server import server_role
 from headrace.tensorflow.settings import TFSettings
 
-__all__ = ["train"]
+__all__ = ["train", "training_job"]
 
 _DEFAULTS = {"KERAS_BACKEND": "tensorflow", "TF_CPP_MIN_LOG_LEVEL": "2"}
 
@@ -92,6 +92,52 @@ def train(
         >>> plan = headrace.tensorflow.train(features, train, workers=2, ps=1)  # doctest: +SKIP
         >>> plan.submit().wait()  # doctest: +SKIP
     """
+    job = training_job(
+        entry,
+        is_stream=rows is not None,
+        workers=workers,
+        ps=ps,
+        chief=chief,
+        evaluator=evaluator,
+        tensorboard=tensorboard,
+        epochs=epochs,
+        output_dir=output_dir,
+        log_dir=log_dir,
+        name=name,
+        max_restarts=max_restarts,
+        checkpoint_dir=checkpoint_dir,
+        environment=environment,
+        idle_after_s=idle_after_s,
+        exchange=exchange,
+        timeouts=timeouts,
+    )
+    return plan_training(rows, job, output=output)
+
+
+def training_job(
+    entry: Callable[[TFContext], object],
+    *,
+    is_stream: bool,
+    workers: int = 1,
+    ps: int = 0,
+    chief: bool | Callable[[TFContext], object] = False,
+    evaluator: bool | Callable[[TFContext], object] = False,
+    tensorboard: bool = False,
+    epochs: int = 1,
+    output_dir: str | Path | None = None,
+    log_dir: str | Path | None = None,
+    name: str = "tensorflow",
+    max_restarts: int = 3,
+    checkpoint_dir: str | Path | None = None,
+    environment: Mapping[str, str] | None = None,
+    idle_after_s: float = 0.1,
+    exchange: ExchangeConfig | None = None,
+    timeouts: TimeoutConfig | None = None,
+) -> TrainingJob:
+    """Return what `train` plans, without its rows; arguments and errors are the same.
+
+    `is_stream` says whether the workers will get rows.
+    """
     ps = require_count("ps", ps, least=0)
     output_path = None if output_dir is None else Path(output_dir).absolute()
     logs = _log_dir(log_dir, output_path)
@@ -100,9 +146,9 @@ def train(
         output_dir=output_path,
         log_dir=None if logs is None else logs / _run_name(name),
         idle_after_s=idle_after_s,
-        is_stream=rows is not None,
+        is_stream=is_stream,
     )
-    if rows is not None and chief and not ps:
+    if is_stream and chief and not ps:
         msg = (
             "chief=True needs parameter servers in stream mode: it gets no rows, and would "
             "have no part in a synchronous training. Worker 0 leads where there is no "
@@ -133,8 +179,7 @@ def train(
         roles[EVALUATOR] = role(evaluator, gpu="none")  # those who train need them
     if tensorboard:
         roles[TENSORBOARD] = _tensorboard(logs)
-    return plan_training(
-        rows,
+    return TrainingJob(
         name=name,
         master=AMConfig(
             state_machine="tensorflow",
@@ -143,7 +188,6 @@ def train(
         ),
         roles=roles,
         fed_role=WORKER,
-        output=output,
         checkpoint_dir=checkpoint_dir,
         epochs=settings.epochs,
     )

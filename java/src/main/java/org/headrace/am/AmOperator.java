@@ -23,6 +23,7 @@ import org.headrace.process.ChildHome;
 import org.headrace.process.ChildProcess;
 import org.headrace.process.MailboxWait;
 import org.headrace.process.PythonProcessException;
+import org.headrace.process.TaskFacts;
 
 import java.io.IOException;
 import java.security.SecureRandom;
@@ -89,8 +90,7 @@ final class AmOperator extends AbstractStreamOperator<String>
                         specWithRoles(),
                         payload,
                         null,
-                        getContainingTask().getEnvironment(),
-                        getRuntimeContext());
+                        TaskFacts.of(getContainingTask().getEnvironment(), getRuntimeContext()));
         getRuntimeContext().addAccumulator("headrace.status." + cluster.amUid(), lastStatus);
         askFirstAttempt();
     }

@@ -16,8 +16,8 @@ import java.util.List;
  * mailbox: it emits what the process sends (no deadlock when both directions are full), and an
  * interrupt, or a mail that throws, ends it.
  *
- * <p>Thread model: all methods on the task thread, but the counters on any. One IO thread of its own,
- * which ends with {@link #close}. An exception from any method, or from a mail of the queue, fails
+ * <p>Thread model: all methods on the task thread (or the one thread that owns the mailbox of the hooks),
+ * but the counters on any. One IO thread of its own, which ends with {@link #close}. An exception from any method, or from a mail of the queue, fails
  * the task; the caller then closes the queue.
  */
 @Internal

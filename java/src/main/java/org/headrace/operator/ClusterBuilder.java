@@ -54,7 +54,19 @@ public final class ClusterBuilder {
      * @param amPayload cloudpickle payload of the master
      */
     public ClusterBuilder(StreamExecutionEnvironment env, String clusterJson, byte[] amPayload) {
-        cluster = ClusterPlan.parse(clusterJson, pythonConfig(env));
+        this(env, clusterJson, amPayload, new Configuration());
+    }
+
+    /**
+     * As the other constructor.
+     *
+     * @param python PyFlink's settings that go before those of the environment
+     */
+    public ClusterBuilder(
+            StreamExecutionEnvironment env, String clusterJson, byte[] amPayload, Configuration python) {
+        Configuration all = pythonConfig(env);
+        all.addAll(python);
+        cluster = ClusterPlan.parse(clusterJson, all);
         control = AmStream.add(env, cluster, amPayload, plannedRoles);
     }
 

@@ -23,6 +23,7 @@ import org.headrace.plan.RolePlan;
 import org.headrace.plan.Timeouts;
 import org.headrace.process.MailboxWait;
 import org.headrace.process.PythonProcessException;
+import org.headrace.process.TaskFacts;
 import org.slf4j.Logger;
 import org.slf4j.LoggerFactory;
 
@@ -76,7 +77,8 @@ final class RoleCore implements RoleNode.ProcessListener, AutoCloseable {
         hasMaster = withMaster;
         metrics = new RoleMetrics(context.getMetricGroup());
         output = new RoleOutput(parameters.getOutput(), metrics.rowsOut());
-        node = new RoleNode(cluster, role, environment, context, wait, metrics, this);
+        TaskFacts task = TaskFacts.of(environment, context);
+        node = new RoleNode(cluster, role, task, wait, metrics, this);
         if (role.inputType() != null || role.outputType() != null) {
             queue = new RoleQueue(cluster, role, node, parameters, wait, metrics, output);
         }

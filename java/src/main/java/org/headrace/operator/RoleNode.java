@@ -1,11 +1,8 @@
 package org.headrace.operator;
 
-import org.apache.flink.api.common.externalresource.ExternalResourceInfo;
-import org.apache.flink.runtime.execution.Environment;
 import org.apache.flink.shaded.jackson2.com.fasterxml.jackson.databind.JsonNode;
 import org.apache.flink.shaded.jackson2.com.fasterxml.jackson.databind.node.ArrayNode;
 import org.apache.flink.shaded.jackson2.com.fasterxml.jackson.databind.node.ObjectNode;
-import org.apache.flink.streaming.api.operators.StreamingRuntimeContext;
 
 import org.headrace.json.Lines;
 import org.headrace.plan.ClusterPlan;
@@ -15,6 +12,7 @@ import org.headrace.process.ChildHome;
 import org.headrace.process.ChildProcess;
 import org.headrace.process.MailboxWait;
 import org.headrace.process.PythonProcessException;
+import org.headrace.process.TaskFacts;
 import org.headrace.process.WorkDir;
 
 import java.io.IOException;
@@ -25,8 +23,9 @@ import java.util.Map;
 /**
  * The node process of one role subtask, seen from its operator.
  *
- * <p>Thread model: task thread only; what the node says comes as mails. A failure that the node
- * reports, and its end without having been told to stop, are thrown from such a mail and fail the task.
+ * <p>Thread model: the thread of the mailbox only, a task's or a scorer's; what the node says comes as
+ * mails. A failure that the node reports, and its end without having been told to stop, are thrown from
+ * such a mail and fail the task.
  */
 final class RoleNode implements AutoCloseable {
 
@@ -52,13 +51,8 @@ final class RoleNode implements AutoCloseable {
         void onMasterUnreachable() throws Exception;
     }
 
-    /** What Flink's documentation calls the resource of its GPU plugin, and the plugin the number of one. */
-    private static final String GPU_RESOURCE = "gpu";
-
-    private static final String GPU_INDEX = "index";
-
     private final ClusterPlan cluster;
-    private final StreamingRuntimeContext context;
+    private final TaskFacts task;
     private final MailboxWait wait;
     private final RoleMetrics metrics;
     private final ProcessListener listener;
@@ -70,18 +64,17 @@ final class RoleNode implements AutoCloseable {
     RoleNode(
             ClusterPlan cluster,
             RolePlan role,
-            Environment environment,
-            StreamingRuntimeContext context,
+            TaskFacts task,
             MailboxWait wait,
             RoleMetrics metrics,
             ProcessListener listener)
             throws IOException {
         this.cluster = cluster;
-        this.context = context;
+        this.task = task;
         this.wait = wait;
         this.metrics = metrics;
         this.listener = listener;
-        home = new ChildHome(cluster, role.role(), role.specJson(), role.payload(), role.mirror(), environment, context);
+        home = new ChildHome(cluster, role.role(), role.specJson(), role.payload(), role.mirror(), task);
     }
 
     /** Role and index, for example "worker-0". */
@@ -108,9 +101,7 @@ final class RoleNode implements AutoCloseable {
         ObjectNode line = home.startLine().put("queue_socket", queueSocket == null ? null : queueSocket.toString());
         line.put("is_restored", isRestored);
         ArrayNode gpus = line.putArray("gpus");
-        for (ExternalResourceInfo gpu : context.getExternalResourceInfos(GPU_RESOURCE)) {
-            gpu.getProperty(GPU_INDEX).ifPresent(gpus::add);
-        }
+        task.gpus().forEach(gpus::add);
         if (!hasMaster) {
             line.putNull("master");
         }

@@ -1,9 +1,7 @@
 package org.headrace.process;
 
 import org.apache.flink.annotation.Internal;
-import org.apache.flink.runtime.execution.Environment;
 import org.apache.flink.shaded.jackson2.com.fasterxml.jackson.databind.node.ObjectNode;
-import org.apache.flink.streaming.api.operators.StreamingRuntimeContext;
 
 import org.headrace.json.Lines;
 import org.headrace.plan.ClusterPlan;
@@ -43,24 +41,16 @@ public final class ChildHome implements AutoCloseable {
             String specJson,
             byte[] payload,
             MirrorPlan mirrorPlan,
-            Environment environment,
-            StreamingRuntimeContext context)
+            TaskFacts task)
             throws IOException {
-        int index = context.getTaskInfo().getIndexOfThisSubtask();
-        String[] tmpDirs = environment.getTaskManagerInfo().getTmpDirectories();
         this.cluster = cluster;
-        label = role + "-" + index;
-        String jobName = context.getJobInfo().getJobName();
-        title = jobName + " " + label;
+        label = role + "-" + task.index();
+        title = task.jobName() + " " + label;
         stopGrace = cluster.timeouts().stopGrace();
         python =
                 new PythonEnvironment(
-                        cluster.pythonConfig(),
-                        context.getDistributedCache(),
-                        tmpDirs,
-                        environment.getJobID(),
-                        cluster.pythonPath());
-        workDir = new WorkDir(tmpDirs);
+                        cluster.pythonConfig(), task.files(), task.tmpDirs(), task.jobId(), cluster.pythonPath());
+        workDir = new WorkDir(task.tmpDirs());
         mirror =
                 mirrorPlan == null
                         ? null
@@ -70,15 +60,15 @@ public final class ChildHome implements AutoCloseable {
             Path payloadFile = workDir.write("payload.pkl", payload);
             startLine =
                     Lines.ofType("start")
-                            .put("job_name", jobName)
+                            .put("job_name", task.jobName())
                             .put("role", role)
-                            .put("index", index)
-                            .put("parallelism", context.getTaskInfo().getNumberOfParallelSubtasks())
-                            .put("host", host(environment))
+                            .put("index", task.index())
+                            .put("parallelism", task.parallelism())
+                            .put("host", task.host())
                             .put("work_dir", workDir.path().toString())
                             .put("spec_path", spec.toString())
                             .put("payload_path", payloadFile.toString())
-                            .put("deployment", context.getTaskInfo().getAttemptNumber());
+                            .put("deployment", task.deployment());
             if (mirror != null) {
                 startLine.put("mirror", mirror.link().toString());
             }
@@ -86,12 +76,6 @@ public final class ChildHome implements AutoCloseable {
             workDir.close();
             throw e;
         }
-    }
-
-    /** Flink's embedded cluster has no address: all its processes are on this machine. */
-    private static String host(Environment environment) {
-        String address = environment.getTaskManagerInfo().getTaskManagerExternalAddress();
-        return address == null || address.isEmpty() ? "localhost" : address;
     }
 
     /** Role and index, for example "worker-0". */

@@ -13,7 +13,8 @@ import java.util.function.BooleanSupplier;
 
 /**
  * Waits on the task thread by yielding to mails, so that rows, lines and aborted checkpoints are
- * handled meanwhile. Interruptible; used by the task thread only, {@link #post} by any.
+ * handled meanwhile. Interruptible; used by the task thread only (or the one that owns the mailbox),
+ * {@link #post} by any.
  */
 @Internal
 public final class MailboxWait {

@@ -37,7 +37,7 @@ public final class PythonEnvironment implements AutoCloseable {
 
     private final Configuration pythonConfig;
     private final DistributedCache files;
-    private final String[] tmpDirs;
+    private final List<String> tmpDirs;
     private final JobID jobId;
     private final List<String> extraPythonPath;
 
@@ -55,12 +55,12 @@ public final class PythonEnvironment implements AutoCloseable {
     public PythonEnvironment(
             Configuration pythonConfig,
             DistributedCache files,
-            String[] tmpDirs,
+            List<String> tmpDirs,
             JobID jobId,
             List<String> extraPythonPath) {
         this.pythonConfig = pythonConfig;
         this.files = files;
-        this.tmpDirs = tmpDirs.clone();
+        this.tmpDirs = List.copyOf(tmpDirs);
         this.jobId = jobId;
         this.extraPythonPath = List.copyOf(extraPythonPath);
     }
@@ -102,7 +102,10 @@ public final class PythonEnvironment implements AutoCloseable {
         }
         ProcessPythonEnvironmentManager opened =
                 new ProcessPythonEnvironmentManager(
-                        PythonDependencyInfo.create(pythonConfig, files), tmpDirs, System.getenv(), jobId);
+                        PythonDependencyInfo.create(pythonConfig, files),
+                        tmpDirs.toArray(String[]::new),
+                        System.getenv(),
+                        jobId);
         opening = Thread.currentThread();
         try {
             opened.open();

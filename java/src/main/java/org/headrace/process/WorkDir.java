@@ -37,8 +37,8 @@ public final class WorkDir implements AutoCloseable {
     private final List<Path> created = new ArrayList<>();
 
     /** Creates a new directory below one of Flink's temporary directories. */
-    public WorkDir(String[] tmpDirs) throws IOException {
-        this(Path.of(tmpDirs[ThreadLocalRandom.current().nextInt(tmpDirs.length)]));
+    public WorkDir(List<String> tmpDirs) throws IOException {
+        this(Path.of(tmpDirs.get(ThreadLocalRandom.current().nextInt(tmpDirs.size()))));
     }
 
     private WorkDir(Path parent) throws IOException {

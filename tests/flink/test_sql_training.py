@@ -1,0 +1,187 @@
+"""`INSERT INTO` a table of Headrace trains, alone and with other INSERTs of one job."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from pyflink.table import StreamTableEnvironment
+
+import headrace.sql
+from headrace.operator.failure import cause_text
+
+from .conftest import MakeEnvironment
+from .test_operator_rows import CHECKPOINTS
+
+ROWS = 4000
+MODULE = '''
+import json
+from pathlib import Path
+
+HERE = Path(__file__).parent
+
+
+def fit(ctx):
+    """Trains y = 3 a - b."""
+    import torch
+
+    torch.manual_seed(ctx.index)
+    model = torch.nn.Linear(2, 1)
+    optimizer = torch.optim.SGD(model.parameters(), lr=ctx.options["rate"])
+    ctx.data_parallel(model, optimizer)
+    for batch in ctx.batches(rows=64):
+        loss = torch.nn.functional.mse_loss(model(batch["x"]).squeeze(1), batch["y"])
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    ctx.save(model)
+
+
+def count(ctx):
+    rows = sum(len(batch["n"]) for batch in ctx.batches(rows=64))
+    (HERE / f"{ctx.role}-{ctx.index}.json").write_text(json.dumps(rows))
+
+
+def fail(ctx):
+    raise RuntimeError("nothing to learn here")
+
+
+def count_beside_servers(ctx):
+    with ctx.parameter_servers():
+        pass
+    count(ctx)
+'''
+
+
+@pytest.fixture
+def rows(make_t_env: MakeEnvironment, tmp_path: Path) -> StreamTableEnvironment:
+    return with_rows(make_t_env(2), tmp_path)
+
+
+def with_rows(t_env: StreamTableEnvironment, folder: Path) -> StreamTableEnvironment:
+    """Give a table environment the jars, a bounded table `readings` and an endless one."""
+    folder.joinpath("user_training.py").write_text(MODULE)
+    headrace.sql.add_jars(t_env)
+    t_env.execute_sql(
+        "CREATE TABLE readings (n BIGINT) WITH ('connector' = 'datagen', "
+        "'fields.n.kind' = 'sequence', 'fields.n.start' = '1', "
+        f"'fields.n.end' = '{ROWS}', 'number-of-rows' = '{ROWS}')"
+    )
+    t_env.execute_sql("CREATE TABLE endless (n BIGINT) WITH ('connector' = 'datagen')")
+    return t_env
+
+
+def create_trainer(
+    t_env: StreamTableEnvironment, columns: str, folder: Path, options: dict[str, Any]
+) -> None:
+    chosen = {"connector": "headrace", "python.files": folder, **options}
+    given = ", ".join(f"'{key}' = '{value}'" for key, value in chosen.items())
+    t_env.execute_sql(f"CREATE TABLE trainer ({columns}) WITH ({given})")
+
+
+def counted(folder: Path) -> list[int]:
+    return [json.loads(path.read_text()) for path in sorted(folder.glob("worker-*.json"))]
+
+
+def test_an_insert_trains_several_epochs_with_several_workers(
+    rows: StreamTableEnvironment, tmp_path: Path
+) -> None:
+    options = {"framework": "pytorch", "entry": "user_training:fit", "workers": 2, "epochs": 3}
+    more = {"output-dir": tmp_path / "trained", "config": '{"options": {"rate": 0.1}}'}
+    create_trainer(rows, "x ARRAY<FLOAT>, y FLOAT", tmp_path, {**options, **more})
+    rows.execute_sql(
+        "INSERT INTO trainer SELECT ARRAY[CAST(SIN(n) AS FLOAT), CAST(COS(n) AS FLOAT)], "
+        "CAST(3 * SIN(n) - COS(n) AS FLOAT) FROM readings"
+    ).wait()
+    found = torch.load(tmp_path / "trained" / "model.pt")["weight"]
+    assert torch.allclose(found, torch.tensor([[3.0, -1.0]]), atol=0.05), found
+
+
+def test_in_a_statement_set_it_is_a_part_of_one_job(
+    rows: StreamTableEnvironment, tmp_path: Path
+) -> None:
+    options = {"framework": "none", "entry": "user_training:count", "workers": 2}
+    create_trainer(rows, "n BIGINT", tmp_path, options)
+    out = tmp_path / "out"
+    rows.execute_sql(
+        "CREATE TABLE big (n BIGINT) WITH ('connector' = 'filesystem', "
+        f"'path' = '{out.as_uri()}', 'format' = 'json')"
+    )
+    rows.execute_sql(
+        "EXECUTE STATEMENT SET BEGIN INSERT INTO trainer SELECT n FROM readings; "
+        "INSERT INTO big SELECT n FROM readings WHERE n > 3990; END"
+    ).wait()
+    assert len(counted(tmp_path)) == 2
+    assert sum(counted(tmp_path)) == ROWS
+    lines = [line for path in out.rglob("part-*") for line in path.read_text().splitlines()]
+    assert sorted(json.loads(line)["n"] for line in lines) == [*range(3991, ROWS + 1)]
+
+
+@pytest.mark.timeout(240)
+def test_roles_without_rows_run_beside_the_workers(
+    rows: StreamTableEnvironment, tmp_path: Path
+) -> None:
+    options = {"framework": "tensorflow", "entry": "user_training:count_beside_servers"}
+    create_trainer(rows, "n BIGINT", tmp_path, {**options, "config": '{"ps": 1}'})
+    rows.execute_sql("INSERT INTO trainer SELECT n FROM readings").wait()
+    assert counted(tmp_path) == [ROWS]
+
+
+def refusal(t_env: StreamTableEnvironment, query: str) -> str:
+    with pytest.raises(Exception, match=r".") as caught:
+        t_env.execute_sql(f"INSERT INTO trainer {query}").wait()
+    return cause_text(caught.value)
+
+
+def test_a_failure_of_the_entry_function_is_that_of_the_job(
+    rows: StreamTableEnvironment, tmp_path: Path
+) -> None:
+    options = {"framework": "none", "entry": "user_training:fail"}
+    create_trainer(rows, "n BIGINT", tmp_path, options)
+    assert "RuntimeError: nothing to learn here" in refusal(rows, "SELECT n FROM readings")
+
+
+@pytest.mark.parametrize(
+    ("options", "query", "text"),
+    [
+        ({"workers": 0}, "SELECT n FROM readings", "parallelism=0 must be a whole number"),
+        ({"worker": 1}, "SELECT n FROM readings", "Unsupported options"),
+        ({"entry": "user_training:no"}, "SELECT n FROM readings", "user_training has no 'no'"),
+        (
+            {"config": '{"rate": 1}'},
+            "SELECT n FROM readings",
+            "'config' has rate; it takes env",
+        ),
+        ({"framework": "pytorch", "epochs": 2}, "SELECT n FROM endless", "an input that ends"),
+        ({}, "SELECT COUNT(n) FROM readings GROUP BY n", "update"),
+    ],
+    ids=["workers", "unknown", "entry", "config", "endless", "updates"],
+)
+def test_what_cannot_work_is_refused_before_the_job(
+    rows: StreamTableEnvironment, tmp_path: Path, options: dict[str, Any], query: str, text: str
+) -> None:
+    good = {"framework": "none", "entry": "user_training:count"}
+    create_trainer(rows, "n BIGINT", tmp_path, {**good, **options})
+    told = refusal(rows, query)
+    assert text in told, told
+
+
+@pytest.mark.parametrize(
+    ("flink", "text"),
+    [
+        ({"execution_runtime__mode": "BATCH"}, "'execution.runtime-mode' is BATCH"),
+        (CHECKPOINTS, "SET 'restart-strategy.type' = 'none'"),
+    ],
+    ids=["batch mode", "checkpoints"],
+)
+def test_settings_of_flink_with_which_a_training_would_go_wrong_are_refused(
+    make_t_env: MakeEnvironment, tmp_path: Path, flink: dict[str, str], text: str
+) -> None:
+    t_env = with_rows(make_t_env(**flink), tmp_path)
+    options = {"framework": "none", "entry": "user_training:count"}
+    create_trainer(t_env, "n BIGINT", tmp_path, options)
+    told = refusal(t_env, "SELECT * FROM (VALUES (1), (2))")
+    assert text in told, told
