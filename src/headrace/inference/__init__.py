@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from headrace.inference.entry import ScoringEntry
 from headrace.inference.inputs import Inputs
-from headrace.inference.model import LoadedModel, Model, TensorSpec, absolute_path
+from headrace.inference.model import LoadedModel, Model, TensorSpec, absolute_path, is_uri
 from headrace.inference.predict import OnError, predict
 from headrace.inference.python_model import PythonModel
+from headrace.inference.scoring_role import scoring_role
 from headrace.inference.settings import ScoringSettings
 
 __all__ = [
@@ -23,5 +24,7 @@ __all__ = [
     "ScoringSettings",
     "TensorSpec",
     "absolute_path",
+    "is_uri",
     "predict",
+    "scoring_role",
 ]

@@ -6,19 +6,18 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal, TypeAlias
 
 from headrace._counts import require_count
-from headrace.config import ExchangeConfig, GpuUse, MirrorConfig, RoleConfig, TimeoutConfig
+from headrace.config import ExchangeConfig, RoleConfig, TimeoutConfig
 from headrace.errors import ConfigError, PlanError
 from headrace.inference.entry import ScoringEntry
 from headrace.inference.inputs import Inputs
-from headrace.inference.model import Model, is_uri
+from headrace.inference.model import Model
+from headrace.inference.scoring_role import Device, scoring_role
 from headrace.inference.settings import Postprocess, Reload, ScoringSettings
 
 __all__ = ["OnError", "predict"]
 
 OnError: TypeAlias = Literal["fail", "null", "side_output"]
 _SIDE_COLUMN = "error"
-_GPU_USE: dict[str, GpuUse] = {"auto": "auto", "cpu": "none", "cuda": "required"}
-_NO_GPU = {"CUDA_VISIBLE_DEVICES": "-1"}  # also where the TaskManager's environment has some
 
 
 def predict(
@@ -35,7 +34,7 @@ def predict(
     error_column: str | None = None,
     parallelism: int | None = None,
     threads: int | None = None,
-    device: Literal["auto", "cpu", "cuda"] = "auto",
+    device: Device = "auto",
     reload: Reload | None = None,
     reload_every_s: float = 10.0,
     version_column: str | None = None,
@@ -106,27 +105,13 @@ def predict(
     if not (callable(getattr(model, "load", None)) and hasattr(model, "path")):
         msg = f"model={model!r} must be a handle, for example TorchModel(path)"
         raise PlanError(msg)
-    if model.path is None and not (reload is None and version_column is None):
-        msg = (
-            f"reload={reload!r} and version_column={version_column!r} need a model with a "
-            "path: PythonModel(factory, path=...) has one"
-        )
-        raise ConfigError(msg)
     if on_error not in ("fail", "null", "side_output"):
         msg = f"on_error={on_error!r} must be 'fail', 'null' or 'side_output'"
         raise ConfigError(msg)
-    if device not in _GPU_USE:
-        msg = f"device={device!r} must be 'auto', 'cpu' or 'cuda'"
-        raise ConfigError(msg)
-    variables = {**(_NO_GPU if device == "cpu" else {}), **(environment or {})}
     has_side = on_error == "side_output"
     if has_side and error_column is None:
         error_column = _SIDE_COLUMN
     queue = exchange or ExchangeConfig(batch_rows=batch_rows, linger_ms=linger_ms)
-
-    mirror = None
-    if model.path is not None and is_uri(model.path):
-        mirror = MirrorConfig(uri=str(model.path), every_s=reload_every_s if reload else None)
 
     def role(kept: tuple[str, ...], workers: int) -> RoleConfig:
         settings = ScoringSettings(
@@ -142,13 +127,12 @@ def predict(
             reload_every_s=reload_every_s,
             version_column=version_column,
         )
-        return RoleConfig(
-            entry=ScoringEntry(model, settings),
-            parallelism=workers,
-            environment=variables,
-            gpu=_GPU_USE[device],
+        return scoring_role(
+            ScoringEntry(model, settings),
             exchange=queue,
-            mirror=mirror,
+            workers=workers,
+            device=device,
+            environment=environment,
         )
 
     return plan_scoring(

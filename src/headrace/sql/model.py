@@ -15,6 +15,8 @@ from headrace.inference import (
     PythonModel,
     ScoringEntry,
     ScoringSettings,
+    is_uri,
+    scoring_role,
 )
 from headrace.sql.inputs import default_inputs, parse_inputs
 from headrace.sql.names import require_absolute, require_package, resolve
@@ -22,10 +24,11 @@ from headrace.sql.questions import ModelOptions, ModelQuestion
 
 __all__ = ["SqlScoringEntry", "model_role"]
 
-_FOR = {"path": {"pytorch", "tensorflow"}, "module": {"pytorch"}}
+_FOR = {"path": {"pytorch", "tensorflow", "python"}, "module": {"pytorch"}}
 _FOR |= {"signature": {"tensorflow"}, "factory": {"python"}}
 _NEEDED = {"path": {"pytorch", "tensorflow"}, "factory": {"python"}}
 _TEXT = {"CHAR", "VARCHAR"}
+_MOMENT = {"TIMESTAMP_WITH_LOCAL_TIME_ZONE"}
 
 
 class SqlScoringEntry(ScoringEntry):
@@ -46,26 +49,36 @@ def model_role(question: ModelQuestion) -> RoleConfig:
     """
     options = question.options
     outputs = {column.name: column.type for column in question.outputs}
-    error_column = options.error_column
-    if error_column is not None and outputs.pop(error_column, None) not in _TEXT:
-        msg = (
-            f"'error-column' = '{error_column}' must be a STRING column of the OUTPUT, which "
-            f"has {', '.join(f'{each.name} {each.type}' for each in question.outputs)}"
-        )
-        raise ConfigError(msg)
+    _take_out(outputs, "error-column", options.error_column, "STRING", _TEXT)
+    _take_out(outputs, "version-column", options.version_column, "TIMESTAMP_LTZ(3)", _MOMENT)
     settings = ScoringSettings(
         kept=(),
         outputs=tuple(outputs),
         inputs=parse_inputs(options.inputs, [column.name for column in question.inputs]),
         batch_rows=options.batch_rows,
         on_error=options.on_error,
-        error_column=error_column,
+        error_column=options.error_column,
         threads=options.threads,
+        reload=None if options.reload_every_ms is None else "path changes",
+        reload_every_s=(options.reload_every_ms or 1_000) / 1_000,
+        version_column=options.version_column,
     )
-    return RoleConfig(
-        entry=SqlScoringEntry(_model(options), settings),
+    return scoring_role(
+        SqlScoringEntry(_model(options), settings),
         exchange=ExchangeConfig(batch_rows=options.batch_rows, linger_ms=options.linger_ms),
     )
+
+
+def _take_out(
+    outputs: dict[str, str], option: str, name: str | None, kind: str, roots: set[str]
+) -> None:
+    """Leave out of the OUTPUT columns what no model returns."""
+    if name is None:
+        return
+    told = ", ".join(f"{each} {root}" for each, root in outputs.items())
+    if outputs.pop(name, None) not in roots:
+        msg = f"'{option}' = '{name}' must be a {kind} column of the OUTPUT, which has {told}"
+        raise ConfigError(msg)
 
 
 def _model(options: ModelOptions) -> Model:
@@ -78,10 +91,10 @@ def _model(options: ModelOptions) -> Model:
             framework = f"'framework' = '{options.framework}'"
             msg = f"'{name}' = '{value}' has no meaning with {framework}"
             raise ConfigError(msg)
-    if options.path is not None:
+    if options.path is not None and not is_uri(options.path):
         require_absolute("path", [options.path])
     if options.factory is not None:
-        return PythonModel(resolve("factory", options.factory))
+        return PythonModel(resolve("factory", options.factory), options.path)
     assert options.path is not None
     if options.framework == "pytorch":
         return _torch_model(options.path, options.module)

@@ -41,6 +41,8 @@ class ModelOptions(
         factory: "package.module:function", for the framework "python".
         inputs: JSON: what of the columns goes into the model.
         error_column: Output column that says why a row has no scores.
+        version_column: Output column that says which version of the model scored a row.
+        reload_every_ms: Milliseconds between two looks for a new version; None: there are none.
         batch_rows: Most rows in one call of the model.
         linger_ms: How long a batch that is not full waits for more rows, in milliseconds.
         on_error: What becomes of a row that cannot be scored.
@@ -55,6 +57,8 @@ class ModelOptions(
     factory: str | None = None
     inputs: str | None = None
     error_column: str | None = None
+    version_column: str | None = None
+    reload_every_ms: int | None = None
     batch_rows: int = 1024
     linger_ms: int = 0
     on_error: Literal["fail", "null"] = "fail"

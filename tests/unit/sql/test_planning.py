@@ -66,6 +66,25 @@ def test_a_model_becomes_the_documents_of_a_role() -> None:
     assert (entry.settings.batch_rows, entry.settings.threads) == (7, 2)
 
 
+def test_a_model_that_flink_copies_and_looks_after_is_planned_with_a_mirror() -> None:
+    options = {"path": "s3://b/m.keras", "reload-every-ms": 2500, "version-column": "at"}
+    moment = {"name": "at", "type": "TIMESTAMP_WITH_LOCAL_TIME_ZONE"}
+    planned = ask(
+        {
+            "type": "model",
+            "name": "m",
+            "options": {"framework": "tensorflow", **options},
+            "inputs": [{"name": "a", "type": "FLOAT"}],
+            "outputs": [{"name": "y", "type": "FLOAT"}, moment],
+        }
+    )
+    mirror = {"uri": "s3://b/m.keras", "every_ms": 2500}
+    assert planned["role"]["document"]["mirror"] == mirror
+    settings = entry_of(planned["role"]).settings
+    assert (settings.outputs, settings.version_column) == (("y",), "at")
+    assert (settings.reload, settings.reload_every_s) == ("path changes", 2.5)
+
+
 @pytest.mark.parametrize(
     ("options", "model"),
     [

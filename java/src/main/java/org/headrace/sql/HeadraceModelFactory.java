@@ -50,7 +50,7 @@ public final class HeadraceModelFactory implements ModelProviderFactory {
 
     private static final ConfigOption<Framework> FRAMEWORK =
             ConfigOptions.key("framework").enumType(Framework.class).noDefaultValue();
-    private static final ConfigOption<String> PATH = text("path", "File or directory of the model, absolute.");
+    private static final ConfigOption<String> PATH = text("path", "File or directory of the model: absolute, or a URI.");
     private static final ConfigOption<String> MODULE =
             text("module", "'package.module:Class' that makes the module of a state dict.");
     private static final ConfigOption<String> SIGNATURE = text("signature", "Which signature of a SavedModel to call.");
@@ -68,6 +68,13 @@ public final class HeadraceModelFactory implements ModelProviderFactory {
             ConfigOptions.key("on-error").enumType(OnError.class).defaultValue(OnError.FAIL);
     private static final ConfigOption<String> ERROR_COLUMN =
             text("error-column", "STRING column of the OUTPUT that says why a row has no scores.");
+    private static final ConfigOption<String> VERSION_COLUMN =
+            text("version-column", "TIMESTAMP_LTZ(3) column of the OUTPUT that says which version of the model scored.");
+    private static final ConfigOption<Duration> RELOAD_EVERY =
+            ConfigOptions.key("reload-every")
+                    .durationType()
+                    .noDefaultValue()
+                    .withDescription("How often to look for a new version of the model; without it never.");
     private static final ConfigOption<Integer> THREADS =
             ConfigOptions.key("threads")
                     .intType()
@@ -92,7 +99,19 @@ public final class HeadraceModelFactory implements ModelProviderFactory {
     public Set<ConfigOption<?>> optionalOptions() {
         Set<ConfigOption<?>> options = new HashSet<>(SqlOptions.all());
         options.addAll(
-                Set.of(PATH, MODULE, SIGNATURE, FACTORY, INPUTS, BATCH_ROWS, LINGER, ON_ERROR, ERROR_COLUMN, THREADS));
+                Set.of(
+                        PATH,
+                        MODULE,
+                        SIGNATURE,
+                        FACTORY,
+                        INPUTS,
+                        BATCH_ROWS,
+                        LINGER,
+                        ON_ERROR,
+                        ERROR_COLUMN,
+                        VERSION_COLUMN,
+                        RELOAD_EVERY,
+                        THREADS));
         return options;
     }
 
@@ -123,11 +142,12 @@ public final class HeadraceModelFactory implements ModelProviderFactory {
         putColumns(question.putArray("outputs"), outputs);
         ObjectNode chosen = question.putObject("options");
         chosen.put(FRAMEWORK.key(), word(options.get(FRAMEWORK)));
-        for (ConfigOption<String> each : List.of(PATH, MODULE, SIGNATURE, FACTORY, INPUTS, ERROR_COLUMN)) {
+        for (ConfigOption<String> each : List.of(PATH, MODULE, SIGNATURE, FACTORY, INPUTS, ERROR_COLUMN, VERSION_COLUMN)) {
             options.getOptional(each).ifPresent(value -> chosen.put(each.key(), value));
         }
         chosen.put(BATCH_ROWS.key(), options.get(BATCH_ROWS));
         chosen.put("linger-ms", options.get(LINGER).toMillis());
+        options.getOptional(RELOAD_EVERY).ifPresent(value -> chosen.put("reload-every-ms", value.toMillis()));
         chosen.put(ON_ERROR.key(), word(options.get(ON_ERROR)));
         options.getOptional(THREADS).ifPresent(value -> chosen.put(THREADS.key(), value));
         options.get(SqlOptions.FILES).forEach(chosen.putArray(SqlOptions.FILES.key())::add);
