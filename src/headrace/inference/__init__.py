@@ -6,22 +6,32 @@ deep-learning framework at all.
 
 from __future__ import annotations
 
+from headrace.inference.argument import Argument
 from headrace.inference.entry import ScoringEntry
-from headrace.inference.inputs import Inputs
+from headrace.inference.input_plan import Call, InputPlan
+from headrace.inference.inputs import Inputs, Source, require_inputs
 from headrace.inference.model import LoadedModel, Model, TensorSpec, absolute_path
+from headrace.inference.nulls import null_rows
 from headrace.inference.predict import predict
 from headrace.inference.python_model import PythonModel
-from headrace.inference.settings import OnError, ScoringSettings
+from headrace.inference.settings import OnError, Postprocess, ScoringSettings
 
 __all__ = [
+    "Argument",
+    "Call",
+    "InputPlan",
     "Inputs",
     "LoadedModel",
     "Model",
     "OnError",
+    "Postprocess",
     "PythonModel",
     "ScoringEntry",
     "ScoringSettings",
+    "Source",
     "TensorSpec",
     "absolute_path",
+    "null_rows",
     "predict",
+    "require_inputs",
 ]

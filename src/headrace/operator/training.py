@@ -60,6 +60,7 @@ def plan_training(
     output: Any = None,
     checkpoint_dir: str | Path | None = None,
     epochs: int = 1,
+    held_out: Any = None,
 ) -> TrainingPlan:
     """Plan one job with a master and all roles of a training.
 
@@ -74,6 +75,7 @@ def plan_training(
         output: Columns that `fed_role` emits, name to `DataTypes`; None: it emits nothing.
         checkpoint_dir: Directory for `ctx.checkpoint_path` in batch mode.
         epochs: Passes over `rows`; more than 1 needs a bounded input.
+        held_out: A table of rows for `ctx.held_out`, with the columns of `rows`; None: none.
 
     Returns:
         The plan, with the emitted rows.
@@ -88,6 +90,10 @@ def plan_training(
     if is_fed and fed_role not in roles:
         msg = f"fed_role={fed_role!r} must be one of the roles {[*roles]}: rows go to it"
         raise PlanError(msg)
+    if held_out is not None:
+        from headrace.operator.held_out import mark_held_out
+
+        rows = mark_held_out(rows, held_out)
     cluster = Cluster(
         None if rows is None else environment_of(rows), name=name, checkpoint_dir=checkpoint_dir
     )

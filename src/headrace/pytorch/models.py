@@ -18,7 +18,7 @@ from headrace.errors import ConfigError
 from headrace.inference import LoadedModel, TensorSpec, absolute_path
 from headrace.pytorch.tensors import TensorConverter
 
-__all__ = ["TorchModel"]
+__all__ = ["LoadedModule", "TorchModel"]
 
 _Kind = Literal["export", "script", "state"]
 
@@ -72,8 +72,8 @@ class TorchModel:
         return _Module(_restored(self.module(), path))
 
 
-class _Loaded:
-    """What all kinds have in common."""
+class LoadedModule:
+    """A module, and tensors for it on the CPU; what all kinds have in common."""
 
     inputs: tuple[TensorSpec, ...] | None = None
     is_ordered = True
@@ -82,23 +82,27 @@ class _Loaded:
 
     def __init__(self, module: nn.Module) -> None:
         self._module = module
-        self._converters: dict[pa.Schema, TensorConverter] = {}
+        self._converters: dict[tuple[pa.Field, ...], TensorConverter] = {}
 
     def columns(self, batch: pa.RecordBatch) -> Mapping[str, Any]:
-        converter = self._converters.get(batch.schema)
+        """See `LoadedModel`."""
+        fields = tuple(batch.schema)  # a schema with metadata, as Flink's, has no hash
+        converter = self._converters.get(fields)
         if converter is None:
-            converter = self._converters[batch.schema] = TensorConverter(batch.schema)
+            converter = self._converters[fields] = TensorConverter(batch.schema)
         return {name: _own(column) for name, column in converter(batch).items()}
 
     def tensor(self, array: npt.NDArray[Any]) -> Any:
+        """See `LoadedModel`."""
         return torch.from_numpy(array)
 
     def __call__(self, args: Sequence[Any], named: Mapping[str, Any]) -> Any:
+        """See `LoadedModel`."""
         with torch.inference_mode():
             return self._module(*args, **named)
 
 
-class _Module(_Loaded):
+class _Module(LoadedModule):
     def __init__(self, module: nn.Module) -> None:
         super().__init__(module.eval())
         self._parameters = inspect.signature(module.forward)
@@ -114,11 +118,11 @@ class _Module(_Loaded):
         return super().__call__(args, named)
 
 
-class _Script(_Loaded):
+class _Script(LoadedModule):
     pass
 
 
-class _Exported(_Loaded):
+class _Exported(LoadedModule):
     def __init__(self, path: Path) -> None:
         program = torch.export.load(path)
         positional, named = _arguments(program)

@@ -341,8 +341,8 @@ class TFContext(TrainingContext):
         reader.at_once = 1
         return reader
 
-    def _ready(self, reader: BatchReader, timeout_s: float | None) -> Iterator[pa.RecordBatch]:
-        return self._dataset_passes.none_since(super()._ready(reader, timeout_s))
+    def _ready(self, *args: Any, **options: Any) -> Iterator[pa.RecordBatch]:
+        return self._dataset_passes.none_since(super()._ready(*args, **options))
 
     def _next_of_pass(
         self, rows: int, at_once: int, read: Callable[[pa.RecordBatch], _A], is_first: bool

@@ -32,6 +32,7 @@ def train(
     evaluator: bool | Callable[[TFContext], object] = False,
     tensorboard: bool = False,
     epochs: int = 1,
+    held_out: Any = None,
     output: Any = None,
     output_dir: str | Path | None = None,
     log_dir: str | Path | None = None,
@@ -64,6 +65,9 @@ def train(
         tensorboard: Whether TensorBoard runs beside, over `log_dir`; `JobHandle.status()` has
             its address.
         epochs: Passes over the rows; more than 1 needs a bounded input.
+        held_out: A table with the columns of `rows`, bounded like it, that is not trained on:
+            each worker has a part of its rows in `ctx.held_out` after its first pass. Both are
+            Tables.
         output: Columns that `ctx.emit` of the workers sends, name to `DataTypes`; None: they
             emit nothing.
         output_dir: Directory that `ctx.save` writes to, for every host at the same path; a
@@ -99,6 +103,7 @@ def train(
         epochs=epochs,
         output_dir=output_path,
         log_dir=None if logs is None else logs / _run_name(name),
+        has_held_out=held_out is not None,
         idle_after_s=idle_after_s,
         is_stream=rows is not None,
     )
@@ -145,6 +150,7 @@ def train(
         output=output,
         checkpoint_dir=checkpoint_dir,
         epochs=settings.epochs,
+        held_out=held_out,
     )
 
 
