@@ -109,9 +109,9 @@ def test_one_worker_trains_bit_for_bit_as_a_plain_loop_and_held_out_rows_do_not_
         errors = model(x)[:, 0] - y
     assert fitted.history["val_loss"][-1] == pytest.approx((errors**2).mean().item(), rel=1e-5)
     assert fitted.history["val_mae"][-1] == pytest.approx(errors.abs().mean().item(), rel=1e-5)
-    assert fitted.history["rows"] == (len(ids),) * 3
-    assert fitted.history["val_rows"] == (ROWS - len(ids),) * 3
-    assert fitted.history["learning_rate"] == (0.1,) * 3
+    assert list(fitted.history["rows"]) == [len(ids)] * 3
+    assert list(fitted.history["val_rows"]) == [ROWS - len(ids)] * 3
+    assert list(fitted.history["learning_rate"]) == [0.1] * 3
     assert fitted.history.best_epoch is None
 
     scored = fitted.transform(problem(t_env, "id < 500"), keep=["id"])

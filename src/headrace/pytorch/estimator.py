@@ -130,7 +130,23 @@ class TorchEstimator(Estimator[FittedTorchModel]):
     def _plan_training(
         self, rows: Any, validation: Any, *, output_dir: Path, name: str
     ) -> TrainingPlan:
-        fitting = Fitting(
+        return train(
+            rows,
+            self._fitting(),
+            workers=self.workers,
+            epochs=self.epochs,
+            held_out=validation,
+            output_dir=output_dir,
+            name=name,
+            environment=self.environment,
+            device=self.device,
+            exchange=self.exchange,
+            timeouts=self.timeouts,
+        )
+
+    def _fitting(self) -> Fitting:
+        """Return what the workers do."""
+        return Fitting(
             model=self.model,
             loss=self.loss,
             optimizer=self.optimizer,
@@ -142,19 +158,6 @@ class TorchEstimator(Estimator[FittedTorchModel]):
             metrics=dict(self.metrics or {}),
             early_stopping=self.early_stopping,
             seed=self.seed,
-        )
-        return train(
-            rows,
-            fitting,
-            workers=self.workers,
-            epochs=self.epochs,
-            held_out=validation,
-            output_dir=output_dir,
-            name=name,
-            environment=self.environment,
-            device=self.device,
-            exchange=self.exchange,
-            timeouts=self.timeouts,
         )
 
     def _require_parameters(self) -> None:

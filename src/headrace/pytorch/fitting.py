@@ -194,13 +194,15 @@ def _labels_for(outputs: Any, labels: Any) -> Any:
 
 
 def _number(what: str, value: Any) -> float:
-    if isinstance(value, torch.Tensor) and value.numel() != 1:
+    if not isinstance(value, torch.Tensor):
+        return float(value)
+    if value.numel() != 1:
         msg = (
             f"{what} must return one number, the mean over the rows, and returned a tensor of "
             f"shape {tuple(value.shape)}; for a loss of torch leave reduction='mean'"
         )
         raise ConfigError(msg)
-    return float(value)
+    return float(value.item())
 
 
 def _on(device: torch.device, value: Any) -> Any:
