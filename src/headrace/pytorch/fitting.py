@@ -66,7 +66,8 @@ class _Worker:
     def __init__(self, fitting: Fitting, ctx: TorchContext) -> None:
         self._fitting = fitting
         self._ctx = ctx
-        torch.manual_seed(fitting.seed)
+        # The first weights are those of rank 0; what the module draws later differs.
+        torch.manual_seed(fitting.seed + ctx.rank)
         module: object = fitting.model()
         if not isinstance(module, nn.Module):
             msg = f"model: {fitting.model!r} made a {type(module).__name__}, and no nn.Module"
@@ -78,8 +79,6 @@ class _Worker:
         self._by_step = schedule if is_by_step else None
         self._by_epoch = None if is_by_step else schedule
         ctx.data_parallel(self._module, self._optimizer, self._by_step)
-        if ctx.rank:  # the first weights are those of rank 0; what is drawn later differs
-            torch.manual_seed(fitting.seed + ctx.rank)
         assert ctx.input_schema is not None
         self._examples = ExamplePlan(
             fitting.features, fitting.label, ctx.input_schema, LoadedModule(self._module)
