@@ -64,13 +64,16 @@ def sgd(rate: float = 0.1) -> Any:
 
 def estimator(**changes: Any) -> TorchEstimator:
     chosen: dict[str, Any] = {
+        "model": Line,
+        "loss": nn.MSELoss(),
+        "optimizer": sgd(),
         "features": ["a", "b"],
         "label": "late",
         "outputs": Y,
         "batch_rows": BATCH,
         "epochs": 3,
     }
-    return TorchEstimator(Line, nn.MSELoss(), sgd(), **{**chosen, **changes})
+    return TorchEstimator(**{**chosen, **changes})
 
 
 def plain(ids: list[int], epochs: int) -> tuple[nn.Module, list[float]]:
@@ -152,6 +155,7 @@ def test_two_workers_find_the_truth_stop_early_and_the_job_has_other_sinks(
         workers=2,
         batch_rows=32,
         early_stopping=EarlyStopping(patience=2, min_delta=1e-4),
+        optimizer=sgd(0.4),
     ).set_params(model=OfArray)
     plan = chosen.plan_fit(table, held_out, model_dir=tmp_path / "model", name="both")
     statements = t_env.create_statement_set()
@@ -231,6 +235,11 @@ def test_what_cannot_be_trained_is_told_before_a_job_is_submitted(
     stopping = EarlyStopping()
     other = t_env.sql_query("SELECT id AS a, 0.5e0 AS b, 1.0e0 AS late FROM numbers")
     lacking = t_env.sql_query("SELECT 0.5e0 AS a, 1.0e0 AS late FROM numbers")
+    t_env.execute_sql(
+        "CREATE TEMPORARY TABLE endless (a DOUBLE, b DOUBLE, late DOUBLE) "
+        "WITH ('connector'='datagen')"
+    )
+    endless = t_env.from_path("endless")
     cases: list[tuple[TorchEstimator, tuple[Any, ...], type[Exception], str]] = [
         (estimator(features=["a", "c"]), (table,), PlanError, r"features: there is no column"),
         (estimator(features=["a", "name"]), (table,), PlanError, r"column 'name' is CHAR"),
@@ -239,6 +248,8 @@ def test_what_cannot_be_trained_is_told_before_a_job_is_submitted(
         (estimator(early_stopping=stopping), (table,), PlanError, r"give fit\(table, valid"),
         (estimator(), (table, lacking), PlanError, r"held-out rows has no column b; it has"),
         (estimator(), (table, other), PlanError, r"'a' is DOUBLE .* and BIGINT in those that"),
+        (estimator(epochs=1), (endless,), PlanError, r"unbounded, so the training would never"),
+        (estimator(), (endless,), PlanError, r"epochs=3 needs an input that ends"),
         (estimator(), ([1],), PlanError, r"table is a list, and must be a Table"),
         (estimator(), (table, 7), PlanError, r"is a int, and must be a Table"),
     ]

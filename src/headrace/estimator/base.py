@@ -126,6 +126,12 @@ class Estimator(Parameters, ABC, Generic[F]):
         training = frozen._plan_training(  # noqa: SLF001 - another one of the own class
             select_columns(table, needed), validation, output_dir=place, name=name
         )
+        if training.cluster.has_endless_input:
+            msg = (
+                "A source of the table is unbounded, so the training would never end. Give a "
+                "bounded one; to train on an endless stream, write a training function"
+            )
+            raise PlanError(msg)
         return FitPlan(training=training, open_fitted=lambda: frozen._finish(place))  # noqa: SLF001
 
     def save(self, path: str | Path) -> None:
