@@ -154,7 +154,7 @@ class Estimator(Parameters, ABC, Generic[F]):
         Raises:
             ConfigError: There is none, or it cannot be read here.
         """
-        return cls(**read_parameters(Path(path), cls.__name__))
+        return cls(**read_parameters(Path(path), cls.__name__, cls.parameter_names()))
 
     @abstractmethod
     def _plan_training(

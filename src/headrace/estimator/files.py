@@ -13,7 +13,7 @@ import atexit
 import pickle
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -55,11 +55,17 @@ def write_parameters(directory: Path, kind: str, parameters: Mapping[str, Any]) 
         file.write(cloudpickle.dumps({"kind": kind, "parameters": dict(parameters)}))
 
 
-def read_parameters(directory: Path, kind: str) -> dict[str, Any]:
+def read_parameters(directory: Path, kind: str, known: Sequence[str]) -> dict[str, Any]:
     """Return the parameters that were written. Runs code of the file: see `Estimator.load`.
 
+    Args:
+        directory: Where they are.
+        kind: Name of the class.
+        known: Names of its parameters.
+
     Raises:
-        ConfigError: There is no such file, it is of another class, or it cannot be read here.
+        ConfigError: There is no such file, it is of another class or version, or it cannot be
+            read here.
     """
     path = directory / ESTIMATOR_FILE
     if not path.exists():
@@ -76,6 +82,13 @@ def read_parameters(directory: Path, kind: str) -> dict[str, Any]:
         raise ConfigError(msg) from exc
     if kind_found != kind:
         msg = f"{path} is of a {kind_found}, not of a {kind}: load it with {kind_found}'s class"
+        raise ConfigError(msg)
+    unknown = sorted(set(parameters) - set(known))
+    if unknown:
+        msg = (
+            f"{path} has the parameters {', '.join(unknown)}, which {kind} does not have here: "
+            "another version of Headrace has written it. Use that one, or make a new estimator"
+        )
         raise ConfigError(msg)
     return parameters
 

@@ -125,7 +125,7 @@ class FittedModel(ABC, Generic[E]):
         """
         place = Path(path).absolute()
         kind = cls.estimator_class
-        parameters = read_parameters(place, kind.__name__)
+        parameters = read_parameters(place, kind.__name__, kind.parameter_names())
         missing = [
             file for file in (cls.model_file, HISTORY_FILE) if not (place / file).exists()
         ]

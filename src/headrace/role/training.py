@@ -142,7 +142,7 @@ class TrainingContext(RoleContext):
         if self._held_out is None:
             msg = "ctx.held_out: no rows are held out; plan the training with held_out=table"
             raise UsageError(msg)
-        return self._held_out.held_out(rows)
+        return self._attending(self._held_out.held_out(rows))
 
     def add_up(self, values: Sequence[float]) -> list[float]:
         """Add numbers up over all processes of this role, in double precision.
@@ -218,6 +218,11 @@ class TrainingContext(RoleContext):
         self._steps.close()
         if self._star is not None:
             self._star.close()
+
+    def _attending(self, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        for batch in batches:
+            self._attend()
+            yield batch
 
     def _with_steps(self, values: dict[str, Any]) -> dict[str, Any]:
         return {"steps": self.steps, **values} if self._is_data_parallel else values

@@ -51,12 +51,14 @@ class _Epochs(keras.callbacks.Callback):  # type: ignore[misc] # Keras has no ty
         self._layout = layout
         self._has_held_out = ctx.settings.has_held_out
         self._course = Course(fitting.early_stopping, has_held_out=self._has_held_out)
+        self._epoch = 0
         self._rate = math.nan
         self._seen_rows = 0
         self._best: list[Any] | None = None
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:  # noqa: ARG002
         """Set the learning rate by the schedule, and note it."""
+        self._epoch = epoch
         optimizer = self.model.optimizer
         if self._fitting.schedule is not None:
             rate = float(optimizer.learning_rate.numpy())
@@ -65,7 +67,7 @@ class _Epochs(keras.callbacks.Callback):  # type: ignore[misc] # Keras has no ty
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:  # noqa: ARG002
         """Report the mean loss so far; stop where it is lost."""
-        epoch, loss = self._ctx.epoch, float(logs["loss"])
+        epoch, loss = self._epoch, float(logs["loss"])
         if not math.isfinite(loss):
             msg = (
                 f"The loss is {loss} in epoch {epoch} (from 0), at step {self._ctx.steps}, on "

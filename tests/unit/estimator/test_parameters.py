@@ -13,6 +13,7 @@ from torch import nn
 
 from headrace.errors import ConfigError
 from headrace.estimator import EarlyStopping
+from headrace.estimator.files import write_parameters
 from headrace.estimator.parameters import Parameters
 from headrace.pytorch import FittedTorchModel, TorchEstimator
 from headrace.tensorflow import KerasEstimator
@@ -96,6 +97,9 @@ def test_an_estimator_is_saved_and_loaded_with_its_parameters(tmp_path: Path) ->
         TorchEstimator.load(tmp_path)
     with pytest.raises(ConfigError, match=r"no model.pt, history.json: nothing was trained"):
         FittedTorchModel.load(tmp_path / "deep" / "place")
+    write_parameters(tmp_path, "TorchEstimator", {"epochs": 1, "depth": 3})
+    with pytest.raises(ConfigError, match=r"parameters depth, which .* another version"):
+        TorchEstimator.load(tmp_path)
     (tmp_path / "estimator.pkl").write_bytes(b"no pickle")
     with pytest.raises(ConfigError, match=r"estimator.pkl cannot be read: "):
         TorchEstimator.load(tmp_path)

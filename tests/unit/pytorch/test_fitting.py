@@ -308,3 +308,46 @@ def test_a_loss_that_is_lost_on_one_worker_is_the_cause_that_is_told(tmp_path: P
     with pytest.raises(UserCodeError, match=r"The loss is inf in epoch 0 .* of worker 1"):
         fit(estimator(), [rows(50), bad], tmp_path)
     assert not (tmp_path / "model.pt").exists()
+
+
+def own_function(ctx: Any) -> None:
+    """Trains pass by pass, and looks at its held-out rows behind each."""
+    torch.manual_seed(ctx.rank)
+    model = Line()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    ctx.data_parallel(model, optimizer)
+    for batches in ctx.passes(BATCH):
+        for batch in batches:
+            x = torch.stack([batch[name] for name in "abc"], 1)
+            optimizer.zero_grad()
+            loss: Any = nn.functional.mse_loss(model(x)[:, 0], batch["y"])
+            loss.backward()
+            optimizer.step()
+        total, count = 0.0, 0
+        for batch in ctx.held_out(7):
+            x = torch.stack([batch[name] for name in "abc"], 1)
+            with torch.no_grad():
+                total += ((model(x)[:, 0] - batch["y"]) ** 2).sum().item()
+            count += len(batch["y"])
+        total, count = ctx.add_up([total, count])
+        ctx.report(loss=total / count, rows=count)
+    ctx.save(model)
+
+
+def test_an_own_function_looks_at_held_out_rows_behind_each_pass(tmp_path: Path) -> None:
+    table, held_out = rows(100), rows(30, seed=6)
+    parts = [marked(table, held_out[:4]), marked(table[:0], held_out[4:])]
+    settings = TorchSettings(epochs=3, output_dir=tmp_path, has_held_out=True, device="cpu")
+    result = testing.run(
+        TorchEntry(own_function, settings),
+        pa.concat_tables(parts),
+        workers=2,
+        split=parts,
+        timeout_s=100.0,
+    )
+    state = torch.load(tmp_path / "model.pt", weights_only=True)
+    require_same(state, plain(table, 3), rtol=1e-9, atol=1e-12)
+    for report in result.reports:
+        assert report["loss"] == pytest.approx(mean_square(state, held_out), rel=1e-9)
+        assert report["rows"] == 30
+    assert result.rows_in == (104, 26)
