@@ -78,6 +78,15 @@ PROMISED: dict[str, tuple[str, ...]] = {
         "A model path that is missing",
         "a model larger than memory",
     ),
+    "Estimators": (
+        "trains bit for bit as the plain loop",
+        "Several workers decide the same",
+        "the best model is kept",
+        "`transform` scores as the model called directly",
+        "read in another process",
+        "told before a job is submitted",
+        "A loss that is lost",
+    ),
     "Hosts and security": (
         "within 5 s none of its processes and segments is left",
         "do not see each other",

@@ -85,6 +85,24 @@ def test_the_example_of_sql_trains_and_scores(tmp_path: Path) -> None:
 
 
 @pytest.mark.timeout(240)
+def test_the_example_of_estimators_trains_saves_and_scores(tmp_path: Path) -> None:
+    printed = run_example(examples("docs/guide/estimators.md"), tmp_path)
+    told = re.search(r"epochs (\d+) mae (\S+)", printed)
+    assert told is not None, printed
+    assert 3 <= int(told[1]) <= 20
+    assert float(told[2]) < 0.05
+    rows = [re.findall(r"[^|\s]+", line) for line in printed.splitlines() if "+I" in line]
+    late = {int(row[1]): float(row[4]) for row in rows}
+    wanted = {n: 3 * math.sin(n) - math.cos(n) for n in range(3)}
+    assert late == pytest.approx(wanted, abs=0.1)
+    assert sorted(path.name for path in (tmp_path / "delays").iterdir()) == [
+        "estimator.pkl",
+        "history.json",
+        "model.pt",
+    ]
+
+
+@pytest.mark.timeout(240)
 def test_the_example_of_record_files_reads_what_it_has_written(tmp_path: Path) -> None:
     printed = run_example(examples("docs/guide/tfrecord.md"), tmp_path)
     rows = [re.findall(r"[^|\s]+", line) for line in printed.splitlines() if "+I" in line]

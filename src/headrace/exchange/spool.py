@@ -18,6 +18,10 @@ __all__ = ["Spool", "SpoolWriter"]
 _FILE_BATCH_ROWS = 16_384
 _MAP_NORESERVE = 0x4000  # Linux; `mmap.MAP_NORESERVE` exists from Python 3.13 on
 _NAME = "spool.arrow"
+_LATER_PASSES = (
+    "Passes after the first (epochs > 1) read the input from there: it must fit on the "
+    "TaskManager's disk (Flink's `io.tmp.dirs`), or the job must run with epochs=1."
+)
 
 
 class SpoolWriter:
@@ -27,8 +31,16 @@ class SpoolWriter:
     directory's owner removes what a killed process leaves.
     """
 
-    def __init__(self, directory: Path, schema: pa.Schema, *, rows: int) -> None:
-        """Create the file; `rows` is the size of the batches that will be cut from it.
+    def __init__(
+        self, directory: Path, schema: pa.Schema, *, rows: int, why: str = _LATER_PASSES
+    ) -> None:
+        """Create the file.
+
+        Args:
+            directory: Where.
+            schema: Columns of every batch.
+            rows: Size of the batches that will be cut from it.
+            why: For error texts: what it is for, and what to do if it does not fit.
 
         Raises:
             ExchangeError: The file cannot be created.
@@ -38,6 +50,7 @@ class SpoolWriter:
         # A multiple of what is cut from it later, so that later passes copy nothing.
         self._rebatcher = Rebatcher(rows * max(1, _FILE_BATCH_ROWS // rows))
         self._rows = 0
+        self._why = why
         try:
             self._file = pa.OSFile(str(self._path), "wb")
         except OSError as exc:
@@ -86,9 +99,7 @@ class SpoolWriter:
 
     def _failed(self, exc: OSError, what: str) -> ExchangeError:
         return ExchangeError(
-            f"The spool {self._path} of {self._rows} rows cannot be {what}: {exc}. Passes "
-            "after the first (epochs > 1) read the input from there: it must fit on the "
-            "TaskManager's disk (Flink's `io.tmp.dirs`), or the job must run with epochs=1."
+            f"The spool {self._path} of {self._rows} rows cannot be {what}: {exc}. {self._why}"
         )
 
 

@@ -12,7 +12,7 @@ from pyflink.table.types import DataType, RowType, _to_java_data_type
 from headrace.errors import PlanError
 from headrace.operator.failure import cause_text
 
-__all__ = ["OutputSchema", "join_row_types", "to_java_row_type", "to_row_type"]
+__all__ = ["OutputSchema", "float_column", "join_row_types", "to_java_row_type", "to_row_type"]
 
 OutputSchema: TypeAlias = Mapping[str, DataType] | DataType
 """Columns that a role emits: `{"id": DataTypes.BIGINT(), ...}` or a `DataTypes.ROW([...])`."""
@@ -34,6 +34,11 @@ def to_java_row_type(output: OutputSchema) -> Any:
     except Exception as exc:
         msg = f"output with the columns {row.names} is no row type for Flink: {cause_text(exc)}"
         raise PlanError(msg) from exc
+
+
+def float_column(name: str) -> OutputSchema:
+    """Return the declaration of one FLOAT column."""
+    return {name: DataTypes.FLOAT()}
 
 
 def join_row_types(j_first: Any, kept: Sequence[str], j_second: Any) -> Any:

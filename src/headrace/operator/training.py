@@ -71,7 +71,9 @@ class TrainingJob:
     epochs: int = 1
 
 
-def plan_training(rows: Any, job: TrainingJob, *, output: Any = None) -> TrainingPlan:
+def plan_training(
+    rows: Any, job: TrainingJob, *, output: Any = None, held_out: Any = None
+) -> TrainingPlan:
     """Plan one job with a master and all roles of a training.
 
     In *stream mode* one role gets rows from Flink; in *batch mode* (`rows` is None) none does.
@@ -80,6 +82,7 @@ def plan_training(rows: Any, job: TrainingJob, *, output: Any = None) -> Trainin
         rows: A Table or DataStream, insert-only, for `job.fed_role`; None.
         job: What to run.
         output: Columns that `job.fed_role` emits, name to `DataTypes`; None: it emits nothing.
+        held_out: A table of rows for `ctx.held_out`, with the columns of `rows`; None: none.
 
     Returns:
         The plan, with the emitted rows.
@@ -96,6 +99,10 @@ def plan_training(rows: Any, job: TrainingJob, *, output: Any = None) -> Trainin
             f"fed_role={job.fed_role!r} must be one of the roles {[*job.roles]}: rows go to it"
         )
         raise PlanError(msg)
+    if held_out is not None:
+        from headrace.operator.held_out import mark_held_out
+
+        rows = mark_held_out(rows, held_out)
     cluster = Cluster(
         None if rows is None else environment_of(rows),
         name=job.name,

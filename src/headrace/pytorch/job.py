@@ -24,6 +24,7 @@ def train(
     *,
     workers: int = 1,
     epochs: int = 1,
+    held_out: Any = None,
     output: Any = None,
     output_dir: str | Path | None = None,
     name: str = "pytorch",
@@ -48,6 +49,9 @@ def train(
         workers: How many.
         epochs: Passes over the rows where `ctx.batches` names none; more than 1 needs a
             bounded input.
+        held_out: A table with the columns of `rows`, bounded like it, that is not trained on:
+            each worker has a part of its rows in `ctx.held_out` after its first pass. Both are
+            Tables.
         output: Columns that `ctx.emit` sends, name to `DataTypes`; None: the workers emit
             nothing.
         output_dir: Directory that `ctx.save` writes to, for every host at the same path; a
@@ -79,6 +83,7 @@ def train(
         entry,
         workers=workers,
         epochs=epochs,
+        has_held_out=held_out is not None,
         output_dir=output_dir,
         name=name,
         max_restarts=max_restarts,
@@ -89,7 +94,7 @@ def train(
         exchange=exchange,
         timeouts=timeouts,
     )
-    return plan_training(rows, job, output=output)
+    return plan_training(rows, job, output=output, held_out=held_out)
 
 
 def training_job(
@@ -106,12 +111,14 @@ def training_job(
     idle_after_s: float = 0.1,
     exchange: ExchangeConfig | None = None,
     timeouts: TimeoutConfig | None = None,
+    has_held_out: bool = False,
 ) -> TrainingJob:
     """Return what `train` plans, without its rows; arguments and errors are the same."""
     settings = TorchSettings(
         epochs=epochs,
         output_dir=None if output_dir is None else Path(output_dir).absolute(),
         device=device,
+        has_held_out=has_held_out,
         idle_after_s=idle_after_s,
     )
     worker = RoleConfig(

@@ -20,7 +20,7 @@ from headrace.inference import LoadedModel, TensorSpec, absolute_path
 from headrace.pytorch.device import choose_device
 from headrace.pytorch.tensors import TensorConverter
 
-__all__ = ["TorchModel"]
+__all__ = ["LoadedModule", "TorchModel"]
 
 _Kind = Literal["export", "script", "state"]
 
@@ -75,8 +75,8 @@ class TorchModel:
         return _Module(_restored(self.module(), path).to(device), device)
 
 
-class _Loaded:
-    """What all kinds have in common."""
+class LoadedModule:
+    """A module, and tensors for it on its device; what all kinds have in common."""
 
     inputs: tuple[TensorSpec, ...] | None = None
     is_ordered = True
@@ -89,6 +89,7 @@ class _Loaded:
         self._converters: dict[tuple[str, ...], TensorConverter] = {}
 
     def columns(self, batch: pa.RecordBatch) -> Mapping[str, Any]:
+        """See `LoadedModel`."""
         names = tuple(batch.schema.names)  # a column has one type as long as the worker lives
         converter = self._converters.get(names)
         if converter is None:
@@ -96,9 +97,11 @@ class _Loaded:
         return {name: self._own(column) for name, column in converter(batch).items()}
 
     def tensor(self, array: npt.NDArray[Any]) -> Any:
+        """See `LoadedModel`."""
         return torch.from_numpy(array).to(self._device)
 
     def __call__(self, args: Sequence[Any], named: Mapping[str, Any]) -> Any:
+        """See `LoadedModel`."""
         with torch.inference_mode():
             return self._module(*args, **named)
 
@@ -109,7 +112,7 @@ class _Loaded:
         return column.to(self._device, copy=True)
 
 
-class _Module(_Loaded):
+class _Module(LoadedModule):
     def __init__(self, module: nn.Module, device: torch.device) -> None:
         super().__init__(module.eval(), device)
         self._parameters = inspect.signature(module.forward)
@@ -125,11 +128,11 @@ class _Module(_Loaded):
         return super().__call__(args, named)
 
 
-class _Script(_Loaded):
+class _Script(LoadedModule):
     pass
 
 
-class _Exported(_Loaded):
+class _Exported(LoadedModule):
     def __init__(self, path: Path, device: torch.device) -> None:
         program = torch.export.load(path)
         positional, named = _arguments(program)

@@ -11,6 +11,7 @@ from headrace.role.cause import let_the_cause_go_first
 from headrace.role.context import RoleContext
 from headrace.role.emission import to_columns
 from headrace.role.entry import RoleEntry
+from headrace.role.held_out import HELD_OUT
 from headrace.role.link import RoleLink
 from headrace.role.listening import open_listener
 from headrace.role.output_dir import path_below, replacing, require_writable
@@ -23,6 +24,7 @@ from headrace.role.threads import choose_threads
 from headrace.role.training import TrainingContext
 
 __all__ = [
+    "HELD_OUT",
     "REPORT_EVERY_S",
     "BatchReader",
     "EpochEnded",

@@ -375,13 +375,13 @@ class RoleContext:
     def _on_input_ended(self) -> None:
         """Every row of all passes was handled."""
 
-    def _ready(self, reader: BatchReader, timeout_s: float | None) -> Iterator[pa.RecordBatch]:
-        poll: Callable[[float], PollResult | None] = reader.poll
-        if timeout_s is not None:
-            poll = bounded_poll(reader, timeout_s, self._clock)
+    def _ready(
+        self, reader: BatchReader, timeout_s: float | None, *, is_one_pass: bool = False
+    ) -> Iterator[pa.RecordBatch]:
+        ask = reader.poll if timeout_s is None else bounded_poll(reader, timeout_s, self._clock)
         wait, on_batch = self._wait, self._on_batch
         while True:
-            match wait(poll):
+            match wait(ask):
                 case ReadyBatch(columns, timestamps_ms, _):
                     self._timestamps_ms = timestamps_ms
                     on_batch(columns.num_rows)
@@ -389,6 +389,8 @@ class RoleContext:
                     del columns  # keep nothing alive while the caller works
                 case EpochEnded(epoch):
                     self._on_epoch_ended(epoch)
+                    if is_one_pass and epoch + 1 < reader.epochs:
+                        return
                 case InputEnded():
                     self._on_input_ended()
                     return

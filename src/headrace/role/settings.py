@@ -21,10 +21,12 @@ class TrainingSettings:
         epochs: Passes of `ctx.batches` where a call names none, at least 1.
         output_dir: Where `ctx.save` writes; it must be the same directory on all hosts that
             matter. None: `ctx.save` is an error.
+        has_held_out: Whether the input has the column `HELD_OUT`, by which rows are kept aside.
     """
 
     epochs: int = 1
     output_dir: Path | None = None
+    has_held_out: bool = False
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "epochs", require_count("epochs", self.epochs))

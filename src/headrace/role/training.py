@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, cast
 
+import numpy as np
 import pyarrow as pa
 
 from headrace.errors import UsageError
+from headrace.framework.stopping import require_no_stop
 from headrace.role.alone import Alone
 from headrace.role.arrays import NullRule
 from headrace.role.context import RoleContext
+from headrace.role.held_out import HeldOutFeed
 from headrace.role.output_dir import path_below, require_writable
 from headrace.role.polled import PollResult
 from headrace.role.rounds import Rounds
 from headrace.role.settings import TrainingSettings
+from headrace.role.star import Star, StarSpec, open_star
 
 __all__ = ["TrainingContext"]
 
@@ -35,6 +39,8 @@ class TrainingContext(RoleContext):
     _steps: Rounds | Alone = Alone()
     _is_data_parallel = False
     _is_input_ended = False
+    _held_out: HeldOutFeed | None = None
+    _star: Star | None = None
 
     def use_settings(self, settings: TrainingSettings) -> None:
         """Take what the job was planned with; `RoleEntry.prepare` of a framework calls this.
@@ -43,6 +49,8 @@ class TrainingContext(RoleContext):
             ConfigError: This process is to save, and cannot write to the output directory.
         """
         self.settings = settings
+        if settings.has_held_out and self._feed is not None:
+            self._feed = self._held_out = HeldOutFeed(self._feed, self._work_dir / "held_out")
         if self.is_saver and settings.output_dir is not None:
             require_writable(settings.output_dir)
 
@@ -85,6 +93,84 @@ class TrainingContext(RoleContext):
     ) -> Iterator[pa.RecordBatch]:
         """Iterate over the input as Arrow record batches; else like `batches`."""
         return super().arrow_batches(rows, self._passes(epochs), timeout_s=timeout_s)
+
+    def passes(
+        self, rows: int = 1024, *, nulls: NullRule = "error"
+    ) -> Iterator[Iterator[dict[str, Any]]]:
+        """Iterate over the planned passes: each is an iterator over its batches.
+
+        Between two passes all workers are at the same point: after `data_parallel` each comes
+        there when the last of them has ended its pass, one without rows too. So it is the place
+        to look at `held_out`, to `add_up`, and to decide together whether to go on.
+
+        Args:
+            rows: Rows per batch of this process, at least 1.
+            nulls: As for `batches`.
+
+        Example:
+            for batches in ctx.passes(256):
+                for batch in batches:
+                    train(batch)
+                loss, count = ctx.add_up(evaluate(ctx.held_out(256)))
+        """
+        self._nulls = nulls
+        for batches in self.arrow_passes(rows):
+            yield map(self._convert, batches)
+
+    def arrow_passes(self, rows: int = 1024) -> Iterator[Iterator[pa.RecordBatch]]:
+        """Iterate over the planned passes as Arrow record batches; else like `passes`."""
+        reader = self.open_reader(rows=rows, epochs=self.epochs)
+        for _ in range(self.epochs):
+            yield self._ready(reader, None, is_one_pass=True)
+
+    def held_out(self, rows: int = 1024) -> Iterator[dict[str, Any]]:
+        """Iterate over this process' part of the held-out rows, as often as is wished.
+
+        Like `batches`, but nothing is counted and no step is waited for.
+
+        Args:
+            rows: Rows per batch, at least 1; the last has fewer.
+
+        Raises:
+            UsageError: The job was planned without `held_out`, or its input has not ended: the
+                first pass must be over.
+        """
+        return map(self._convert, self.arrow_held_out(rows))
+
+    def arrow_held_out(self, rows: int = 1024) -> Iterator[pa.RecordBatch]:
+        """Iterate over the held-out rows as Arrow record batches; else like `held_out`."""
+        if self._held_out is None:
+            msg = "ctx.held_out: no rows are held out; plan the training with held_out=table"
+            raise UsageError(msg)
+        return self._attending(self._held_out.held_out(rows))
+
+    def add_up(self, values: Sequence[float]) -> list[float]:
+        """Add numbers up over all processes of this role, in double precision.
+
+        Collective: every process calls it, with as many numbers. All get the same result, bit
+        for bit.
+
+        Raises:
+            CollectiveError: A peer ended, or did not come within
+                `timeouts.collective_timeout_s`.
+            WaitTimeoutError: At the first call, not all came within
+                `timeouts.gather_timeout_s`.
+            ConfigError: A peer gave another number of them.
+        """
+        vector = np.array(values, np.float64)
+        if self._star is None:
+            spec = StarSpec(
+                name=f"add_up/{self.role}/{self.attempt}",
+                rank=self.index,
+                world_size=self.parallelism,
+                host=self.cluster[self.role][self.index] if self.parallelism > 1 else "",
+                gather_timeout_s=self.timeouts.gather_timeout_s,
+                collective_timeout_s=self.timeouts.collective_timeout_s,
+                check=require_no_stop,
+            )
+            self._star = open_star(spec, self._link)
+        self._star.add(vector)
+        return list(vector.tolist())
 
     def output_path(self, name: str) -> Path:
         """Return where `save` puts the file or directory `name`, the same in every process.
@@ -130,6 +216,13 @@ class TrainingContext(RoleContext):
     def _close_parts(self) -> None:
         """Close what `close` and `stop` close alike. Idempotent."""
         self._steps.close()
+        if self._star is not None:
+            self._star.close()
+
+    def _attending(self, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        for batch in batches:
+            self._attend()
+            yield batch
 
     def _with_steps(self, values: dict[str, Any]) -> dict[str, Any]:
         return {"steps": self.steps, **values} if self._is_data_parallel else values
@@ -147,6 +240,10 @@ class TrainingContext(RoleContext):
             self._reporter.tick()
         elif not self._is_closed:
             self._reader.attend()
+
+    def _row_counts(self) -> tuple[int, int]:
+        rows_in, rows_out = super()._row_counts()
+        return rows_in + (0 if self._held_out is None else self._held_out.rows), rows_out
 
     def _wait(self, poll: Callable[[float], PollResult | None]) -> PollResult:
         return cast("PollResult", self._steps.wait(poll))

@@ -33,6 +33,7 @@ from headrace.tensorflow.settings import TFSettings
 if TYPE_CHECKING:  # a program that plans a job needs no TensorFlow
     import tensorflow as tf
 
+    from headrace.tensorflow.dataset import ElementLayout
     from headrace.tensorflow.lockstep import Lockstep
     from headrace.tensorflow.portions import Portions
     from headrace.tensorflow.ps_client import ParameterServers
@@ -54,9 +55,6 @@ class TFContext(TrainingContext):
 
     Thread model: as `RoleContext`, for the thread of the entry function. The dataset is read by
     threads of TensorFlow's, which take turns with it.
-
-    Attributes:
-        settings: What the job was planned with.
     """
 
     settings: TFSettings = TFSettings()
@@ -118,15 +116,15 @@ class TFContext(TrainingContext):
 
         ``model.fit(ctx.dataset(256, label="y"), epochs=ctx.epochs)`` trains on as many passes
         as the job was planned with. Elements are mappings of column names to tensors, by the
-        rules of `headrace.tensorflow.columns`. Nothing is read ahead: a loop that was left goes
-        on with the next row when the dataset is iterated again. Rows count as handled when more
-        are asked for, up to 4,096 rows later. One iteration goes on at a time.
+        rules of `headrace.tensorflow.columns`. One iteration goes on at a time, and reads
+        nothing ahead: the next goes on where it was left. Rows count as handled when more are
+        asked for, up to 4,096 rows later.
 
         Args:
             rows: Rows per batch, at least 1.
             columns: Which; None for all, or for `features` and `label` where `features` is set.
             features: Columns of numbers to stack into one float32 matrix (rows, k), in place of
-                the mapping: the quickest way into a model that takes a matrix.
+                the mapping, which is the quickest way.
             label: Column, or columns, to be the second part of the element, as `fit` takes it.
             shapes: Shape of one row, for columns of arrays that have one length; other arrays
                 become ragged tensors.
@@ -137,21 +135,22 @@ class TFContext(TrainingContext):
             ConfigError: A name or type does not fit the input.
             UsageError: The role has no input.
         """
-        from headrace.tensorflow.columns import plan_columns
-        from headrace.tensorflow.dataset import Layout, build_dataset
-        from headrace.tensorflow.portions import Portions, batches_at_once
+        from headrace.tensorflow.dataset import Layout
 
-        rows = require_count("rows", rows)
         schema = self.input_schema
         if schema is None:
             msg = f"ctx.dataset: the role {self.role!r} gets no rows; read your own files"
             raise UsageError(msg)
-        if columns is None and features is not None:
-            columns = [*features, *([label] if isinstance(label, str) else label or ())]
-        plans = plan_columns(
-            schema, columns=columns, shapes=shapes, nulls=nulls, defaults=defaults
-        )
-        layout = Layout(plans, features=features, label=label)
+        how: Any = {"shapes": shapes, "nulls": nulls, "defaults": defaults}
+        layout = Layout.of_columns(schema, columns, features=features, label=label, **how)
+        return self.dataset_of(layout, rows)
+
+    def dataset_of(self, layout: ElementLayout, rows: int) -> tf.data.Dataset:
+        """Return a dataset of what `layout` makes of batches of `rows` rows; see `dataset`."""
+        from headrace.tensorflow.dataset import build_dataset
+        from headrace.tensorflow.portions import Portions, batches_at_once
+
+        rows = require_count("rows", rows)
         at_once = batches_at_once(rows) if layout.can_be_cut else 1
         self._portions = self._portions or Portions()
         read = layout.read if at_once == 1 else functools.partial(layout.read_batches, rows)
@@ -341,8 +340,8 @@ class TFContext(TrainingContext):
         reader.at_once = 1
         return reader
 
-    def _ready(self, reader: BatchReader, timeout_s: float | None) -> Iterator[pa.RecordBatch]:
-        return self._dataset_passes.none_since(super()._ready(reader, timeout_s))
+    def _ready(self, *args: Any, **options: Any) -> Iterator[pa.RecordBatch]:
+        return self._dataset_passes.none_since(super()._ready(*args, **options))
 
     def _next_of_pass(
         self, rows: int, at_once: int, read: Callable[[pa.RecordBatch], _A], is_first: bool

@@ -17,8 +17,8 @@ some thousand numbers (docs/adr/0101).
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
-from typing import Any, TypeAlias
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -26,15 +26,45 @@ import pyarrow as pa
 import tensorflow as tf
 
 from headrace.errors import ConfigError
-from headrace.tensorflow.columns import ColumnPlan
+from headrace.role import NullRule
+from headrace.tensorflow.columns import ColumnPlan, plan_columns
 from headrace.tensorflow.internals import let_steps_wait_for_their_batch, map_in_place
 from headrace.tensorflow.portions import Portions
 
-__all__ = ["Element", "Layout", "build_dataset"]
+__all__ = ["Element", "ElementLayout", "Layout", "build_dataset"]
 
 Array = npt.NDArray[Any]
 Element: TypeAlias = tuple[int, list[Array]]
 """The number of a portion, from 1, and its arrays."""
+
+
+class ElementLayout(Protocol):
+    """How an element is made of the columns of a batch."""
+
+    @property
+    def dtypes(self) -> list[Any]:
+        """TensorFlow's types of the arrays that `read` returns."""
+
+    @property
+    def can_be_cut(self) -> bool:
+        """Whether all arrays have one entry for each row."""
+
+    def read(self, batch: pa.RecordBatch) -> list[Array]:
+        """Return the arrays of one element; none of them shares memory with `batch`."""
+
+    def read_batches(self, rows: int, batch: pa.RecordBatch) -> list[Array]:
+        """Return the arrays of all batches of `rows` rows in `batch`."""
+
+    def take_apart(
+        self, tensors: Sequence[tf.Tensor], *, of_batches: bool = False
+    ) -> list[tf.Tensor]:
+        """Return one tensor for each part of the element, of what was read."""
+
+    def cut(self, tensors: Sequence[tf.Tensor]) -> tf.data.Dataset:
+        """Return a dataset of the batches in the parts of what `read_batches` made."""
+
+    def assemble(self, tensors: Sequence[tf.Tensor]) -> Any:
+        """Return the element that its parts make up."""
 
 
 class Layout:
@@ -81,6 +111,26 @@ class Layout:
         self._shapes = [plan.shape for plan in self._plans]
         if self._stacked:
             self._shapes.insert(0, (len(self._stacked),))
+
+    @classmethod
+    def of_columns(
+        cls,
+        schema: pa.Schema,
+        columns: Sequence[str] | None,
+        *,
+        features: Sequence[str] | None,
+        label: str | Sequence[str] | None,
+        shapes: Mapping[str, Sequence[int]] | None,
+        nulls: NullRule,
+        defaults: Mapping[str, Any] | None,
+    ) -> Layout:
+        """Return the layout for batches of a schema; see `ctx.dataset` for the arguments."""
+        if columns is None and features is not None:
+            columns = [*features, *([label] if isinstance(label, str) else label or ())]
+        plans = plan_columns(
+            schema, columns=columns, shapes=shapes, nulls=nulls, defaults=defaults
+        )
+        return cls(plans, features=features, label=label)
 
     @property
     def can_be_cut(self) -> bool:
@@ -166,7 +216,7 @@ class Layout:
 
 
 def build_dataset(
-    layout: Layout,
+    layout: ElementLayout,
     next_element: Callable[[bool], Element | None],
     portions: Portions | None,
 ) -> tf.data.Dataset:

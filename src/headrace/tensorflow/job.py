@@ -32,6 +32,7 @@ def train(
     evaluator: bool | Callable[[TFContext], object] = False,
     tensorboard: bool = False,
     epochs: int = 1,
+    held_out: Any = None,
     output: Any = None,
     output_dir: str | Path | None = None,
     log_dir: str | Path | None = None,
@@ -64,6 +65,9 @@ def train(
         tensorboard: Whether TensorBoard runs beside, over `log_dir`; `JobHandle.status()` has
             its address.
         epochs: Passes over the rows; more than 1 needs a bounded input.
+        held_out: A table with the columns of `rows`, bounded like it, that is not trained on:
+            each worker has a part of its rows in `ctx.held_out` after its first pass. Both are
+            Tables.
         output: Columns that `ctx.emit` of the workers sends, name to `DataTypes`; None: they
             emit nothing.
         output_dir: Directory that `ctx.save` writes to, for every host at the same path; a
@@ -101,6 +105,7 @@ def train(
         evaluator=evaluator,
         tensorboard=tensorboard,
         epochs=epochs,
+        has_held_out=held_out is not None,
         output_dir=output_dir,
         log_dir=log_dir,
         name=name,
@@ -111,7 +116,7 @@ def train(
         exchange=exchange,
         timeouts=timeouts,
     )
-    return plan_training(rows, job, output=output)
+    return plan_training(rows, job, output=output, held_out=held_out)
 
 
 def training_job(
@@ -133,6 +138,7 @@ def training_job(
     idle_after_s: float = 0.1,
     exchange: ExchangeConfig | None = None,
     timeouts: TimeoutConfig | None = None,
+    has_held_out: bool = False,
 ) -> TrainingJob:
     """Return what `train` plans, without its rows; arguments and errors are the same.
 
@@ -145,6 +151,7 @@ def training_job(
         epochs=epochs,
         output_dir=output_path,
         log_dir=None if logs is None else logs / _run_name(name),
+        has_held_out=has_held_out,
         idle_after_s=idle_after_s,
         is_stream=is_stream,
     )

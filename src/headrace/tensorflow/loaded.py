@@ -17,7 +17,7 @@ from headrace.errors import ConfigError
 from headrace.inference import LoadedModel, TensorSpec
 from headrace.role import to_numpy
 
-__all__ = ["load_keras_model", "load_saved_model"]
+__all__ = ["KerasInputs", "load_keras_model", "load_saved_model", "read_keras_model"]
 
 _LOG = logging.getLogger(__name__)
 
@@ -38,14 +38,20 @@ def load_keras_model(
 ) -> LoadedModel:
     """Return the model at `path`; see `KerasModel`."""
     _use_threads(threads)
+    return _Keras(read_keras_model(path, custom_objects))
+
+
+def read_keras_model(path: Path, custom_objects: Mapping[str, Any]) -> Any:
+    """Return the model of Keras in a file, not compiled.
+
+    Raises:
+        ConfigError: Keras cannot read it.
+    """
     try:
-        model = keras.models.load_model(
-            path, custom_objects=dict(custom_objects), compile=False
-        )
+        return keras.models.load_model(path, custom_objects=dict(custom_objects), compile=False)
     except Exception as exc:  # Keras raises ValueError, TypeError and others
         msg = f"{path} cannot be read by Keras {keras.__version__}: {exc}"
         raise ConfigError(msg) from exc
-    return _Keras(model)
 
 
 class _Loaded:
@@ -81,7 +87,9 @@ class _Signature(_Loaded):
         return _as_numpy(self._function(**tensors))
 
 
-class _Keras(_Loaded):
+class KerasInputs(_Loaded):
+    """What a Keras model takes, as far as it declares it."""
+
     def __init__(self, model: Any) -> None:
         self.inputs: tuple[TensorSpec, ...] | None = None
         self._structure: Any = None  # of the tensors that a functional model takes
@@ -90,21 +98,28 @@ class _Keras(_Loaded):
             is_sequential = isinstance(model, keras.Sequential)  # knows no `input` when loaded
             self._structure = model.inputs[0] if is_sequential else model.input
             self.is_ordered = not isinstance(self._structure, dict)
+
+    def arrange(self, args: Sequence[Any], named: Mapping[str, Any]) -> Any:
+        """Return one tensor, or several in the structure that the model takes."""
+        if self.inputs is not None:
+            by_place = {
+                spec.name: value for spec, value in zip(self.inputs, args, strict=False)
+            }
+            given = {**by_place, **named}
+            return tf.nest.map_structure(lambda each: given[each.name], self._structure)
+        return dict(named) if named else args[0] if len(args) == 1 else list(args)
+
+
+class _Keras(KerasInputs):
+    def __init__(self, model: Any) -> None:
+        super().__init__(model)
         # One graph for batches of every size, as `predict` makes one.
         self._call = tf.function(
             lambda value: model(value, training=False), reduce_retracing=True
         )
 
     def __call__(self, args: Sequence[Any], named: Mapping[str, Any]) -> Any:
-        """Call with one tensor, or with several in the structure that the model has."""
-        if self.inputs is not None:
-            by_place = {
-                spec.name: value for spec, value in zip(self.inputs, args, strict=False)
-            }
-            given = {**by_place, **named}
-            values = tf.nest.map_structure(lambda each: given[each.name], self._structure)
-        else:
-            values = dict(named) if named else args[0] if len(args) == 1 else list(args)
+        values = self.arrange(args, named)
         return _as_numpy(self._call(tf.nest.map_structure(tf.convert_to_tensor, values)))
 
 

@@ -125,7 +125,10 @@ def test_the_error_column_is_one_of_the_output_and_no_score() -> None:
     [
         ({"framework": "pytorch"}, "'framework' = 'pytorch' needs the option 'path'"),
         ({"framework": "python"}, "'framework' = 'python' needs the option 'factory'"),
-        ({**PYTHON, "path": "/m"}, "'path' = '/m' has no meaning with 'framework' = 'python'"),
+        (
+            {**PYTHON, "module": "m:M"},
+            "'module' = 'm:M' has no meaning with 'framework' = 'python'",
+        ),
         ({"framework": "pytorch", "path": "m.pt"}, "'path' = 'm.pt' must be absolute"),
         ({**PYTHON, "factory": "halves"}, "'factory' = 'halves' must name a module and what"),
         ({**PYTHON, "factory": "json:no"}, "'factory' = 'json:no': json has no 'no'"),

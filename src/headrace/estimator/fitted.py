@@ -1,0 +1,141 @@
+"""A fitted model: where it is, how it came about, and what scores with it."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
+
+from headrace.errors import ConfigError
+from headrace.estimator.files import (
+    HISTORY_FILE,
+    copy_file,
+    read_history,
+    read_parameters,
+    write_parameters,
+)
+from headrace.estimator.history import History
+from headrace.inference import Model, OnError, Postprocess, predict
+
+if TYPE_CHECKING:
+    from headrace.estimator.base import Estimator
+
+__all__ = ["FittedModel"]
+
+E = TypeVar("E", bound="Estimator[Any]")
+_M = TypeVar("_M", bound="FittedModel[Any]")
+
+
+class FittedModel(ABC, Generic[E]):
+    """What `fit` returns; immutable. Frameworks derive from it.
+
+    Attributes:
+        estimator: Parameters as they were.
+        path: Directory with the model, its parameters and its history.
+        history: What each epoch brought.
+    """
+
+    estimator_class: ClassVar[type[Estimator[Any]]]
+    model_file: ClassVar[str]
+
+    def __init__(self, estimator: E, path: Path, history: History) -> None:
+        self.estimator = estimator
+        self.path = path
+        self.history = history
+
+    @property
+    @abstractmethod
+    def handle(self) -> Model:
+        """The model as `predict` takes it."""
+
+    def transform(
+        self,
+        rows: Any,
+        *,
+        keep: Sequence[str] | None = None,
+        postprocess: Postprocess | None = None,
+        on_error: OnError = "fail",
+        error_column: str | None = None,
+        parallelism: int | None = None,
+        name: str = "transform",
+    ) -> Any:
+        """Score the rows of a table or stream: `predict` with this model and its features.
+
+        Nothing runs before the job is submitted. The new columns are the estimator's `outputs`.
+
+        Args:
+            rows: A Table or DataStream, insert-only, with the columns of `features`.
+            keep: Columns of `rows` that pass through, before the new ones; None: all of them.
+            postprocess: Function of what the model returned and the columns of the batch that
+                makes the new columns.
+            on_error: What becomes of a row that cannot be scored: "fail" fails the job, "null"
+                makes its new columns NULL.
+            error_column: Name of a STRING column that says why, with `on_error="null"`.
+            parallelism: How many workers; None: the default parallelism of the environment.
+            name: Name of the operator: each one of a job needs its own.
+
+        Returns:
+            The rows with their scores, a Table or DataStream as `rows` is.
+
+        Raises:
+            ConfigError: A setting cannot work.
+            PlanError: The job cannot be planned like this.
+        """
+        from headrace.operator.schema import float_column
+
+        outputs = self.estimator.outputs
+        return predict(
+            rows,
+            self.handle,
+            outputs=float_column("prediction") if outputs is None else outputs,
+            inputs=self.estimator.features,
+            keep=keep,
+            postprocess=postprocess,
+            batch_rows=self.estimator.batch_rows,
+            on_error=on_error,
+            error_column=error_column,
+            parallelism=parallelism,
+            name=name,
+        )
+
+    def save(self, path: str | Path) -> None:
+        """Write model, parameters and history into a directory, which is made if missing.
+
+        The weights are in the framework's own format, the parameters in that of
+        `Estimator.save`. Files that are there are replaced one by one, each in one step.
+
+        Raises:
+            ConfigError: A parameter cannot be pickled; the text has its name.
+        """
+        place = Path(path)
+        for file in (self.model_file, HISTORY_FILE):
+            copy_file(self.path / file, place / file)
+        estimator = self.estimator
+        write_parameters(place, type(estimator).__name__, estimator.get_params(deep=False))
+
+    @classmethod
+    def load(cls: type[_M], path: str | Path) -> _M:
+        """Return the fitted model that is in a directory, which it goes on to use.
+
+        Loading runs code that the file of the parameters contains: load only what you trust.
+
+        Raises:
+            ConfigError: There is none, or it cannot be read here.
+        """
+        place = Path(path).absolute()
+        kind = cls.estimator_class
+        parameters = read_parameters(place, kind.__name__, kind.parameter_names())
+        missing = [
+            file for file in (cls.model_file, HISTORY_FILE) if not (place / file).exists()
+        ]
+        if missing:
+            msg = (
+                f"{place} has the parameters of a {kind.__name__} and no {', '.join(missing)}: "
+                f"nothing was trained there. Load it with {kind.__name__}.load, and fit it"
+            )
+            raise ConfigError(msg)
+        return cls(kind(**parameters), place, read_history(place))
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.estimator!r}, path={str(self.path)!r})"

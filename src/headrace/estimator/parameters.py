@@ -1,0 +1,73 @@
+"""Parameters by the conventions of scikit-learn, without scikit-learn."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any, TypeVar
+
+from headrace.errors import ConfigError
+
+__all__ = ["Parameters"]
+
+_S = TypeVar("_S", bound="Parameters")
+
+
+class Parameters:
+    """What the constructor takes is kept as it is, under its own name, and can be changed.
+
+    So `sklearn.base.clone` works, and searches that set parameters by name. Subclasses take
+    keyword arguments and assign each to the attribute of its name; what cannot work is told
+    when it is used.
+    """
+
+    @classmethod
+    def parameter_names(cls) -> list[str]:
+        """Return the names, in the order of the constructor."""
+        return [name for name in inspect.signature(cls.__init__).parameters if name != "self"]
+
+    def get_params(self, deep: bool = True) -> dict[str, Any]:
+        """Return all parameters by name.
+
+        Args:
+            deep: Whether those of a parameter that has parameters come too, as
+                ``<name>__<its parameter>``.
+        """
+        found: dict[str, Any] = {}
+        for name in self.parameter_names():
+            value = getattr(self, name)
+            if deep and hasattr(value, "get_params") and not isinstance(value, type):
+                found |= {f"{name}__{key}": each for key, each in value.get_params().items()}
+            found[name] = value
+        return found
+
+    def set_params(self: _S, **parameters: Any) -> _S:
+        """Change parameters; return the estimator.
+
+        Raises:
+            ConfigError: There is no such parameter; nothing was changed.
+        """
+        known = self.parameter_names()
+        for name in parameters:
+            if name.partition("__")[0] not in known:
+                msg = (
+                    f"{type(self).__name__} has no parameter {name!r}; it has "
+                    f"{', '.join(known)}"
+                )
+                raise ConfigError(msg)
+        for name, value in parameters.items():
+            own, _, inner = name.partition("__")
+            if inner:
+                getattr(self, own).set_params(**{inner: value})
+            else:
+                setattr(self, name, value)
+        return self
+
+    def __repr__(self) -> str:
+        declared = inspect.signature(type(self).__init__).parameters
+        changed = {
+            name: value
+            for name, value in self.get_params(deep=False).items()
+            if value is not declared[name].default
+        }
+        inner = ", ".join(f"{name}={value!r}" for name, value in changed.items())
+        return f"{type(self).__name__}({inner})"

@@ -1,0 +1,211 @@
+"""What every worker of a `TorchEstimator` does."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, TypeAlias
+
+import torch
+from torch import nn
+
+from headrace.errors import ConfigError, DataError
+from headrace.estimator import (
+    Course,
+    EarlyStopping,
+    Example,
+    ExamplePlan,
+    Sums,
+    Verdict,
+    write_history,
+)
+from headrace.inference import Inputs, Source
+from headrace.pytorch.context import TorchContext
+from headrace.pytorch.models import LoadedModule
+
+__all__ = ["MODEL_FILE", "Fitting", "ScheduleEvery"]
+
+MODEL_FILE = "model.pt"
+ScheduleEvery: TypeAlias = Literal["epoch", "step"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fitting:
+    """The training function of an estimator: its parameters; travels to the workers.
+
+    Attributes: those of `TorchEstimator`.
+    """
+
+    model: Callable[[], nn.Module]
+    loss: Callable[[Any, Any], torch.Tensor]
+    optimizer: Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]
+    features: Inputs
+    label: Source
+    batch_rows: int
+    schedule: Callable[[torch.optim.Optimizer], Any] | None
+    schedule_every: ScheduleEvery
+    metrics: Mapping[str, Callable[[Any, Any], Any]]
+    early_stopping: EarlyStopping | None
+    seed: int
+
+    def __call__(self, ctx: TorchContext) -> None:
+        """Train; rank 0 saves the model and its history into the output directory."""
+        worker = _Worker(self, ctx)
+        for epoch, batches in enumerate(ctx.arrow_passes(self.batch_rows)):
+            rate = worker.rate
+            trained = worker.train(epoch, batches)
+            if worker.end_epoch(trained, rate).is_last:
+                break
+        worker.save()
+
+
+class _Worker:
+    """One worker's model, and what it knows of the course of the training. One thread."""
+
+    def __init__(self, fitting: Fitting, ctx: TorchContext) -> None:
+        self._fitting = fitting
+        self._ctx = ctx
+        # The first weights are those of rank 0; what the module draws later differs.
+        torch.manual_seed(fitting.seed + ctx.rank)
+        module: object = fitting.model()
+        if not isinstance(module, nn.Module):
+            msg = f"model: {fitting.model!r} made a {type(module).__name__}, and no nn.Module"
+            raise ConfigError(msg)
+        self._module = module.to(ctx.device)
+        self._optimizer = fitting.optimizer(self._module.parameters())
+        schedule = None if fitting.schedule is None else fitting.schedule(self._optimizer)
+        is_by_step = fitting.schedule_every == "step"
+        self._by_step = schedule if is_by_step else None
+        self._by_epoch = None if is_by_step else schedule
+        ctx.data_parallel(self._module, self._optimizer, self._by_step)
+        assert ctx.input_schema is not None
+        self._examples = ExamplePlan(
+            fitting.features,
+            fitting.label,
+            ctx.input_schema,
+            LoadedModule(self._module, ctx.device),
+        )
+        self._has_held_out = ctx.settings.has_held_out
+        self._course = Course(fitting.early_stopping, has_held_out=self._has_held_out)
+        self._best: dict[str, Any] | None = None
+
+    @property
+    def rate(self) -> float:
+        """The present learning rate, of the first parameter group."""
+        return float(self._optimizer.param_groups[0]["lr"])
+
+    def train(self, epoch: int, batches: Iterable[Any]) -> Sums:
+        """Make a step on each batch; return loss and metrics as the steps saw them."""
+        self._module.train()
+        sums = self._new_sums()
+        for batch in batches:
+            example = self._examples.make(batch)
+            self._optimizer.zero_grad()
+            outputs, labels = self._call(example)
+            loss = self._fitting.loss(outputs, labels)
+            value = _number("loss", loss)
+            if not math.isfinite(value):
+                raise DataError(self._not_finite(value, epoch, example.rows))
+            loss.backward()
+            self._optimizer.step()
+            if self._by_step is not None:
+                self._by_step.step()
+            sums.add(example.rows, {"loss": value, **self._metrics(outputs, labels)})
+            self._ctx.report(epoch=epoch, loss=value)
+        return sums
+
+    def end_epoch(self, trained: Sums, rate: float) -> Verdict:
+        """Look at the held-out rows and decide, as all workers do. Collective."""
+        held_out = self._evaluate() if self._has_held_out else self._new_sums()
+        mine = trained.to_list()
+        totals = self._ctx.add_up([*mine, *held_out.to_list()])
+        values = {
+            **trained.means_of(totals[: len(mine)]),
+            **held_out.means_of(totals[len(mine) :], "val_"),
+            "learning_rate": rate,
+        }
+        verdict = self._course.end_epoch(values)
+        self._ctx.report(**values)
+        if verdict.is_best and self._ctx.is_saver:
+            self._best = {
+                name: value.detach().clone() if isinstance(value, torch.Tensor) else value
+                for name, value in self._module.state_dict().items()
+            }
+        if isinstance(self._by_epoch, torch.optim.lr_scheduler.ReduceLROnPlateau):
+            self._by_epoch.step(values.get("val_loss", values["loss"]))
+        elif self._by_epoch is not None:
+            self._by_epoch.step()
+        return verdict
+
+    def save(self) -> None:
+        """Write the model, the best if one was kept, and the history; rank 0 does."""
+        if self._best is not None:
+            self._module.load_state_dict(self._best)
+        path = self._ctx.save(self._module, MODEL_FILE)
+        if self._ctx.is_saver:
+            write_history(path.parent, self._course.history)
+
+    def _evaluate(self) -> Sums:
+        self._module.eval()
+        sums = self._new_sums()
+        with torch.no_grad():
+            for batch in self._ctx.arrow_held_out(self._fitting.batch_rows):
+                example = self._examples.make(batch)
+                outputs, labels = self._call(example)
+                loss = _number("loss", self._fitting.loss(outputs, labels))
+                sums.add(example.rows, {"loss": loss, **self._metrics(outputs, labels)})
+        return sums
+
+    def _call(self, example: Example) -> tuple[Any, Any]:
+        """Return the outputs of the model, and the labels as they are compared with them."""
+        device = self._ctx.device
+        args = [_on(device, each) for each in example.call.args]
+        named = {name: _on(device, each) for name, each in example.call.named.items()}
+        outputs = self._module(*args, **named)
+        return outputs, _labels_for(outputs, _on(device, example.labels))
+
+    def _metrics(self, outputs: Any, labels: Any) -> dict[str, float]:
+        with torch.no_grad():
+            return {
+                name: _number(f"metrics[{name!r}]", function(outputs, labels))
+                for name, function in self._fitting.metrics.items()
+            }
+
+    def _new_sums(self) -> Sums:
+        return Sums(["loss", *self._fitting.metrics])
+
+    def _not_finite(self, value: float, epoch: int, rows: int) -> str:
+        return (
+            f"The loss is {value} in epoch {epoch} (from 0), at step {self._ctx.steps + 1}, on "
+            f"{rows} rows of worker {self._ctx.rank}: the weights would be lost, so the step "
+            "is not made and nothing is saved. Lower the learning rate, or look for values in "
+            "the columns that are too large, infinite or NaN"
+        )
+
+
+def _labels_for(outputs: Any, labels: Any) -> Any:
+    """Return labels of the outputs' shape in their type, and class numbers as int64."""
+    if not isinstance(outputs, torch.Tensor) or not isinstance(labels, torch.Tensor):
+        return labels
+    if {outputs.ndim, labels.ndim} == {1, 2} and outputs.numel() == labels.numel():
+        labels = labels.reshape(outputs.shape)
+    if labels.shape == outputs.shape:
+        return labels.to(outputs.dtype)
+    return labels if labels.is_floating_point() else labels.long()
+
+
+def _number(what: str, value: Any) -> float:
+    if not isinstance(value, torch.Tensor):
+        return float(value)
+    if value.numel() != 1:
+        msg = (
+            f"{what} must return one number, the mean over the rows, and returned a tensor of "
+            f"shape {tuple(value.shape)}; for a loss of torch leave reduction='mean'"
+        )
+        raise ConfigError(msg)
+    return float(value.item())
+
+
+def _on(device: torch.device, value: Any) -> Any:
+    return value.to(device) if isinstance(value, torch.Tensor) else value

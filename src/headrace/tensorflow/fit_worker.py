@@ -1,0 +1,188 @@
+"""What every worker of a `KerasEstimator` does."""
+
+from __future__ import annotations
+
+import functools
+import math
+from typing import Any
+
+import keras
+import numpy as np
+
+from headrace.errors import ConfigError, DataError
+from headrace.estimator import Course, Verdict, write_history
+from headrace.estimator.history import VALIDATION
+from headrace.tensorflow.context import TFContext
+from headrace.tensorflow.examples import ExampleLayout
+from headrace.tensorflow.fitting import MODEL_FILE, Fitting
+
+__all__ = ["fit"]
+
+
+def fit(fitting: Fitting, ctx: TFContext) -> None:
+    """Train; worker 0 saves the model and its history into the output directory."""
+    # The first weights are those of worker 0; what layers draw later differs.
+    keras.utils.set_random_seed(fitting.seed + ctx.rank)
+    model = _compiled(fitting)
+    assert ctx.input_schema is not None
+    layout = ExampleLayout(fitting.features, fitting.label, ctx.input_schema, model)
+    _build_metrics(model, layout)
+    if fitting.early_stopping is not None:
+        fitting.early_stopping.require_known(list(model.get_metrics_result()))
+    ctx.data_parallel(model)
+    epochs = _Epochs(fitting, ctx, layout)
+    model.fit(
+        ctx.dataset_of(layout, fitting.batch_rows),
+        epochs=ctx.epochs,
+        callbacks=[epochs],
+        shuffle=False,
+        verbose=0,
+    )
+    epochs.save()
+
+
+class _Epochs(keras.callbacks.Callback):  # type: ignore[misc] # Keras has no types
+    """Adds up what the workers saw in an epoch, looks at held-out rows, decides with them."""
+
+    def __init__(self, fitting: Fitting, ctx: TFContext, layout: ExampleLayout) -> None:
+        super().__init__()
+        self._fitting = fitting
+        self._ctx = ctx
+        self._layout = layout
+        self._has_held_out = ctx.settings.has_held_out
+        self._course = Course(fitting.early_stopping, has_held_out=self._has_held_out)
+        self._epoch = 0
+        self._rate = math.nan
+        self._seen_rows = 0
+        self._best: list[Any] | None = None
+
+    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:  # noqa: ARG002
+        """Set the learning rate by the schedule, and note it."""
+        self._epoch = epoch
+        optimizer = self.model.optimizer
+        if self._fitting.schedule is not None:
+            rate = float(optimizer.learning_rate.numpy())
+            optimizer.learning_rate = float(self._fitting.schedule(epoch, rate))
+        self._rate = float(optimizer.learning_rate.numpy())
+
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:  # noqa: ARG002
+        """Report the mean loss so far; stop where it is lost."""
+        epoch, loss = self._epoch, float(logs["loss"])
+        if not math.isfinite(loss):
+            msg = (
+                f"The loss is {loss} in epoch {epoch} (from 0), at step {self._ctx.steps}, on "
+                f"worker {self._ctx.rank}: the weights are lost, and nothing is saved. Lower "
+                "the learning rate, or look for values in the columns that are too large, "
+                "infinite or NaN"
+            )
+            raise DataError(msg)
+        self._ctx.report(epoch=epoch, loss=loss)
+
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:  # noqa: ARG002
+        """Look at the held-out rows and decide, as all workers do. Collective."""
+        rows = self._layout.rows - self._seen_rows
+        self._seen_rows = self._layout.rows
+        values = {**self._common_values(rows), "learning_rate": self._rate}
+        if self._has_held_out:
+            values |= self._evaluate()
+        verdict = self._course.end_epoch(values)
+        self._ctx.report(**values)
+        self._follow(verdict)
+
+    def save(self) -> None:
+        """Write the model, the best if one was kept, and the history; worker 0 does."""
+        if self._best is not None:
+            self.model.set_weights(self._best)
+        path = self._ctx.save(self.model, MODEL_FILE)
+        if self._ctx.is_saver:
+            write_history(path.parent, self._course.history)
+
+    def _follow(self, verdict: Verdict) -> None:
+        if verdict.is_best and self._ctx.is_saver:
+            self._best = self.model.get_weights()
+        if verdict.is_last:
+            self.model.stop_training = True
+
+    def _evaluate(self) -> dict[str, float]:
+        """Return loss and metrics on the held-out rows of all workers."""
+        rows = 0
+
+        def counted() -> Any:
+            nonlocal rows
+            for batch in self._ctx.arrow_held_out(self._fitting.batch_rows):
+                rows += batch.num_rows
+                yield batch
+
+        self.model.reset_metrics()
+        if next(self._ctx.arrow_held_out(1), None) is not None:
+            self.model.evaluate(self._layout.dataset(counted()), verbose=0)
+        found = self._common_values(rows)
+        return {f"{VALIDATION}{name}": value for name, value in found.items()}
+
+    def _common_values(self, rows: int) -> dict[str, float]:
+        """Return the loss and the metrics over the rows of all workers, and how many.
+
+        What Keras' metrics hold adds up: totals, counts, numbers of hits.
+        """
+        held = [each for metric in self.model.metrics for each in metric.variables]
+        mine = [np.asarray(each.numpy(), np.float64) for each in held]
+        flat = np.concatenate([np.array([rows], np.float64), *(each.ravel() for each in mine)])
+        totals = np.array(self._ctx.add_up(flat.tolist()))
+        place = 1
+        for variable, own in zip(held, mine, strict=True):
+            part = totals[place : place + own.size]
+            variable.assign(part.reshape(own.shape).astype(variable.dtype))
+            place += own.size
+        if not totals[0]:
+            return {}
+        found = {name: float(value) for name, value in self.model.get_metrics_result().items()}
+        return {**found, "rows": float(totals[0])}
+
+
+def _compiled(fitting: Fitting) -> Any:
+    model = fitting.model()
+    if not isinstance(model, keras.Model):
+        msg = f"model: {fitting.model!r} made a {type(model).__name__}, and no keras.Model"
+        raise ConfigError(msg)
+    if not model.built:
+        msg = (
+            "model: it is not built, so it has no weights yet. Give it an Input layer, or call "
+            "model.build(input_shape) where it is made"
+        )
+        raise ConfigError(msg)
+    if fitting.loss is not None:
+        metrics = fitting.metrics
+        if isinstance(metrics, dict):
+            made: Any = {name: _made(each) for name, each in metrics.items()}
+        else:
+            made = [_made(each) for each in metrics]
+        optimizer = fitting.optimizer
+        model.compile(
+            optimizer=optimizer if isinstance(optimizer, str) else optimizer(),
+            loss=_made(fitting.loss),
+            metrics=made,
+        )
+    if not model.compiled:
+        msg = "model: it is not compiled, so loss= and optimizer= are needed; or compile it"
+        raise ConfigError(msg)
+    return model
+
+
+def _made(given: Any) -> Any:
+    """Return an instance of a class, or of a partial of one; anything else as it is."""
+    made_of = given.func if isinstance(given, functools.partial) else given
+    return given() if isinstance(made_of, type) else given
+
+
+def _build_metrics(model: Any, layout: ExampleLayout) -> None:
+    """Call the model on rows of zeros: a worker without rows needs its metrics too."""
+    inputs, labels = layout.zeros
+    try:
+        model.evaluate(inputs, labels, batch_size=len(labels), verbose=0)
+    except Exception as exc:
+        msg = (
+            f"The model cannot be trained on the table: on rows of zeros it raised "
+            f"{type(exc).__name__}: {exc}"
+        )
+        raise ConfigError(msg) from exc
+    model.reset_metrics()
