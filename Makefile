@@ -14,7 +14,7 @@ PYTHON ?= $(shell for each in python3.11 python3.12 python3.10 python3; do \
 	if $$each -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 12))' 2>/dev/null; \
 	then echo $$each; break; fi; done)
 
-.PHONY: help setup java demo demo-tensorflow test lint unit flink faults faults-long bench
+.PHONY: help setup java demo demo-tensorflow demo-sql test lint unit flink faults faults-long bench
 help: ## Say what there is
 	@sed -nE 's/^([a-z-]+):.*## (.*)/make \1\t\2/p' Makefile | expand -t 22
 
@@ -39,6 +39,14 @@ demo: java ## Train a delay model on real flights that Flink SQL joins with weat
 
 demo-tensorflow: java ## The same in TensorFlow, with a parameter server, an evaluator and TensorBoard
 	$(BIN)/python -m examples.flight_delays --framework tensorflow --out out/flight_delays_tensorflow
+
+demo-sql: java ## Score November and December in SQL, with the models of both demos; plot them by hour
+	[ -e out/flight_delays/model.pt2 ] || $(BIN)/python -m examples.flight_delays
+	[ -e out/flight_delays_tensorflow/model.keras ] || \
+		$(BIN)/python -m examples.flight_delays --framework tensorflow --out out/flight_delays_tensorflow
+	$(BIN)/python -m examples.flight_delays.score
+	$(BIN)/python -m examples.flight_delays.score --framework tensorflow --out out/flight_delays_tensorflow
+	$(BIN)/python -m examples.flight_delays.plot_by_hour out/flight_delays out/flight_delays_tensorflow
 
 # Two files at a time, for two cores. Those that take long come first.
 test: java lint ## Everything that CI runs: lint, then all tests

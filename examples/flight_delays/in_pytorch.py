@@ -22,7 +22,7 @@ from headrace.pytorch import TorchContext
 
 __all__ = ["plan", "predict"]
 
-_MODEL_FILE = "model.pt"
+_MODEL_FILE = "model.pt2"
 _SHUFFLED_ROWS = 32_768
 _AVERAGE_DECAY = 0.99
 

@@ -20,7 +20,7 @@ from examples.flight_delays.features import create_features, held_out_rows
 
 __all__ = ["main"]
 
-_MODEL_FILES = {"pytorch": "model.pt", "tensorflow": "model.keras"}
+_MODEL_FILES = {"pytorch": "model.pt2", "tensorflow": "model.keras"}
 _BATCH_ROWS = 1024
 
 _MODEL = """
@@ -39,7 +39,7 @@ WITH ('connector' = 'filesystem', 'format' = 'csv', 'path' = 'file://{path}')
 # The hour of the schedule lies on a circle among the numbers: sine first, then cosine.
 _INSERT = """
 INSERT INTO predictions
-SELECT CAST(MOD(ATAN2(numbers[1], numbers[2]) * 12 / PI() + 24, 24) AS FLOAT),
+SELECT CAST(ATAN2(numbers[1], numbers[2]) * 12 / PI() + IF(numbers[1] < 0, 24, 0) AS FLOAT),
     late_min, predicted_min
 FROM ML_PREDICT(TABLE held_out, MODEL delay, DESCRIPTOR(numbers, codes))
 """

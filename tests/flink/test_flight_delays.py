@@ -20,6 +20,7 @@ from examples.flight_delays.features import (
 
 from .conftest import MakeEnvironment
 from .flights import expected_features, in_order, joined
+from .flights_in_sql import assert_scored_in_sql
 
 
 def test_the_features_are_those_that_pandas_makes_of_the_same_files(
@@ -64,5 +65,6 @@ def test_the_demo_trains_on_every_row_once_an_epoch_and_beats_both_baselines(
     assert errors["model"]["mae_min"] < 0.97 * errors["linear"]["mae_min"]
     assert errors["model"]["mae_min"] < 0.9 * errors["mean"]["mae_min"]
     assert (tmp_path / "loss.png").read_bytes().startswith(b"\x89PNG")
-    assert "layers.0.weight" in torch.export.load(tmp_path / "model.pt").state_dict
+    assert "layers.0.weight" in torch.export.load(tmp_path / "model.pt2").state_dict
     assert f"{is_training.sum():,} from SQL" in capsys.readouterr().out
+    assert_scored_in_sql(tmp_path, metrics)

@@ -12,6 +12,7 @@ from examples.flight_delays.__main__ import main
 from examples.flight_delays.dataset import raw_tables
 
 from .flights import joined
+from .flights_in_sql import assert_scored_in_sql
 
 
 @pytest.mark.timeout(600)
@@ -42,3 +43,4 @@ def test_it_trains_on_every_row_beats_both_baselines_and_is_watched_meanwhile(
     model = keras.models.load_model(tmp_path / "model.keras", compile=False)
     assert {each.name for each in model.inputs} == {"numbers", "codes"}
     assert (tmp_path / "loss.png").read_bytes().startswith(b"\x89PNG")
+    assert_scored_in_sql(tmp_path, metrics, "--framework", "tensorflow")

@@ -134,7 +134,8 @@ class _Script(LoadedModule):
 
 class _Exported(LoadedModule):
     def __init__(self, path: Path, device: torch.device) -> None:
-        program = torch.export.load(path)
+        with path.open("rb") as file:  # by a path it wants the ending .pt2
+            program = torch.export.load(file)
         positional, named = _arguments(program)
         self.inputs = _declared(path, program, [*positional, *named])
         self._positional = positional
