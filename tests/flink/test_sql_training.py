@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
 import torch
-from pyflink.table import StreamTableEnvironment
+from pyflink.table import EnvironmentSettings, StreamTableEnvironment, TableEnvironment
 
 import headrace.sql
 from headrace.operator.failure import cause_text
@@ -16,6 +16,7 @@ from headrace.operator.failure import cause_text
 from .conftest import MakeEnvironment
 from .test_operator_rows import CHECKPOINTS
 
+TEnv = TypeVar("TEnv", bound=TableEnvironment)
 ROWS = 4000
 MODULE = '''
 import json
@@ -61,7 +62,7 @@ def rows(make_t_env: MakeEnvironment, tmp_path: Path) -> StreamTableEnvironment:
     return with_rows(make_t_env(2), tmp_path)
 
 
-def with_rows(t_env: StreamTableEnvironment, folder: Path) -> StreamTableEnvironment:
+def with_rows(t_env: TEnv, folder: Path) -> TEnv:
     """Give a table environment the jars, a bounded table `readings` and an endless one."""
     folder.joinpath("user_training.py").write_text(MODULE)
     headrace.sql.add_jars(t_env)
@@ -75,7 +76,7 @@ def with_rows(t_env: StreamTableEnvironment, folder: Path) -> StreamTableEnviron
 
 
 def create_trainer(
-    t_env: StreamTableEnvironment, columns: str, folder: Path, options: dict[str, Any]
+    t_env: TableEnvironment, columns: str, folder: Path, options: dict[str, Any]
 ) -> None:
     chosen = {"connector": "headrace", "python.files": folder, **options}
     given = ", ".join(f"'{key}' = '{value}'" for key, value in chosen.items())
@@ -111,13 +112,25 @@ def test_in_a_statement_set_it_is_a_part_of_one_job(
         f"'path' = '{out.as_uri()}', 'format' = 'json')"
     )
     rows.execute_sql(
-        "EXECUTE STATEMENT SET BEGIN INSERT INTO trainer SELECT n FROM readings; "
+        "EXECUTE STATEMENT SET BEGIN INSERT INTO trainer SELECT n FROM readings WHERE n > 9; "
+        "INSERT INTO trainer SELECT n FROM readings WHERE n <= 9; "
         "INSERT INTO big SELECT n FROM readings WHERE n > 3990; END"
     ).wait()
     assert len(counted(tmp_path)) == 2
     assert sum(counted(tmp_path)) == ROWS
     lines = [line for path in out.rglob("part-*") for line in path.read_text().splitlines()]
     assert sorted(json.loads(line)["n"] for line in lines) == [*range(3991, ROWS + 1)]
+
+
+def test_an_environment_without_a_data_stream_api_trains_too(tmp_path: Path) -> None:
+    """As the SQL client's is."""
+    t_env = with_rows(
+        TableEnvironment.create(EnvironmentSettings.in_streaming_mode()), tmp_path
+    )
+    options = {"framework": "none", "entry": "user_training:count"}
+    create_trainer(t_env, "n BIGINT", tmp_path, options)
+    t_env.execute_sql("INSERT INTO trainer SELECT n FROM readings").wait()
+    assert sum(counted(tmp_path)) == ROWS
 
 
 @pytest.mark.timeout(240)

@@ -78,6 +78,7 @@ final class PlanningChild {
     private String run(Path stdin, Path stdout, Path stderr) {
         ProcessBuilder builder =
                 new ProcessBuilder(interpreter, "-m", MODULE)
+                        .directory(stdin.getParent().toFile()) // a module of this one would be missing on the workers
                         .redirectInput(stdin.toFile())
                         .redirectOutput(stdout.toFile())
                         .redirectError(stderr.toFile());
