@@ -1,15 +1,17 @@
 """Rows/s of `ML_PREDICT` through the model provider, against `predict` over the same rows.
 
-16 FLOAT columns go in and one comes out, of a Python function that returns the first. Flink
-hands a model function row by row, as many as its setting for rows in flight says: a variant for
-each value of it. The columns that go in pass through on both sides. Rates are marginal.
+The MLP of `benchmarks.scoring` on 16 FLOAT columns, one thread; the columns pass through on both
+sides. Flink hands a model function row by row, as many as its setting for rows in flight says: a
+variant for each value of it. Row by row is the same provider with batches of one row, with as
+many rows in flight as was best, and with one. Rates are marginal; variants run in turns.
 """
 
 from __future__ import annotations
 
-import json
+import tempfile
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from pyflink.table import DataTypes
@@ -25,81 +27,104 @@ from benchmarks.pipelines import (
     sql_columns,
     use_worker_processes,
 )
-from headrace.inference import PythonModel, predict
+from benchmarks.scored_models import BATCH_ROWS, save_model
+from headrace.pytorch import TorchModel, predict
 
 _COLUMNS = float_columns(16)
-_IN_FLIGHT = (10, 1024, 4096, 16384)
-_BATCH_ROWS = 1024
+_NAMES = [column.name for column in _COLUMNS]
+_IN_FLIGHT = (1024, 4096, 16384)
+_MOST = max(_IN_FLIGHT)
 _SETTING = "table.exec.async-ml-predict.max-concurrent-operations"
 
 
-def first_column() -> Callable[[Any], Any]:
-    """Return the model: its score is the first column."""
-    return lambda columns: columns["f0"]
-
-
 def run_sql_predict(
-    rows: tuple[int, int], rows_of_ten: tuple[int, int], *, repeats: int, warm_ups: int
+    rows: tuple[int, int], single_rows: tuple[int, int], *, repeats: int, warm_ups: int
 ) -> dict[str, Any]:
-    """Measure rates; return figures."""
-    variants: dict[str, Callable[[], float]] = {
-        "predict": lambda: marginal_rate(_predict, *rows),
-    }
-    for in_flight in _IN_FLIGHT:
-        sizes = rows_of_ten if in_flight == min(_IN_FLIGHT) else rows
-        variants[f"{in_flight} in flight"] = partial(
-            marginal_rate, partial(_ml_predict, in_flight), *sizes
-        )
-    rates: dict[str, list[float]] = {name: [] for name in variants}
-    for repeat in range(-warm_ups, repeats):
-        for name, measure in variants.items():
-            rate = measure()
-            print(f"repeat {repeat}: {name}: {rate:,.0f} rows/s", flush=True)
-            if repeat >= 0:
-                rates[name].append(rate)
+    """Measure rates; return figures and bars.
+
+    Args:
+        rows: Rows of the smaller and the larger run.
+        single_rows: The same for the variants that are slow.
+        repeats: Turns that count.
+        warm_ups: Turns before them.
+    """
+    rates: dict[str, list[float]] = {}
+    with tempfile.TemporaryDirectory(prefix="headrace-sql-predict-") as folder:
+        model = save_model("mlp", Path(folder))
+        variants: dict[str, Callable[[], float]] = {
+            "predict": partial(marginal_rate, partial(_predict, model), *rows)
+        }
+        for in_flight in _IN_FLIGHT:
+            run = partial(_ml_predict, model, in_flight, BATCH_ROWS)
+            variants[f"{in_flight} in flight"] = partial(marginal_rate, run, *rows)
+        for name, in_flight, batch_rows in (
+            ("10 in flight", 10, BATCH_ROWS),
+            ("row by row", _MOST, 1),
+            ("row by row, 1 in flight", 1, 1),
+        ):
+            run = partial(_ml_predict, model, in_flight, batch_rows)
+            variants[name] = partial(marginal_rate, run, *single_rows)
+        for turn in range(-warm_ups, repeats):
+            for name, measure in variants.items():
+                rate = measure()
+                print(f"turn {turn}: {name}: {rate:,.0f} rows/s", flush=True)
+                if turn >= 0:
+                    rates.setdefault(name, []).append(rate)
     spreads = {name: report.spread(values) for name, values in rates.items()}
-    whole = spreads["predict"]["median"]
+    best = max(spreads[f"{in_flight} in flight"]["median"] for in_flight in _IN_FLIGHT)
     return {
+        "repeats": repeats,
+        "rows": {"predict": rows, "row by row": single_rows},
         "rows_per_s": spreads,
-        "over_predict": {name: rate["median"] / whole for name, rate in spreads.items()},
+        "best_over": {name: best / rate["median"] for name, rate in spreads.items()},
+        "bars": {
+            "ML_PREDICT / row by row": report.at_least(
+                best / spreads["row by row"]["median"], 20.0
+            )
+        },
     }
 
 
-def _predict(rows: int) -> float:
+def _predict(model: Path, rows: int) -> float:
     t_env = open_t_env()
     scored = predict(
         rows_of(t_env, _COLUMNS, rows),
-        PythonModel(first_column),
+        TorchModel(model),
+        inputs=_NAMES,
         outputs={"y": DataTypes.FLOAT()},
-        batch_rows=_BATCH_ROWS,
+        batch_rows=BATCH_ROWS,
+        threads=1,
     )
     return run_to_nowhere(t_env, scored, f"{sql_columns(_COLUMNS)}, y FLOAT")
 
 
-def _ml_predict(in_flight: int, rows: int) -> float:
+def _ml_predict(model: Path, in_flight: int, batch_rows: int, rows: int) -> float:
     t_env = open_t_env()
     headrace.sql.add_jars(t_env)
     t_env.get_config().set(_SETTING, str(in_flight))
     columns = sql_columns(_COLUMNS)
     t_env.execute_sql(
-        f"CREATE MODEL first_column INPUT ({columns}) OUTPUT (y FLOAT) WITH "
-        "('provider' = 'headrace', 'framework' = 'python', 'factory' = "
-        f"'benchmarks.sql_predict:first_column', 'batch-rows' = '{_BATCH_ROWS}')"
+        f"CREATE MODEL mlp INPUT ({columns}) OUTPUT (y FLOAT) WITH ('provider' = 'headrace', "
+        f"'framework' = 'pytorch', 'path' = '{model}', 'batch-rows' = '{batch_rows}', "
+        "'threads' = '1')"
     )
     t_env.create_temporary_view("features", rows_of(t_env, _COLUMNS, rows))
-    names = ", ".join(column.name for column in _COLUMNS)
     scored = t_env.sql_query(
-        "SELECT * FROM ML_PREDICT(TABLE features, MODEL first_column, "  # noqa: S608 - own text
-        f"DESCRIPTOR({names}))"
+        "SELECT * FROM ML_PREDICT(TABLE features, MODEL mlp, "  # noqa: S608 - own text
+        f"DESCRIPTOR({', '.join(_NAMES)}))"
     )
     return run_to_nowhere(t_env, scored, f"{columns}, y FLOAT")
 
 
-def main() -> None:
-    """Measure and print the figures; nothing is promised, so no file keeps them."""
+def main(arguments: list[str] | None = None) -> None:
+    """Measure and write sql_predict.json."""
+    options = report.parse_options("sql_predict", arguments)
     use_worker_processes()
-    figures = run_sql_predict((200_000, 2_200_000), (5_000, 55_000), repeats=3, warm_ups=1)
-    print(json.dumps(figures, indent=2))
+    if options.smoke:
+        figures = run_sql_predict((1_024, 4_096), (100, 400), repeats=1, warm_ups=0)
+    else:
+        figures = run_sql_predict((204_800, 1_228_800), (5_000, 30_000), repeats=3, warm_ups=1)
+    print(report.write_result("sql_predict", figures, options.results).read_text())
 
 
 if __name__ == "__main__":
