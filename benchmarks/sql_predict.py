@@ -1,15 +1,15 @@
 """Rows/s of `ML_PREDICT` through the model provider, against `predict` over the same rows.
 
-The MLP of `benchmarks.scoring` on 16 FLOAT columns, one thread; the columns pass through on both
-sides. Flink hands a model function row by row, as many as its setting for rows in flight says: a
-variant for each value of it. Row by row is the same provider with batches of one row, with as
-many rows in flight as was best, and with one. Rates are marginal; variants run in turns.
+The MLP of `benchmarks.scoring` on 16 FLOAT columns, one thread; the columns pass through on
+both sides. Flink hands a model function row by row, as many as its setting for rows in flight
+says: a variant for each value of it. Row by row is the same provider with batches of one row,
+with the most rows in flight, and with one. Rates are marginal; variants run in turns.
 """
 
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -32,19 +32,24 @@ from headrace.pytorch import TorchModel, predict
 
 _COLUMNS = float_columns(16)
 _NAMES = [column.name for column in _COLUMNS]
-_IN_FLIGHT = (1024, 4096, 16384)
-_MOST = max(_IN_FLIGHT)
+_IN_FLIGHT = (10, 1024, 4096, 16384)
 _SETTING = "table.exec.async-ml-predict.max-concurrent-operations"
 
 
 def run_sql_predict(
-    rows: tuple[int, int], single_rows: tuple[int, int], *, repeats: int, warm_ups: int
+    rows: tuple[int, int],
+    single_rows: tuple[int, int],
+    *,
+    in_flight: Sequence[int],
+    repeats: int,
+    warm_ups: int,
 ) -> dict[str, Any]:
     """Measure rates; return figures and bars.
 
     Args:
         rows: Rows of the smaller and the larger run.
         single_rows: The same for the variants that are slow.
+        in_flight: Rows in flight, a variant for each.
         repeats: Turns that count.
         warm_ups: Turns before them.
     """
@@ -54,15 +59,12 @@ def run_sql_predict(
         variants: dict[str, Callable[[], float]] = {
             "predict": partial(marginal_rate, partial(_predict, model), *rows)
         }
-        for in_flight in _IN_FLIGHT:
-            run = partial(_ml_predict, model, in_flight, BATCH_ROWS)
-            variants[f"{in_flight} in flight"] = partial(marginal_rate, run, *rows)
-        for name, in_flight, batch_rows in (
-            ("10 in flight", 10, BATCH_ROWS),
-            ("row by row", _MOST, 1),
-            ("row by row, 1 in flight", 1, 1),
-        ):
-            run = partial(_ml_predict, model, in_flight, batch_rows)
+        for each in in_flight:
+            run = partial(_ml_predict, model, each, BATCH_ROWS)
+            sizes = rows if each >= BATCH_ROWS else single_rows
+            variants[f"{each} in flight"] = partial(marginal_rate, run, *sizes)
+        for name, each in (("row by row", max(in_flight)), ("row by row, 1 in flight", 1)):
+            run = partial(_ml_predict, model, each, 1)
             variants[name] = partial(marginal_rate, run, *single_rows)
         for turn in range(-warm_ups, repeats):
             for name, measure in variants.items():
@@ -71,7 +73,7 @@ def run_sql_predict(
                 if turn >= 0:
                     rates.setdefault(name, []).append(rate)
     spreads = {name: report.spread(values) for name, values in rates.items()}
-    best = max(spreads[f"{in_flight} in flight"]["median"] for in_flight in _IN_FLIGHT)
+    best = max(spreads[f"{each} in flight"]["median"] for each in in_flight)
     return {
         "repeats": repeats,
         "rows": {"predict": rows, "row by row": single_rows},
@@ -121,7 +123,9 @@ def main(arguments: list[str] | None = None) -> None:
     options = report.parse_options("sql_predict", arguments)
     use_worker_processes()
     if options.smoke:
-        figures = run_sql_predict((1_024, 4_096), (100, 400), repeats=1, warm_ups=0)
+        figures = run_sql_predict(
+            (1_024, 4_096), (100, 400), in_flight=(4096,), repeats=1, warm_ups=0
+        )
     else:
         figures = run_sql_predict((204_800, 1_228_800), (5_000, 30_000), repeats=3, warm_ups=1)
     print(report.write_result("sql_predict", figures, options.results).read_text())
