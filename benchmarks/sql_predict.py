@@ -127,7 +127,8 @@ def main(arguments: list[str] | None = None) -> None:
             (1_024, 4_096), (100, 400), in_flight=(4096,), repeats=1, warm_ups=0
         )
     else:
-        figures = run_sql_predict((204_800, 1_228_800), (5_000, 30_000), repeats=3, warm_ups=1)
+        sizes = (204_800, 1_228_800), (5_000, 30_000)
+        figures = run_sql_predict(*sizes, in_flight=_IN_FLIGHT, repeats=3, warm_ups=1)
     print(report.write_result("sql_predict", figures, options.results).read_text())
 
 
