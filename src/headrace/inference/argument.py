@@ -28,6 +28,10 @@ class Argument:
         spec: What the model says of it; None: nothing.
         schema: Columns of the batches.
 
+    Attributes:
+        names: The columns.
+        refuses_null: Whether `make` raises where one has NULL.
+
     Raises:
         ConfigError: A column is missing or of a wrong type, or does not fit `spec`; the text
             has both sides.
@@ -46,6 +50,10 @@ class Argument:
             self._dtype = np.dtype(declared or _FLOAT32)
         elif declared not in (None, "str", own[0].dtype):
             self._dtype = np.dtype(declared)
+        # Columns of the matrix's type are put together by Arrow, which refuses NULL.
+        kinds = {str(schema.field(name).type) for name in self.names}
+        is_plain = len(kinds) == 1 and kinds != {"bool"} and own[0].dtype == str(self._dtype)
+        self.refuses_null = self._is_stack and is_plain
         self._wants_column = not self._is_stack and self._rank == 2 and len(_shape(own[0])) == 1
         if spec is None:
             return
@@ -64,6 +72,7 @@ class Argument:
         Raises:
             DataError: An integer is too large for the model's type, or arrays have different
                 lengths.
+            pa.ArrowTypeError: A column has NULL, and `refuses_null`.
         """
         if self._is_stack:
             return model.tensor(self._stacked(batch))
@@ -97,6 +106,9 @@ class Argument:
     def _stacked(self, batch: pa.RecordBatch) -> Array:
         """Return columns of numbers side by side, (rows, columns), row after row."""
         assert self._dtype is not None
+        if self.refuses_null:
+            made: Array = batch.select(self.names).to_tensor().to_numpy()
+            return made
         matrix = np.empty((batch.num_rows, len(self.names)), self._dtype)
         for place, name in enumerate(self.names):
             column = batch.column(name)

@@ -58,6 +58,7 @@ class InputPlan:
 
     Attributes:
         columns: Which of the columns go into the model; none if a function takes them.
+        unguarded: Those of them whose NULL is not noticed by `make`.
 
     Raises:
         ConfigError: A column is missing or of a wrong type, or does not fit what the model
@@ -79,6 +80,9 @@ class InputPlan:
         arguments = [*self._args, *self._named.values()]
         self._argument_of = {name: each for each in arguments for name in each.names}
         self.columns = sorted(self._argument_of)
+        self.unguarded = [
+            name for name in self.columns if not self._argument_of[name].refuses_null
+        ]
 
     def make(self, batch: pa.RecordBatch) -> Call:
         """Return the arguments for the rows of `batch`.
@@ -86,6 +90,7 @@ class InputPlan:
         Raises:
             ConfigError: A function has made others than the model takes.
             DataError: The values do not fit.
+            pa.ArrowTypeError: A column has NULL.
         """
         if self._function is not None:
             call = _as_call(self._function(LazyColumns(batch, self._model)))

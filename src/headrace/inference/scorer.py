@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -73,8 +74,7 @@ class Scorer:
             Exception: Whatever the model raised; with `on_error="fail"`.
         """
         if self._settings.on_error == "fail":
-            self._require_values(batch)
-            columns = self._call(batch)
+            columns = self._score_whole(batch)
             reasons = None
         else:
             columns, reasons = self._score_what_can_be(batch)
@@ -102,17 +102,13 @@ class Scorer:
             returned = self._settings.postprocess(returned, columns)
         return self._outputs.make(returned, batch.num_rows)
 
-    def _require_values(self, batch: pa.RecordBatch) -> None:
-        for name in self._inputs.columns:
-            nulls = len(null_rows(batch.column(name)))
-            if nulls:
-                msg = (
-                    f"Column {name!r} has {nulls} NULL in {batch.num_rows} rows, and goes into "
-                    f"the model, which cannot take NULL. Say what it means in SQL, "
-                    f"COALESCE({name}, 0) or WHERE {name} IS NOT NULL; or choose "
-                    "on_error='null'"
-                )
-                raise DataError(msg)
+    def _score_whole(self, batch: pa.RecordBatch) -> list[pa.Array]:
+        _require_values(batch, self._inputs.unguarded)
+        try:
+            return self._call(batch)
+        except pa.ArrowTypeError:
+            _require_values(batch, self._inputs.columns)
+            raise
 
     def _score_what_can_be(
         self, batch: pa.RecordBatch
@@ -201,6 +197,19 @@ class Scorer:
             except (ConfigError, DataError) as exc:
                 msg = f"The model was tried on {_TRIED_ROWS} rows of zeros. {exc}"
                 raise ConfigError(msg) from exc
+
+
+def _require_values(batch: pa.RecordBatch, names: Iterable[str]) -> None:
+    for name in names:
+        nulls = len(null_rows(batch.column(name)))
+        if nulls:
+            msg = (
+                f"Column {name!r} has {nulls} NULL in {batch.num_rows} rows, and goes into "
+                f"the model, which cannot take NULL. Say what it means in SQL, "
+                f"COALESCE({name}, 0) or WHERE {name} IS NOT NULL; or choose "
+                "on_error='null'"
+            )
+            raise DataError(msg)
 
 
 def _require_nullable(fields: list[pa.Field]) -> None:

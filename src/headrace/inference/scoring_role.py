@@ -15,6 +15,12 @@ __all__ = ["Device", "scoring_role"]
 Device: TypeAlias = Literal["auto", "cpu", "cuda"]
 
 _GPU_USE: dict[str, GpuUse] = {"auto": "auto", "cpu": "none", "cuda": "required"}
+# A model makes and frees the same large arrays again and again. glibc gives them back to the
+# kernel each time and takes them anew, page by page, unless it is told to keep so many bytes.
+_KEEP_MEMORY = {
+    "MALLOC_TRIM_THRESHOLD_": str(256 << 20),
+    "MALLOC_MMAP_THRESHOLD_": str(32 << 20),
+}
 _NO_GPU = {"CUDA_VISIBLE_DEVICES": "-1"}  # also where the TaskManager's environment has some
 
 
@@ -55,7 +61,11 @@ def scoring_role(
     return RoleConfig(
         entry=entry,
         parallelism=workers,
-        environment={**(_NO_GPU if device == "cpu" else {}), **(environment or {})},
+        environment={
+            **_KEEP_MEMORY,
+            **(_NO_GPU if device == "cpu" else {}),
+            **(environment or {}),
+        },
         gpu=_GPU_USE[device],
         exchange=exchange,
         mirror=mirror,
