@@ -1,8 +1,8 @@
 """The models of `benchmarks.scoring`, and the loop that calls one on batches in memory.
 
 Imports nothing but torch, so that other systems' workers can import it too. As a program it
-times the loop: `python -m benchmarks.scored_models mlp 1000000 4000000` prints the seconds of
-each number of rows.
+times the loop: `python -m benchmarks.scored_models mlp 4096 1000000 4000000` prints the
+seconds of each number of rows, in batches of 4096.
 """
 
 from __future__ import annotations
@@ -16,12 +16,14 @@ from torch import nn
 
 __all__ = ["BATCH_ROWS", "WIDTHS", "build_model", "save_model", "seconds_in_memory"]
 
-BATCH_ROWS = 1024
+BATCH_ROWS = {"mlp": 4096, "cnn": 1024}
+"""Rows in a call, by model."""
+
 WIDTHS = {"mlp": 16, "cnn": 784}
 """Numbers in a row, by model."""
 
-_DIFFERENT_BATCHES = 64
-_WARM_UP_BATCHES = 50
+_DIFFERENT_BATCHES = 16
+_WARM_UP_BATCHES = 16
 
 
 class _Image(nn.Module):
@@ -60,20 +62,20 @@ def save_model(name: str, folder: Path) -> Path:
     return path
 
 
-def seconds_in_memory(name: str, rows: int) -> float:
+def seconds_in_memory(name: str, batch_rows: int, rows: int) -> float:
     """Return how long one thread takes to call the model on `rows` rows in whole batches."""
     torch.set_num_threads(1)
     model = torch.jit.script(build_model(name).eval())
-    batches = [torch.rand(BATCH_ROWS, WIDTHS[name]) for _ in range(_DIFFERENT_BATCHES)]
+    batches = [torch.rand(batch_rows, WIDTHS[name]) for _ in range(_DIFFERENT_BATCHES)]
     with torch.inference_mode():
         for batch in batches[:_WARM_UP_BATCHES]:
             model(batch)
         began = time.perf_counter()
-        for index in range(rows // BATCH_ROWS):
+        for index in range(rows // batch_rows):
             model(batches[index % _DIFFERENT_BATCHES])
         return time.perf_counter() - began
 
 
 if __name__ == "__main__":
-    for count in sys.argv[2:]:
-        print(seconds_in_memory(sys.argv[1], int(count)))
+    for count in sys.argv[3:]:
+        print(seconds_in_memory(sys.argv[1], int(sys.argv[2]), int(count)))

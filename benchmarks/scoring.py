@@ -2,8 +2,8 @@
 
 - `identity`: 16 FLOAT columns in, one out, no model to speak of: what the way to the process
   and back costs. Against PyFlink's pandas UDF and row UDF.
-- `mlp` (16-256-256-1) and `cnn` (two convolutions on (rows, 784)), TorchScript, one thread,
-  batches of 1024 rows: against a loop that calls the same model on batches in memory in a
+- `mlp` (16-256-256-1, 4096 rows in a call) and `cnn` (two convolutions on (rows, 784), 1024
+  rows), TorchScript, one thread: against a loop that calls the same model on batches in memory in a
   process of its own, and against the same model in a pandas UDF. Where HEADRACE_ELSEWHERE names
   an interpreter that has ray and pyspark, also in Ray Data's `map_batches` and Spark's
   `predict_batch_udf`.
@@ -55,7 +55,8 @@ _INPUTS: dict[str, Any] = {"identity": _NAMES, "mlp": _NAMES, "cnn": "x"}
 _FLOAT, _FLOATS = DataTypes.FLOAT(), DataTypes.ARRAY(DataTypes.FLOAT())
 _OUTPUTS = {"identity": _FLOAT, "mlp": _FLOAT, "cnn": _FLOATS}
 _SQL = {"identity": "y FLOAT", "mlp": "y FLOAT", "cnn": "y ARRAY<FLOAT>"}
-_BATCH_ROWS = {"identity": 4096, "mlp": BATCH_ROWS, "cnn": BATCH_ROWS}
+_BATCH_ROWS = {"identity": 4096, **BATCH_ROWS}
+_SMALL_ROWS = 1024  # in a call of the MLP, for comparison
 _PER_SECOND = 1000
 _VARIANT_ROWS = {
     "predict, identity": (1_000_000, 8_000_000),
@@ -148,13 +149,16 @@ def _variants(
         "row UDF, identity": flink(partial(_udf, "identity", _first_number, "general")),
     }
     for name, path in files.items():
-        module = "benchmarks.scored_models"
-        variants[f"in memory, {name}"] = partial(_outside, [sys.executable, "-m", module, name])
+        variants[f"in memory, {name}"] = partial(_in_memory, name, BATCH_ROWS[name])
         variants[f"predict, {name}"] = flink(partial(_predict, name, TorchModel(path)))
         variants[f"pandas UDF, {name}"] = flink(partial(_udf, name, _scorer(name), "pandas"))
         for system in ("ray", "spark") if elsewhere else ():
             command = [elsewhere, "-m", "benchmarks.scoring_elsewhere", system, name]
             variants[f"{system}, {name}"] = partial(_outside, [str(each) for each in command])
+    if "mlp" in files:
+        small = partial(_predict, "mlp", TorchModel(files["mlp"]), batch_rows=_SMALL_ROWS)
+        variants["in memory, mlp, 1024 rows"] = partial(_in_memory, "mlp", _SMALL_ROWS)
+        variants["predict, mlp, 1024 rows"] = flink(small)
     return variants
 
 
@@ -183,14 +187,14 @@ def _scorer(name: str) -> Callable[..., Any]:
         else:
             x = np.column_stack([column.to_numpy() for column in columns])
         with torch.inference_mode():
-            scores = [models[0](piece) for piece in torch.from_numpy(x).split(BATCH_ROWS)]
+            scores = [models[0](piece) for piece in torch.from_numpy(x).split(BATCH_ROWS[name])]
         y = torch.cat(scores).numpy()
         return pd.Series(list(y) if name == "cnn" else y[:, 0])
 
     return score
 
 
-def _predict(name: str, model: Any, rows: int) -> float:
+def _predict(name: str, model: Any, rows: int, *, batch_rows: int | None = None) -> float:
     t_env = open_t_env()
     scored = predict(
         rows_of(t_env, _COLUMNS[name], rows),
@@ -198,7 +202,7 @@ def _predict(name: str, model: Any, rows: int) -> float:
         inputs=_INPUTS[name],
         outputs={"y": _OUTPUTS[name]},
         keep=[],
-        batch_rows=_BATCH_ROWS[name],
+        batch_rows=batch_rows or _BATCH_ROWS[name],
         threads=1,
     )
     return run_to_nowhere(t_env, scored, _SQL[name])
@@ -213,6 +217,11 @@ def _udf(name: str, function: Callable[..., Any], kind: str, rows: int) -> float
     arguments = ", ".join(column.name for column in columns)
     scored: Table = t_env.sql_query(f"SELECT f({arguments}) AS y FROM features")  # noqa: S608
     return run_to_nowhere(t_env, scored, _SQL[name])
+
+
+def _in_memory(name: str, batch_rows: int, few: int, many: int) -> float:
+    program = [sys.executable, "-m", "benchmarks.scored_models", name, str(batch_rows)]
+    return _outside(program, few, many)
 
 
 def _outside(command: list[str], few: int, many: int) -> float:

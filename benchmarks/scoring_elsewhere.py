@@ -35,7 +35,7 @@ def _ray_seconds(name: str) -> Callable[[int], float]:
 
     ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
     ray.data.DataContext.get_current().enable_progress_bars = False
-    width = WIDTHS[name]
+    width, batch_rows = WIDTHS[name], BATCH_ROWS[name]
 
     def run(rows: int) -> float:
         def made(batch: dict[str, Any]) -> dict[str, Any]:
@@ -45,9 +45,9 @@ def _ray_seconds(name: str) -> Callable[[int], float]:
         began = time.perf_counter()
         scored = (
             ray.data.range(rows)
-            .map_batches(made, batch_size=BATCH_ROWS)
+            .map_batches(made, batch_size=batch_rows)
             .map_batches(
-                _Scores, fn_constructor_args=(name,), batch_size=BATCH_ROWS, concurrency=1
+                _Scores, fn_constructor_args=(name,), batch_size=batch_rows, concurrency=1
             )
         )
         for _ in scored.iter_batches(batch_size=None):
@@ -66,10 +66,10 @@ def _spark_seconds(name: str) -> Callable[[int], float]:
     session = (
         SparkSession.builder.master("local[2]")
         .config("spark.ui.enabled", "false")
-        .config("spark.sql.execution.arrow.maxRecordsPerBatch", str(BATCH_ROWS))
+        .config("spark.sql.execution.arrow.maxRecordsPerBatch", str(BATCH_ROWS[name]))
         .getOrCreate()
     )
-    width = WIDTHS[name]
+    width, batch_rows = WIDTHS[name], BATCH_ROWS[name]
 
     def make() -> Callable[[Any], Any]:
         torch.set_num_threads(1)
@@ -84,7 +84,7 @@ def _spark_seconds(name: str) -> Callable[[int], float]:
     scores = predict_batch_udf(
         make,
         return_type=ArrayType(FloatType()),
-        batch_size=BATCH_ROWS,
+        batch_size=batch_rows,
         input_tensor_shapes=[[width]],
     )
 

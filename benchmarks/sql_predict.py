@@ -27,12 +27,13 @@ from benchmarks.pipelines import (
     sql_columns,
     use_worker_processes,
 )
-from benchmarks.scored_models import BATCH_ROWS, save_model
+from benchmarks.scored_models import save_model
 from headrace.pytorch import TorchModel, predict
 
 _COLUMNS = float_columns(16)
 _NAMES = [column.name for column in _COLUMNS]
 _IN_FLIGHT = (10, 1024, 4096, 16384)
+_BATCH_ROWS = 1024
 _SETTING = "table.exec.async-ml-predict.max-concurrent-operations"
 
 
@@ -60,8 +61,8 @@ def run_sql_predict(
             "predict": partial(marginal_rate, partial(_predict, model), *rows)
         }
         for each in in_flight:
-            run = partial(_ml_predict, model, each, BATCH_ROWS)
-            sizes = rows if each >= BATCH_ROWS else single_rows
+            run = partial(_ml_predict, model, each, _BATCH_ROWS)
+            sizes = rows if each >= _BATCH_ROWS else single_rows
             variants[f"{each} in flight"] = partial(marginal_rate, run, *sizes)
         for name, each in (("row by row", max(in_flight)), ("row by row, 1 in flight", 1)):
             run = partial(_ml_predict, model, each, 1)
@@ -94,7 +95,7 @@ def _predict(model: Path, rows: int) -> float:
         TorchModel(model),
         inputs=_NAMES,
         outputs={"y": DataTypes.FLOAT()},
-        batch_rows=BATCH_ROWS,
+        batch_rows=_BATCH_ROWS,
         threads=1,
     )
     return run_to_nowhere(t_env, scored, f"{sql_columns(_COLUMNS)}, y FLOAT")
