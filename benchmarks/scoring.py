@@ -3,10 +3,10 @@
 - `identity`: 16 FLOAT columns in, one out, no model to speak of: what the way to the process
   and back costs. Against PyFlink's pandas UDF and row UDF.
 - `mlp` (16-256-256-1, 4096 rows in a call) and `cnn` (two convolutions on (rows, 784), 1024
-  rows), TorchScript, one thread: against a loop that calls the same model on batches in memory in a
-  process of its own, and against the same model in a pandas UDF. Where HEADRACE_ELSEWHERE names
-  an interpreter that has ray and pyspark, also in Ray Data's `map_batches` and Spark's
-  `predict_batch_udf`.
+  rows), TorchScript, one thread: against a loop that calls the same model on batches in memory,
+  in a process of its own with the memory settings that a worker has, and (`plain`) without; and
+  against the same model in a pandas UDF. Where HEADRACE_ELSEWHERE names an interpreter that has
+  ray and pyspark, also in Ray Data's `map_batches` and Spark's `predict_batch_udf`.
 - The age of single rows at 1,000 rows/s through the MLP, as in `benchmarks.round_trip`.
 
 Rates are marginal; variants run in turns.
@@ -18,7 +18,7 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from statistics import quantiles
@@ -45,6 +45,7 @@ from benchmarks.pipelines import (
     use_worker_processes,
 )
 from benchmarks.scored_models import BATCH_ROWS, WIDTHS, build_model, save_model
+from headrace.inference.scoring_role import KEEP_MEMORY
 from headrace.pytorch import PythonModel, TorchModel, predict
 
 _NUMBERS = float_columns(16)
@@ -149,7 +150,9 @@ def _variants(
         "row UDF, identity": flink(partial(_udf, "identity", _first_number, "general")),
     }
     for name, path in files.items():
-        variants[f"in memory, {name}"] = partial(_in_memory, name, BATCH_ROWS[name])
+        rows = BATCH_ROWS[name]
+        variants[f"in memory, {name}"] = partial(_in_memory, name, rows, KEEP_MEMORY)
+        variants[f"in memory, {name}, plain"] = partial(_in_memory, name, rows, {})
         variants[f"predict, {name}"] = flink(partial(_predict, name, TorchModel(path)))
         variants[f"pandas UDF, {name}"] = flink(partial(_udf, name, _scorer(name), "pandas"))
         for system in ("ray", "spark") if elsewhere else ():
@@ -157,7 +160,9 @@ def _variants(
             variants[f"{system}, {name}"] = partial(_outside, [str(each) for each in command])
     if "mlp" in files:
         small = partial(_predict, "mlp", TorchModel(files["mlp"]), batch_rows=_SMALL_ROWS)
-        variants["in memory, mlp, 1024 rows"] = partial(_in_memory, "mlp", _SMALL_ROWS)
+        variants["in memory, mlp, 1024 rows"] = partial(
+            _in_memory, "mlp", _SMALL_ROWS, KEEP_MEMORY
+        )
         variants["predict, mlp, 1024 rows"] = flink(small)
     return variants
 
@@ -219,16 +224,20 @@ def _udf(name: str, function: Callable[..., Any], kind: str, rows: int) -> float
     return run_to_nowhere(t_env, scored, _SQL[name])
 
 
-def _in_memory(name: str, batch_rows: int, few: int, many: int) -> float:
+def _in_memory(
+    name: str, batch_rows: int, environment: Mapping[str, str], few: int, many: int
+) -> float:
     program = [sys.executable, "-m", "benchmarks.scored_models", name, str(batch_rows)]
-    return _outside(program, few, many)
+    return _outside(program, few, many, environment)
 
 
-def _outside(command: list[str], few: int, many: int) -> float:
+def _outside(
+    command: list[str], few: int, many: int, environment: Mapping[str, str] | None = None
+) -> float:
     """Return the marginal rate of a program that prints seconds, at the end of lines."""
     done = subprocess.run(
         [*command, str(few), str(many)],
-        env={**os.environ, "PYSPARK_PYTHON": command[0]},  # noqa: TID251 - for Spark's workers
+        env={**os.environ, "PYSPARK_PYTHON": command[0], **(environment or {})},  # noqa: TID251
         check=True,
         capture_output=True,
         text=True,

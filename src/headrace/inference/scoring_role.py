@@ -10,17 +10,20 @@ from headrace.errors import ConfigError
 from headrace.inference.entry import ScoringEntry
 from headrace.inference.model import is_uri
 
-__all__ = ["Device", "scoring_role"]
+__all__ = ["KEEP_MEMORY", "Device", "scoring_role"]
 
 Device: TypeAlias = Literal["auto", "cpu", "cuda"]
 
 _GPU_USE: dict[str, GpuUse] = {"auto": "auto", "cpu": "none", "cuda": "required"}
-# A model makes and frees the same large arrays again and again. glibc gives them back to the
-# kernel each time and takes them anew, page by page, unless it is told to keep so many bytes.
-_KEEP_MEMORY = {
+KEEP_MEMORY = {
     "MALLOC_TRIM_THRESHOLD_": str(256 << 20),
     "MALLOC_MMAP_THRESHOLD_": str(32 << 20),
 }
+"""Environment for a process that makes and frees the same large arrays again and again.
+
+glibc gives them back to the kernel each time and takes them anew, page by page, unless it is
+told to keep so many bytes. Source: mallopt(3).
+"""
 _NO_GPU = {"CUDA_VISIBLE_DEVICES": "-1"}  # also where the TaskManager's environment has some
 
 
@@ -62,7 +65,7 @@ def scoring_role(
         entry=entry,
         parallelism=workers,
         environment={
-            **_KEEP_MEMORY,
+            **KEEP_MEMORY,
             **(_NO_GPU if device == "cpu" else {}),
             **(environment or {}),
         },
