@@ -279,6 +279,19 @@ def test_a_model_that_does_not_fit_fails_the_job_with_both_sides(
     until(lambda: not children(), "the end of every process", 10)
 
 
+def test_a_model_larger_than_memory_is_told_when_it_is_opened(
+    t_env: StreamTableEnvironment, net: TorchModel
+) -> None:
+    def huge() -> nn.Module:
+        return nn.Linear(1 << 22, 1 << 22)  # 64 TiB
+
+    rows = features(t_env, 10)
+    model = TorchModel(net.path, huge)
+    told = failure_of(headrace.pytorch.predict(rows, model, inputs=["a", "b"], outputs=Y))
+    assert "you tried to allocate 70368744177664 bytes" in told
+    until(lambda: not children(), "the end of every process", 10)
+
+
 def test_plans_that_cannot_work_are_refused(
     t_env: StreamTableEnvironment, net: TorchModel
 ) -> None:
