@@ -49,7 +49,7 @@ def main(argv: list[str] | None = None) -> int:
     """Write the predictions into files: hour of departure, true and predicted delay in minutes.
 
     Returns:
-        Exit code: 0.
+        Exit code: 0; 1 if there is no model yet.
     """
     options = _parse(argv)
     out: Path = options.out.resolve()

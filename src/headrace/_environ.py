@@ -7,6 +7,7 @@ import os
 __all__ = [
     "ARCHIVES",
     "LEASED_GPU",
+    "NEEDS_GPU",
     "LINK_FD",
     "PROCESS_SPEC",
     "copy_environment",
@@ -20,6 +21,9 @@ ARCHIVES = "_PYTHON_WORKING_DIR"
 
 LEASED_GPU = "HEADRACE_LEASED_GPU"
 """The one GPU that an algorithm process has for itself; not set without a lease."""
+
+NEEDS_GPU = "HEADRACE_NEEDS_GPU"
+"""Set for processes of `predict` that must not compute on the CPU."""
 
 LINK_FD = "HEADRACE_LINK_FD"
 """Number of the inherited socket to the node; set for algorithm processes."""

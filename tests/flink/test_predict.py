@@ -300,6 +300,10 @@ def test_plans_that_cannot_work_are_refused(
         headrace.pytorch.predict(rows, net, outputs=Y, keep=["c"])
     with pytest.raises(ConfigError, match=r"\['name'\] are there twice"):
         headrace.pytorch.predict(rows, net, outputs={"name": DataTypes.FLOAT()})
+    with pytest.raises(ConfigError, match="name is among them already: give the output"):
+        headrace.pytorch.predict(
+            rows, net, outputs={"name": DataTypes.FLOAT()}, keep=[], on_error="side_output"
+        )
     with pytest.raises(ConfigError, match="must be 'fail', 'null' or 'side_output'"):
         headrace.pytorch.predict(rows, net, outputs=Y, on_error="skip")  # type: ignore[arg-type]
     with pytest.raises(PlanError, match="must be a handle, for example TorchModel"):

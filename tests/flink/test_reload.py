@@ -59,10 +59,8 @@ def stacks() -> str:
 def put(path: Path, factor: float | None) -> None:
     """Replace the model as a whole; None breaks it."""
     beside = path.with_suffix(".new")
-    if factor is None:
-        beside.write_text("not a model")
-    else:
-        torch.save({"factor": torch.tensor([factor])}, beside)
+    name = "quotient" if factor is None else "factor"
+    torch.save({name: torch.tensor([factor or 0.0])}, beside)
     beside.replace(path)
 
 
@@ -99,11 +97,12 @@ def test_versions_take_over_between_batches_and_a_broken_one_does_not(
         put(path, 2.0)
         stamps.append(path.stat().st_mtime_ns // 1_000_000)
         until(loaded(2), "the load of the second version")
+        path.with_name(f"{path.name}.times-out").touch()  # only the shelf looks at it
         put(path, None)
-        threading.Event().wait(10 * LOOK_EVERY_S)
+        until(loaded(3), "the load of the broken version")
         put(path, 3.0)
         stamps.append(path.stat().st_mtime_ns // 1_000_000)
-        until(loaded(3), "the load of the third version")
+        until(loaded(4), "the load of the third version")
 
     numbers(t_env, ROWS, per_second=ROWS_PER_SECOND)
     rows = t_env.sql_query("SELECT id, CAST(id AS FLOAT) AS x FROM numbers")

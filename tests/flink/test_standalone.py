@@ -233,5 +233,5 @@ def test_workers_get_one_each_of_the_gpus_that_flink_assigns_to_all(
     assert sorted({(row["pid"], row["gpu"]) for row in rows}, key=lambda each: each[1]) == [
         (next(row["pid"] for row in rows if row["gpu"] == gpu), gpu) for gpu in ("0", "1")
     ]
-    with pytest.raises(AssertionError, match=r"\(0, 1\) have been taken by other processes"):
+    with pytest.raises(AssertionError, match=r"\(0, 1\) are taken by other processes"):
         cluster.python(GPUS, (tmp_path / "many").as_uri(), "3", "cuda", "20")

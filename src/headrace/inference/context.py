@@ -13,7 +13,8 @@ class ScoringContext(RoleContext):
     """A context that calls back between two batches, and while it waits for one.
 
     Attributes:
-        between_batches: Called every 0.2 s at least, on the thread that asks for batches.
+        between_batches: Called before each batch, and every 0.2 s while there is none, on the
+            thread that asks for batches.
     """
 
     between_batches: Callable[[], None] | None = None

@@ -21,6 +21,7 @@ from headrace.role import RoleContext, RoleEntry, RoleLink, choose_threads
 __all__ = ["ScoringEntry"]
 
 _LOG = logging.getLogger(__name__)
+_FIRST_LOADS = 3
 
 
 class ScoringEntry(RoleEntry):
@@ -51,8 +52,12 @@ class ScoringEntry(RoleEntry):
         if threads is None:  # as if all workers were on this host: nobody knows their hosts
             threads = choose_threads([spec.host] * spec.parallelism, spec.index)
         self._path = _path_here(self.model, spec)
-        version = None if self._path is None else version_at(self._path)
-        self._scorer = self._load(context, version, threads)
+        for _ in range(_FIRST_LOADS):  # until what was loaded is what is there
+            version = None if self._path is None else version_at(self._path)
+            self._scorer = self._load(context, version, threads)
+            if self._path is None or version_at(self._path) == version:
+                return
+        _LOG.warning("%s changes all the time; its version may be another one", self._path)
 
     def run(self, context: RoleContext) -> None:
         """Score all rows; with `reload`, by each new version from the next batch on."""

@@ -113,7 +113,17 @@ def predict(
         error_column = _SIDE_COLUMN
     queue = exchange or ExchangeConfig(batch_rows=batch_rows, linger_ms=linger_ms)
 
+    added = (*outputs, *filter(None, [error_column, version_column]))
+
     def role(kept: tuple[str, ...], workers: int) -> RoleConfig:
+        there = [name for name in added if has_side and name in kept]
+        if there:
+            msg = (
+                f"on_error='side_output' takes all columns of the rows along, and "
+                f"{', '.join(there)} is among them already: give the output, or `error_column`, "
+                "another name"
+            )
+            raise ConfigError(msg)
         settings = ScoringSettings(
             kept=kept,
             outputs=tuple(outputs),

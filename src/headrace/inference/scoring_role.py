@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Literal, TypeAlias
 
+from headrace._environ import NEEDS_GPU
 from headrace.config import ExchangeConfig, GpuUse, MirrorConfig, RoleConfig
 from headrace.errors import ConfigError
 from headrace.inference.entry import ScoringEntry
@@ -24,7 +25,11 @@ KEEP_MEMORY = {
 glibc gives them back to the kernel each time and takes them anew, page by page, unless it is
 told to keep so many bytes. Source: mallopt(3).
 """
-_NO_GPU = {"CUDA_VISIBLE_DEVICES": "-1"}  # also where the TaskManager's environment has some
+_VARIABLES: dict[str, dict[str, str]] = {
+    "auto": {},
+    "cpu": {"CUDA_VISIBLE_DEVICES": "-1"},  # also where the TaskManager's environment has some
+    "cuda": {NEEDS_GPU: "1"},
+}
 
 
 def scoring_role(
@@ -66,7 +71,7 @@ def scoring_role(
         parallelism=workers,
         environment={
             **KEEP_MEMORY,
-            **(_NO_GPU if device == "cpu" else {}),
+            **_VARIABLES[device],
             **(environment or {}),
         },
         gpu=_GPU_USE[device],

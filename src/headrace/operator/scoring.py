@@ -61,15 +61,14 @@ def plan_scoring(
     )
     error = {} if error_column is None else {error_column: DataTypes.STRING()}
     version = {} if version_column is None else {version_column: DataTypes.TIMESTAMP_LTZ(3)}
+    j_new = to_java_row_type(
+        {**(_nullable(outputs) if has_side else outputs), **error, **version}
+    )
+    j_output = join_row_types(j_rows[1], names if has_side else kept, j_new)
+    j_stream = add_chained(flink, name, config, j_rows, j_output, timeouts)
     is_stream = isinstance(rows, DataStream)
     if not has_side:
-        j_new = to_java_row_type({**outputs, **error, **version})
-        j_output = join_row_types(j_rows[1], kept, j_new)
-        j_stream = add_chained(flink, name, config, j_rows, j_output, timeouts)
         return output_of(flink, j_stream, j_output, is_stream=is_stream)
-    j_new = to_java_row_type({**_nullable(outputs), **error, **version})
-    j_output = join_row_types(j_rows[1], names, j_new)
-    j_stream = add_chained(flink, name, config, j_rows, j_output, timeouts)
     j_scored = join_row_types(j_rows[1], kept, to_java_row_type({**outputs, **version}))
     j_rejected = join_row_types(j_rows[1], names, to_java_row_type(error))
     builder = get_gateway().jvm.org.headrace.operator.ClusterBuilder

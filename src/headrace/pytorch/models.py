@@ -15,6 +15,7 @@ import torch
 from torch import nn
 from torch.export.passes import move_to_device_pass
 
+from headrace._environ import NEEDS_GPU, environment_value
 from headrace.errors import ConfigError
 from headrace.inference import LoadedModel, TensorSpec, absolute_path
 from headrace.pytorch.device import choose_device
@@ -54,11 +55,14 @@ class TorchModel:
             raise ConfigError(msg)
 
     def load(self, threads: int | None, copy: Path | None = None) -> LoadedModel:
-        """Read the model onto this worker's GPU, else the CPU, ready for inference.
+        """Read the model, ready for inference.
+
+        Onto the GPU that this worker has for itself, else the first of CUDA_VISIBLE_DEVICES,
+        else the CPU.
 
         Raises:
-            ConfigError: There is no such file, it is of another kind, or its state does not fit
-                the module.
+            ConfigError: There is no such file, it is of another kind, its state does not fit
+                the module, or there is no GPU and `predict` was told device="cuda".
         """
         if threads is not None:
             torch.set_num_threads(threads)
@@ -66,7 +70,8 @@ class TorchModel:
         kind = _kind_of(path)
         if (kind == "state") != (self.module is not None):
             raise ConfigError(_wrong_kind(path, kind, self.module))
-        device = choose_device(["here"], 0, is_required=False)
+        is_required = environment_value(NEEDS_GPU) is not None
+        device = choose_device(["here"], 0, is_required=is_required)
         if kind == "script":
             return _Script(torch.jit.load(str(path), map_location=device).eval(), device)
         if kind == "export":

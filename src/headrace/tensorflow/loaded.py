@@ -13,6 +13,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import tensorflow as tf
 
+from headrace._environ import NEEDS_GPU, environment_value
 from headrace.errors import ConfigError
 from headrace.inference import LoadedModel, TensorSpec
 from headrace.role import to_numpy
@@ -24,6 +25,7 @@ _LOG = logging.getLogger(__name__)
 
 def load_saved_model(path: Path, signature: str, threads: int | None) -> LoadedModel:
     """Return a signature of what is at `path`; see `SavedModel`."""
+    _require_gpu()
     _use_threads(threads)
     loaded = tf.saved_model.load(str(path))
     if signature not in loaded.signatures:
@@ -37,6 +39,7 @@ def load_keras_model(
     path: Path, custom_objects: Mapping[str, Any], threads: int | None
 ) -> LoadedModel:
     """Return the model at `path`; see `KerasModel`."""
+    _require_gpu()
     _use_threads(threads)
     return _Keras(read_keras_model(path, custom_objects))
 
@@ -121,6 +124,12 @@ class _Keras(KerasInputs):
     def __call__(self, args: Sequence[Any], named: Mapping[str, Any]) -> Any:
         values = self.arrange(args, named)
         return _as_numpy(self._call(tf.nest.map_structure(tf.convert_to_tensor, values)))
+
+
+def _require_gpu() -> None:
+    if environment_value(NEEDS_GPU) is not None and not tf.config.list_physical_devices("GPU"):
+        msg = "device='cuda', but TensorFlow finds no GPU here; use device='auto' or 'cpu'"
+        raise ConfigError(msg)
 
 
 def _use_threads(threads: int | None) -> None:

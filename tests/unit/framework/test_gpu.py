@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from headrace.errors import ConfigError
+from headrace.errors import WaitTimeoutError
 from headrace.framework.node.gpu import GpuLease, take_gpu
 from tests.unit.role.doubles import FakeClock
 
@@ -43,8 +43,8 @@ def test_when_none_is_free_it_waits_for_so_long_and_says_what_to_do() -> None:
         clock.now += seconds
 
     with take(OURS), take(OURS):
-        told = rf"\({OURS[0]}, {OURS[1]}\) have been taken by other processes .* for 3 s"
-        with pytest.raises(ConfigError, match=told):
+        told = rf"Waited 3.0 s for a GPU: all .* \({OURS[0]}, {OURS[1]}\) are taken"
+        with pytest.raises(WaitTimeoutError, match=told):
             take_gpu(OURS, 3, wait=wait, clock=clock)
     assert 1003 <= clock.now < 1004
 

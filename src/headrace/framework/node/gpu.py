@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 
-from headrace.errors import ConfigError
+from headrace.errors import WaitTimeoutError
 
 __all__ = ["GpuLease", "take_gpu"]
 
@@ -67,7 +67,8 @@ def take_gpu(
         clock: Monotonic seconds.
 
     Raises:
-        ConfigError: All have been taken for `limit_s`.
+        WaitTimeoutError: All have been taken for `limit_s`, half of the time that a process
+            may take to start.
     """
     deadline = clock() + limit_s
     while True:
@@ -76,13 +77,14 @@ def take_gpu(
             if lease is not None:
                 return lease
         if clock() >= deadline:
-            msg = (
-                f"Each process needs a GPU of its own, and all that Flink has assigned to "
-                f"this TaskManager ({', '.join(assigned)}) have been taken by other processes "
-                f"of this host for {limit_s:g} s. Run fewer of them on a host, give it more "
-                "GPUs, or use device='cpu'"
+            raise WaitTimeoutError(
+                waited_for=f"a GPU: all that Flink has assigned to this TaskManager "
+                f"({', '.join(assigned)}) are taken by other processes of this host",
+                waited_s=limit_s,
+                setting="timeouts.process_start_timeout_s",
+                hint="Each process needs one of its own: run fewer of them on a host, give it "
+                "more GPUs, or use device='cpu'",
             )
-            raise ConfigError(msg)
         wait(_LOOK_EVERY_S)
 
 

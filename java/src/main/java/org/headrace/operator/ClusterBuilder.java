@@ -141,7 +141,7 @@ public final class ClusterBuilder {
     /** The rows without a reason and those with one: see {@link Rejection#divide}. */
     public static List<DataStream<RowData>> divide(
             DataStream<RowData> rows, RowType type, String reason, RowType good, RowType rejected) {
-        return Rejection.divide(rows, type, reason, good, rejected);
+        return Rejection.divide(rows, rows.getTransformation().getUid() + "-rejection", type, reason, good, rejected);
     }
 
     /** A stream of Flink's internal rows, as {@link #addRole} returns it, with the values that users see. */

@@ -25,18 +25,20 @@ final class Rejection {
     /**
      * Two streams, the good rows and the rejected ones.
      *
+     * @param uid of the operator
      * @param type columns of {@code rows}
      * @param reason name of the column that says why
      * @param good the columns of the first stream, by their names in {@code type}
      * @param rejected the columns of the second stream, likewise
      */
     static List<DataStream<RowData>> divide(
-            DataStream<RowData> rows, RowType type, String reason, RowType good, RowType rejected) {
+            DataStream<RowData> rows, String uid, RowType type, String reason, RowType good, RowType rejected) {
         OutputTag<RowData> tag = new OutputTag<>("rejected", InternalTypeInfo.of(rejected));
         Divider divider = new Divider(type.getFieldIndex(reason), places(type, good), places(type, rejected), tag);
         SingleOutputStreamOperator<RowData> first =
                 rows.process(divider, InternalTypeInfo.of(good))
                         .name("divide by " + reason)
+                        .uid(uid)
                         .setParallelism(rows.getParallelism());
         return List.of(first, first.getSideOutput(tag));
     }

@@ -128,11 +128,11 @@ public final class ChildHome implements AutoCloseable {
                 child.close();
             }
         } finally {
+            if (mirror != null) {
+                mirror.close(); // first: who copies goes on to the Python environment
+            }
             try {
                 python.close();
-                if (mirror != null) {
-                    mirror.close();
-                }
             } finally {
                 workDir.close();
             }

@@ -35,6 +35,7 @@ public final class FileMirror implements AutoCloseable {
 
     private static final Logger LOG = LoggerFactory.getLogger(FileMirror.class);
     private static final Duration SETTLE = Duration.ofSeconds(1);
+    private static final int FIRST_TRIES = 5;
     private static final long CLOSE_WAIT_MS = 3_000;
     private static final int BUFFER_BYTES = 1 << 16;
 
@@ -83,8 +84,7 @@ public final class FileMirror implements AutoCloseable {
         }
         List<Original> found;
         try {
-            found = list();
-            copy(found);
+            found = copyFirst();
         } catch (IOException e) {
             throw new MirrorException(plan.uri(), e);
         } finally {
@@ -125,7 +125,7 @@ public final class FileMirror implements AutoCloseable {
     private void follow(List<Original> copied) {
         List<Original> known = copied;
         try {
-            while (true) {
+            while (isOpen()) { // a client of a file system may swallow the interrupt
                 Thread.sleep(plan.every().toMillis());
                 try {
                     List<Original> found = list();
@@ -137,15 +137,26 @@ public final class FileMirror implements AutoCloseable {
                         known = found;
                         LOG.info("{} has changed and was copied to {}", plan.uri(), present);
                     }
-                } catch (InterruptedIOException e) {
-                    return;
                 } catch (IOException | RuntimeException e) {
-                    LOG.warn("{} could not be looked at or copied; the copy from before stays", plan.uri(), e);
+                    if (isOpen()) {
+                        LOG.warn("{} could not be looked at or copied; the copy from before stays", plan.uri(), e);
+                    }
                 }
             }
         } catch (InterruptedException e) {
             LOG.debug("{} is no longer followed", plan.uri());
         }
+    }
+
+    /** Copies until the original has not changed meanwhile. */
+    private List<Original> copyFirst() throws IOException {
+        for (int i = 0; i < FIRST_TRIES; i++) {
+            List<Original> found = list();
+            if (copy(found)) {
+                return found;
+            }
+        }
+        throw new IOException("it changed during each of " + FIRST_TRIES + " copies");
     }
 
     private List<Original> list() throws IOException {
@@ -182,20 +193,28 @@ public final class FileMirror implements AutoCloseable {
         }
     }
 
-    /** Returns false, and leaves no trace, if the original changed meanwhile. */
+    /** Returns false if the original changed meanwhile. Leaves no trace then, and none of a failure. */
     private boolean copy(List<Original> originals) throws IOException {
         java.nio.file.Path folder = directory.resolve("copy-" + copies++);
-        for (Original each : originals) {
-            requireOpen(); // the directory may be gone for good
-            java.nio.file.Path target = folder.resolve(each.name());
-            Files.createDirectories(target.getParent());
-            copy(each, target);
+        boolean isWhole = false;
+        try {
+            for (Original each : originals) {
+                requireOpen(); // the directory may be gone for good
+                java.nio.file.Path target = folder.resolve(each.name());
+                Files.createDirectories(target.getParent());
+                copy(each, target);
+            }
+            isWhole = originals.equals(list());
+        } finally {
+            if (!isWhole) {
+                WorkDir.remove(folder);
+            }
         }
-        if (present != null && !originals.equals(list())) {
-            WorkDir.remove(folder);
+        if (!isWhole) {
             return false;
         }
         java.nio.file.Path next = directory.resolve("next");
+        Files.deleteIfExists(next);
         Files.createSymbolicLink(next, folder.resolve(rootName()));
         Files.move(next, link(), StandardCopyOption.ATOMIC_MOVE);
         if (former != null) {
@@ -206,11 +225,15 @@ public final class FileMirror implements AutoCloseable {
         return true;
     }
 
-    private void requireOpen() throws InterruptedIOException {
+    private boolean isOpen() {
         synchronized (lock) {
-            if (isClosed) {
-                throw new InterruptedIOException("The operator was closed.");
-            }
+            return !isClosed;
+        }
+    }
+
+    private void requireOpen() throws InterruptedIOException {
+        if (!isOpen()) {
+            throw new InterruptedIOException("The operator was closed.");
         }
     }
 
