@@ -228,3 +228,13 @@ def test_a_relative_path_is_taken_from_where_the_job_is_planned(
 def test_a_module_in_place_of_its_class_is_refused(net: nn.Module) -> None:
     with pytest.raises(ConfigError, match=r"module=Net.* its class, not the module itself"):
         TorchModel("model", net)
+
+
+def test_who_must_have_a_gpu_does_not_score_on_the_cpu(
+    net: nn.Module, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if torch.cuda.is_available():
+        pytest.skip("this machine has a GPU")
+    monkeypatch.setenv("HEADRACE_NEEDS_GPU", "1")
+    with pytest.raises(ConfigError, match="finds no GPU here"):
+        saved(net, "state", tmp_path).load(1)
