@@ -7,8 +7,8 @@ import os
 __all__ = [
     "ARCHIVES",
     "LEASED_GPU",
-    "NEEDS_GPU",
     "LINK_FD",
+    "NEEDS_GPU",
     "PROCESS_SPEC",
     "copy_environment",
     "environment_value",

@@ -120,8 +120,8 @@ def predict(
         if there:
             msg = (
                 f"on_error='side_output' takes all columns of the rows along, and "
-                f"{', '.join(there)} is among them already: give the output, or `error_column`, "
-                "another name"
+                f"{', '.join(there)} is among them already: give the output, or "
+                "`error_column`, another name"
             )
             raise ConfigError(msg)
         settings = ScoringSettings(
