@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -52,7 +53,8 @@ class Course:
             values: As in `History`.
 
         Raises:
-            DataError: There were no rows to train on, or none that were held out.
+            DataError: There were no rows to train on, or none that were held out; or the loss
+                on them is no number.
         """
         if not values.get("rows"):
             msg = (
@@ -66,6 +68,15 @@ class Course:
                 "nothing is saved. Look at its query, or leave it out"
             )
             raise DataError(msg)
+        for name in ("loss", f"{VALIDATION}loss"):
+            value = values.get(name, 0.0)
+            if not math.isfinite(value):
+                msg = (
+                    f"The {name} of epoch {len(self._epochs)} (from 0) is {value}: the model "
+                    "cannot be used, and nothing is saved. Lower the learning rate, or look "
+                    "for values in the columns that are too large, infinite or NaN"
+                )
+                raise DataError(msg)
         self._epochs.append(dict(values))
         stopping, epoch = self._early_stopping, len(self._epochs) - 1
         if stopping is None:

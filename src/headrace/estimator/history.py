@@ -57,7 +57,11 @@ class History(Mapping[str, tuple[float, ...]]):
 
     def to_json(self) -> str:
         """Return it as text."""
-        return json.dumps({"epochs": self._epochs, "best_epoch": self.best_epoch}, indent=1)
+        return json.dumps(self.to_dict(), indent=1)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return it as what JSON can hold."""
+        return {"epochs": self._epochs, "best_epoch": self.best_epoch}
 
     @classmethod
     def from_json(cls, text: str) -> History:

@@ -117,8 +117,9 @@ def plan_training(
             cluster.add_role(role, config)
     if rows is not None:
         if job.epochs > 1 and cluster.has_endless_input:
+            where = "`rows`" if held_out is None else "`rows` or `held_out`"
             msg = (
-                f"epochs={job.epochs} needs an input that ends, but a source of `rows` is "
+                f"epochs={job.epochs} needs an input that ends, but a source of {where} is "
                 "unbounded: the first pass would never be over. Use epochs=1, or a bounded one"
             )
             raise PlanError(msg)

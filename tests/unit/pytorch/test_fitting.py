@@ -15,7 +15,7 @@ from torch import nn
 
 from headrace import testing
 from headrace.errors import ConfigError, DataError, UserCodeError
-from headrace.estimator import EarlyStopping, History
+from headrace.estimator import EarlyStopping, FitRecord, History
 from headrace.pytorch import TorchEntry, TorchEstimator, TorchSettings
 from headrace.role import HELD_OUT
 
@@ -81,7 +81,7 @@ def fit(
         epochs=chosen.epochs, output_dir=folder, has_held_out=has_held_out, device="cpu"
     )
     testing.run(
-        TorchEntry(chosen._fitting(), settings),
+        TorchEntry(chosen._fitting(FitRecord.of(chosen)), settings),
         pa.concat_tables(tables),
         workers=len(tables),
         split=list(tables) if len(tables) > 1 else None,
@@ -151,6 +151,65 @@ def test_two_workers_see_the_same_held_out_rows_as_one_and_find_the_same_line(
         assert history["val_loss"][-1] == pytest.approx(mean_square(state, held_out), rel=1e-6)
         assert history["val_mae"][-1] < 0.02
         assert history["val_loss"][-1] < min(0.001, history["val_loss"][0])
+
+
+def noisy(count: int, seed: int) -> pa.Table:
+    """Rows that no line explains: every step and every row shows in the weights."""
+    table = rows(count, seed)
+    noise = np.random.default_rng(seed + 100).normal(size=count)
+    return table.set_column(3, "y", pa.array(table["y"].to_numpy() + noise))
+
+
+def union(
+    tables: Sequence[pa.Table], epochs: int, schedule: Any, *, by_step: bool
+) -> tuple[dict[str, Any], list[float], list[float]]:
+    """The steps on the union of the tables' batches, in torch alone; losses and rates too."""
+    torch.manual_seed(0)
+    model = Line()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    scheduler = schedule(optimizer)
+    losses, rates = [], []
+    for _ in range(epochs):
+        rates.append(optimizer.param_groups[0]["lr"])
+        total = 0.0
+        for start in range(0, len(tables[0]), BATCH):
+            part = pa.concat_tables([each[start : start + BATCH] for each in tables])
+            optimizer.zero_grad()
+            y = torch.tensor(part["y"].to_numpy())
+            loss: Any = nn.functional.mse_loss(model(matrix(part))[:, 0], y)
+            loss.backward()
+            optimizer.step()
+            total += loss.item() * len(y)
+            if by_step:
+                scheduler.step()
+        if not by_step:
+            scheduler.step()
+        losses.append(total / sum(map(len, tables)))
+    return dict(model.state_dict()), losses, rates
+
+
+@pytest.mark.parametrize("every", ["step", "epoch"])
+def test_two_workers_make_the_steps_of_a_plain_loop_on_the_union(
+    every: Any, tmp_path: Path
+) -> None:
+    # As many batches, and the last of the second is much shorter.
+    tables = [noisy(5 * BATCH, 5), noisy(4 * BATCH + 3, 6)]
+    schedule = functools.partial(torch.optim.lr_scheduler.ExponentialLR, gamma=0.7)
+    chosen = estimator(schedule=schedule, schedule_every=every)
+    state, history = fit(chosen, tables, tmp_path)
+    wanted, losses, rates = union(tables, 2, schedule, by_step=every == "step")
+    require_same(state, wanted, rtol=1e-6, atol=1e-9)
+    assert list(history["loss"]) == pytest.approx(losses, rel=1e-6)
+    assert list(history["learning_rate"]) == pytest.approx(rates, rel=1e-9)
+    assert rates[1] < rates[0]
+
+
+def test_metrics_get_outputs_without_a_graph(tmp_path: Path) -> None:
+    def spread(outputs: torch.Tensor, labels: torch.Tensor) -> Any:
+        return np.abs(outputs.numpy() - labels.numpy()).mean()
+
+    _, history = fit(estimator(metrics={"spread": spread}), [rows(40)], tmp_path)
+    assert history["spread"][1] < history["spread"][0]
 
 
 @pytest.mark.parametrize("lacks", ["rows to train on", "rows held out", "rows"])
@@ -276,7 +335,7 @@ def test_a_function_as_features_does_not_find_the_label(tmp_path: Path) -> None:
         ({}, "y", DataError, r"Column 'y' has 1 NULL in 3 rows, and nothing can be learned"),
         ({}, "b", DataError, r"Column 'b' has 1 NULL in 3 rows.*COALESCE\(b, 0\)"),
         (
-            {"loss": nn.MSELoss(reduction="none")},
+            {"loss": lambda outputs, labels: (outputs - labels) ** 2},
             rows(20),
             ConfigError,
             r"loss must return one number.* of shape \(16, 1\)",
@@ -288,6 +347,21 @@ def test_a_function_as_features_does_not_find_the_label(tmp_path: Path) -> None:
             r"metrics\['off'\] must return one number",
         ),
         ({"model": lambda: 7}, rows(20), ConfigError, r"made a int, and no nn.Module"),
+        (
+            {"optimizer": lambda parameters: [*parameters]},
+            rows(20),
+            ConfigError,
+            r"optimizer: .* made a list, and no torch.optim.Optimizer",
+        ),
+        (
+            {
+                "schedule": torch.optim.lr_scheduler.ReduceLROnPlateau,
+                "schedule_every": "step",
+            },
+            rows(20),
+            ConfigError,
+            r"schedule_every='step' with ReduceLROnPlateau: .* Give schedule_every='epoch'",
+        ),
     ],
 )
 def test_what_goes_wrong_in_a_worker_is_told_and_nothing_is_saved(
