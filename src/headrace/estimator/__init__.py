@@ -7,7 +7,7 @@ deep-learning framework at all.
 from __future__ import annotations
 
 from headrace.estimator.base import Estimator
-from headrace.estimator.course import Course, Verdict
+from headrace.estimator.course import Course, Verdict, require_finite
 from headrace.estimator.early_stopping import EarlyStopping
 from headrace.estimator.examples import Example, ExamplePlan
 from headrace.estimator.files import FitRecord
@@ -29,4 +29,5 @@ __all__ = [
     "History",
     "Sums",
     "Verdict",
+    "require_finite",
 ]

@@ -10,7 +10,7 @@ from headrace.errors import DataError
 from headrace.estimator.early_stopping import EarlyStopping
 from headrace.estimator.history import VALIDATION, History
 
-__all__ = ["Course", "Verdict"]
+__all__ = ["Course", "Verdict", "require_finite"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,6 +24,27 @@ class Verdict:
 
     is_best: bool
     is_last: bool
+
+
+def require_finite(name: str, value: float, epoch: int, place: str = "") -> None:
+    """Refuse a loss that is infinite or NaN.
+
+    Args:
+        name: Of the loss.
+        value: What it is.
+        epoch: From 0.
+        place: What else is known of where.
+
+    Raises:
+        DataError: It is.
+    """
+    if not math.isfinite(value):
+        msg = (
+            f"The {name} is {value} in epoch {epoch} (from 0){place}: nothing can be learned "
+            "from it, and nothing is saved. Lower the learning rate, or look for values in the "
+            "columns that are too large, infinite or NaN"
+        )
+        raise DataError(msg)
 
 
 class Course:
@@ -69,14 +90,7 @@ class Course:
             )
             raise DataError(msg)
         for name in ("loss", f"{VALIDATION}loss"):
-            value = values.get(name, 0.0)
-            if not math.isfinite(value):
-                msg = (
-                    f"The {name} of epoch {len(self._epochs)} (from 0) is {value}: the model "
-                    "cannot be used, and nothing is saved. Lower the learning rate, or look "
-                    "for values in the columns that are too large, infinite or NaN"
-                )
-                raise DataError(msg)
+            require_finite(name, values.get(name, 0.0), len(self._epochs))
         self._epochs.append(dict(values))
         stopping, epoch = self._early_stopping, len(self._epochs) - 1
         if stopping is None:

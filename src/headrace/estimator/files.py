@@ -15,7 +15,6 @@ import pickle
 import secrets
 import shutil
 import tempfile
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -149,9 +148,9 @@ def read_history(directory: Path, run_id: str | None = None) -> History:
     text = path.read_text()
     if run_id is not None and json.loads(text).get("run_id") != run_id:
         msg = (
-            f"{path} is of another fit: the worker that saves has written its own elsewhere, or "
-            "another fit has written here since. All hosts and this program must reach "
-            "`model_dir` by the same path, and each fit that runs at the same time needs its own"
+            f"{path} is of another fit: the worker that saves has written its own elsewhere, "
+            "or another fit has written here since. All hosts and this program must reach "
+            "`model_dir` by the same path, and fits that run at the same time need their own"
         )
         raise ConfigError(msg)
     return History.from_json(text)

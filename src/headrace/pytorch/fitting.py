@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
@@ -10,7 +9,7 @@ from typing import Any, Literal, TypeAlias
 import torch
 from torch import nn
 
-from headrace.errors import ConfigError, DataError
+from headrace.errors import ConfigError
 from headrace.estimator import (
     Course,
     EarlyStopping,
@@ -19,6 +18,7 @@ from headrace.estimator import (
     FitRecord,
     Sums,
     Verdict,
+    require_finite,
 )
 from headrace.inference import Inputs, Source
 from headrace.pytorch.context import TorchContext
@@ -113,8 +113,8 @@ class _Worker:
             outputs, labels = self._call(example)
             loss = self._fitting.loss(outputs, labels)
             value = _number("loss", loss)
-            if not math.isfinite(value):
-                raise DataError(self._not_finite(value, epoch, example.rows))
+            place = f", at step {self._ctx.steps + 1}, on {example.rows} rows of worker "
+            require_finite("loss", value, epoch, f"{place}{self._ctx.rank}")
             loss.backward()
             self._optimizer.step()
             if self._by_step is not None:
@@ -182,14 +182,6 @@ class _Worker:
 
     def _new_sums(self) -> Sums:
         return Sums(["loss", *self._fitting.metrics])
-
-    def _not_finite(self, value: float, epoch: int, rows: int) -> str:
-        return (
-            f"The loss is {value} in epoch {epoch} (from 0), at step {self._ctx.steps + 1}, on "
-            f"{rows} rows of worker {self._ctx.rank}: the weights would be lost, so the step "
-            "is not made and nothing is saved. Lower the learning rate, or look for values in "
-            "the columns that are too large, infinite or NaN"
-        )
 
 
 def _labels_for(outputs: Any, labels: Any) -> Any:

@@ -10,8 +10,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from headrace.errors import ConfigError, DataError
-from headrace.estimator import Course, Verdict
+from headrace.errors import ConfigError
+from headrace.estimator import Course, Verdict, require_finite
 from headrace.estimator.history import VALIDATION
 from headrace.tensorflow.context import TFContext
 from headrace.tensorflow.examples import ExampleLayout
@@ -70,14 +70,8 @@ class _Epochs(keras.callbacks.Callback):  # type: ignore[misc] # Keras has no ty
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:  # noqa: ARG002
         """Report the mean loss so far; stop where it is no number."""
         epoch, loss = self._epoch, float(logs["loss"])
-        if not math.isfinite(loss):
-            msg = (
-                f"The loss is {loss} in epoch {epoch} (from 0), at step {self._ctx.steps}, on "
-                f"worker {self._ctx.rank}: the weights may be lost, and nothing is saved. Lower "
-                "the learning rate, or look for values in the columns that are too large, "
-                "infinite or NaN"
-            )
-            raise DataError(msg)
+        place = f", at step {self._ctx.steps}, on worker {self._ctx.rank}"
+        require_finite("loss", loss, epoch, place)
         self._ctx.report(epoch=epoch, loss=loss)
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:  # noqa: ARG002

@@ -68,7 +68,7 @@ def test_a_model_whose_loss_is_no_number_is_no_success(name: str, value: float) 
     course = Course(None, has_held_out=True)
     good = {"rows": 9.0, "val_rows": 3.0, "loss": 1.0, "val_loss": 1.0}
     course.end_epoch(good)
-    with pytest.raises(DataError, match=rf"The {name} of epoch 1 \(from 0\) is {value}"):
+    with pytest.raises(DataError, match=rf"The {name} is {value} in epoch 1 \(from 0\)"):
         course.end_epoch({**good, name: value})
 
 
