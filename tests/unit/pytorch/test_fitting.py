@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from headrace import testing
+from headrace.config import TimeoutConfig
 from headrace.errors import ConfigError, DataError, UserCodeError
 from headrace.estimator import EarlyStopping, FitRecord, History
 from headrace.pytorch import TorchEntry, TorchEstimator, TorchSettings
@@ -74,6 +75,7 @@ def fit(
     folder: Path,
     *,
     has_held_out: bool = False,
+    timeouts: TimeoutConfig | None = None,
 ) -> tuple[dict[str, Any], History]:
     """Fit with one worker for each table; return the saved state and the history."""
     chosen._require_parameters()
@@ -85,6 +87,7 @@ def fit(
         pa.concat_tables(tables),
         workers=len(tables),
         split=list(tables) if len(tables) > 1 else None,
+        timeouts=timeouts,
         timeout_s=100.0,
     )
     state = torch.load(folder / "model.pt", weights_only=True)

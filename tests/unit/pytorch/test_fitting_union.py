@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,11 +14,13 @@ import pytest
 import torch
 from torch import nn
 
+from headrace.config import TimeoutConfig
 from tests.unit.pytorch.test_fitting import (
     BATCH,
     Line,
     estimator,
     fit,
+    marked,
     matrix,
     require_same,
     rows,
@@ -75,3 +78,18 @@ def test_two_workers_make_the_steps_of_a_plain_loop_on_the_union(
     assert list(history["loss"]) == pytest.approx(losses, rel=1e-6)
     assert list(history["learning_rate"]) == pytest.approx(rates, rel=1e-9)
     assert rates[1] < rates[0]
+
+
+def test_a_worker_may_look_at_held_out_rows_for_longer_than_all_took_to_meet(
+    tmp_path: Path,
+) -> None:
+    def slow(outputs: torch.Tensor, labels: torch.Tensor) -> float:
+        if not torch.is_grad_enabled() and len(outputs) == 7:  # held-out rows, once
+            time.sleep(8.0)
+        return 0.0
+
+    parts = [marked(rows(40), rows(0)), marked(rows(40), rows(7, seed=6))]
+    limits = TimeoutConfig(gather_timeout_s=6.0)
+    chosen = estimator(epochs=1, metrics={"slow": slow})
+    _, history = fit(chosen, parts, tmp_path, has_held_out=True, timeouts=limits)
+    assert list(history["val_rows"]) == [7.0]
