@@ -110,13 +110,9 @@ def plan_training(
     )
     try:
         emitted = _add_roles(cluster, job, rows, output)
-        if rows is not None and job.epochs > 1 and cluster.has_endless_input:
+        if rows is not None and job.epochs > 1:
             where = "`rows`" if held_out is None else "`rows` or `held_out`"
-            msg = (
-                f"epochs={job.epochs} needs an input that ends, but a source of {where} is "
-                "unbounded: the first pass would never be over. Use epochs=1, or a bounded one"
-            )
-            raise PlanError(msg)
+            _require_end(cluster, job.epochs, where)
     except PlanError:
         cluster.withdraw()  # lest what is refused is part of the environment's next job
         raise
@@ -136,3 +132,12 @@ def _add_roles(cluster: Cluster, job: TrainingJob, rows: Any, output: Any) -> An
         else:
             cluster.add_role(role, config)
     return emitted
+
+
+def _require_end(cluster: Cluster, epochs: int, where: str) -> None:
+    if cluster.has_endless_input:
+        msg = (
+            f"epochs={epochs} needs an input that ends, but a source of {where} is "
+            "unbounded: the first pass would never be over. Use epochs=1, or a bounded one"
+        )
+        raise PlanError(msg)
