@@ -76,11 +76,16 @@ def fit(
     *,
     has_held_out: bool = False,
     timeouts: TimeoutConfig | None = None,
+    idle_after_s: float = 0.1,
 ) -> tuple[dict[str, Any], History]:
     """Fit with one worker for each table; return the saved state and the history."""
     chosen._require_parameters()
     settings = TorchSettings(
-        epochs=chosen.epochs, output_dir=folder, has_held_out=has_held_out, device="cpu"
+        epochs=chosen.epochs,
+        output_dir=folder,
+        has_held_out=has_held_out,
+        idle_after_s=idle_after_s,
+        device="cpu",
     )
     testing.run(
         TorchEntry(chosen._fitting(FitRecord.of(chosen)), settings),

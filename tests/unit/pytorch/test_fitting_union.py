@@ -72,7 +72,7 @@ def test_two_workers_make_the_steps_of_a_plain_loop_on_the_union(
     tables = [noisy(5 * BATCH, 5), noisy(4 * BATCH + 3, 6)]
     schedule = functools.partial(torch.optim.lr_scheduler.ExponentialLR, gamma=0.7)
     chosen = estimator(schedule=schedule, schedule_every=every)
-    state, history = fit(chosen, tables, tmp_path)
+    state, history = fit(chosen, tables, tmp_path, idle_after_s=20.0)  # all steps in pairs
     wanted, losses, rates = union(tables, 2, schedule, by_step=every == "step")
     require_same(state, wanted, rtol=1e-6, atol=1e-9)
     assert list(history["loss"]) == pytest.approx(losses, rel=1e-6)
