@@ -58,7 +58,8 @@ class FlinkEnvironment:
 
     def forget_operators(self, since: int) -> None:
         """Take those out of the next job that came when it had `since` of them already."""
-        self._j_operators.subList(since, self.count_operators()).clear()
+        for _ in range(self.count_operators() - since):
+            self._j_operators.pop()
 
     @property
     def _j_operators(self) -> Any:

@@ -271,7 +271,10 @@ def test_a_function_as_features_sees_the_rows_of_a_batch(tmp_path: Path) -> None
             r"metrics: the name 'rows' is taken by the history",
         ),
         (
-            {"metrics": [functools.partial(keras.metrics.F1Score, average=None)]},
+            {
+                "label": ["y"],
+                "metrics": [functools.partial(keras.metrics.F1Score, average=None)],
+            },
             rows(9),
             ConfigError,
             r"'f1_score' has a result of shape \(1,\), and the history has one number",
