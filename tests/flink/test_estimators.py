@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from pyflink.table import DataTypes, StreamTableEnvironment, Table
 from torch import nn
 
 from headrace.errors import ConfigError, PlanError
-from headrace.pytorch import EarlyStopping, FittedTorchModel, TorchEstimator
+from headrace.pytorch import EarlyStopping, FittedTorchModel, TorchEstimator, train
 from headrace.tensorflow import FittedKerasModel, KerasEstimator
 
 from .conftest import MakeEnvironment
@@ -162,7 +163,11 @@ def test_two_workers_find_the_truth_stop_early_and_the_job_has_other_sinks(
     statements.add_insert_sql("INSERT INTO copy SELECT id FROM numbers")
     chosen.set_params(outputs={"changed": DataTypes.DOUBLE()}, model=None)  # too late
     job = plan.submit(statements)
+    job.handle.wait(timeout_s=100, show_progress=False)
+    loaded = FittedTorchModel.load(tmp_path / "model")  # whoever waits has written nothing
+    assert loaded.estimator.epochs == 60
     fitted = job.wait(timeout_s=100, show_progress=False)
+    assert dict(loaded.history) == dict(fitted.history)
 
     history = fitted.history
     assert history.best_epoch is not None
@@ -232,7 +237,8 @@ def test_what_cannot_be_trained_is_told_before_a_job_is_submitted(
 ) -> None:
     add_numbers(t_env, 10)
     table = problem(t_env)
-    stopping = EarlyStopping()
+    stopping, lock = EarlyStopping(), threading.Lock()
+    locked = {"locked": lambda outputs, labels: lock}
     other = t_env.sql_query("SELECT id AS a, 0.5e0 AS b, 1.0e0 AS late FROM numbers")
     lacking = t_env.sql_query("SELECT 0.5e0 AS a, 1.0e0 AS late FROM numbers")
     t_env.execute_sql(
@@ -248,14 +254,20 @@ def test_what_cannot_be_trained_is_told_before_a_job_is_submitted(
         (estimator(early_stopping=stopping), (table,), PlanError, r"give fit\(table, valid"),
         (estimator(), (table, lacking), PlanError, r"held-out rows has no column b; it has"),
         (estimator(), (table, other), PlanError, r"'a' is DOUBLE .* and BIGINT in those that"),
-        (estimator(epochs=1), (endless,), PlanError, r"unbounded, so the training would never"),
-        (estimator(), (endless,), PlanError, r"epochs=3 needs an input that ends"),
+        (estimator(epochs=1), (endless,), PlanError, r"source of table is unbounded, so the"),
+        (estimator(), (endless,), PlanError, r"source of table is unbounded, so the training"),
+        (estimator(), (table, endless), PlanError, r"source of validation is unbounded, so"),
+        (estimator(metrics=locked), (table,), ConfigError, r"metrics=.* cannot be saved"),
         (estimator(), ([1],), PlanError, r"table is a list, and must be a Table"),
         (estimator(), (table, 7), PlanError, r"is a int, and must be a Table"),
     ]
     for chosen, given, kind, told in cases:
         with pytest.raises(kind, match=told):
             chosen.plan_fit(*given)
+    with pytest.raises(PlanError, match=r"epochs=3 needs an input that ends, but a so"):
+        train(endless, print, epochs=3)
+    fitted = estimator(epochs=1).fit(table, show_progress=False)  # nothing of it has stayed
+    assert list(fitted.history["rows"]) == [10.0]
 
 
 @pytest.mark.timeout(300)

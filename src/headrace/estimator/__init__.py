@@ -7,10 +7,10 @@ deep-learning framework at all.
 from __future__ import annotations
 
 from headrace.estimator.base import Estimator
-from headrace.estimator.course import Course, Verdict
+from headrace.estimator.course import Course, Verdict, require_finite
 from headrace.estimator.early_stopping import EarlyStopping
 from headrace.estimator.examples import Example, ExamplePlan
-from headrace.estimator.files import write_history
+from headrace.estimator.files import FitRecord
 from headrace.estimator.fitted import FittedModel
 from headrace.estimator.history import History
 from headrace.estimator.plan import FitJob, FitPlan
@@ -24,9 +24,10 @@ __all__ = [
     "ExamplePlan",
     "FitJob",
     "FitPlan",
+    "FitRecord",
     "FittedModel",
     "History",
     "Sums",
     "Verdict",
-    "write_history",
+    "require_finite",
 ]

@@ -12,6 +12,7 @@ from headrace.errors import ConfigError, PlanError
 from headrace.estimator.columns import needed_columns
 from headrace.estimator.early_stopping import EarlyStopping
 from headrace.estimator.files import (
+    FitRecord,
     new_temporary_directory,
     read_history,
     read_parameters,
@@ -94,7 +95,8 @@ class Estimator(Parameters, ABC, Generic[F]):
     ) -> FitPlan[F]:
         """Plan what `fit` does; nothing runs before `submit`, which may add other sinks.
 
-        The parameters count as they are now. The arguments are those of `fit`.
+        The parameters count as they are now. The arguments are those of `fit`. The plan stays
+        in the table's environment: without `submit` it is part of its next job.
 
         Raises:
             ConfigError: A parameter cannot work.
@@ -104,7 +106,12 @@ class Estimator(Parameters, ABC, Generic[F]):
             >>> job = estimator.plan_fit(flights).submit(statements)  # doctest: +SKIP
             >>> model = job.wait()  # doctest: +SKIP
         """
-        from headrace.operator.held_out import column_types, is_embedded, select_columns
+        from headrace.operator.held_out import (
+            column_types,
+            is_embedded,
+            require_ends,
+            select_columns,
+        )
 
         self._require_parameters()
         if self.early_stopping is not None and validation is None:
@@ -114,6 +121,12 @@ class Estimator(Parameters, ABC, Generic[F]):
             )
             raise PlanError(msg)
         needed = needed_columns(self.features, self.label, column_types(table, "table"))
+        rows = select_columns(table, needed)
+        require_ends(rows, "table")
+        if validation is not None:
+            types = column_types(validation, "validation")
+            own = [each for each in needed if each in types] or [*types]
+            require_ends(select_columns(validation, own), "validation")
         if model_dir is None and not is_embedded(table):
             msg = (
                 "model_dir=None is a temporary directory of this machine, which workers of a "
@@ -123,16 +136,16 @@ class Estimator(Parameters, ABC, Generic[F]):
             raise PlanError(msg)
         place = Path(model_dir).absolute() if model_dir else new_temporary_directory()
         frozen = type(self)(**self.get_params(deep=False))
+        record = FitRecord.of(frozen)
         training = frozen._plan_training(  # noqa: SLF001 - another one of the own class
-            select_columns(table, needed), validation, output_dir=place, name=name
+            rows, validation, record, output_dir=place, name=name
         )
-        if training.cluster.has_endless_input:
-            msg = (
-                "A source of the table is unbounded, so the training would never end. Give a "
-                "bounded one; to train on an endless stream, write a training function"
-            )
-            raise PlanError(msg)
-        return FitPlan(training=training, open_fitted=lambda: frozen._finish(place))  # noqa: SLF001
+
+        def open_fitted() -> F:
+            fitted: Any = self.fitted_class(frozen, place, read_history(place, record.run_id))
+            return cast("F", fitted)
+
+        return FitPlan(training=training, open_fitted=open_fitted)
 
     def save(self, path: str | Path) -> None:
         """Write the parameters into a directory, which is made if it is missing.
@@ -143,7 +156,7 @@ class Estimator(Parameters, ABC, Generic[F]):
         Raises:
             ConfigError: A parameter cannot be pickled; the text has its name.
         """
-        write_parameters(Path(path), type(self).__name__, self.get_params(deep=False))
+        write_parameters(Path(path), self)
 
     @classmethod
     def load(cls: type[_E], path: str | Path) -> _E:
@@ -154,11 +167,12 @@ class Estimator(Parameters, ABC, Generic[F]):
         Raises:
             ConfigError: There is none, or it cannot be read here.
         """
-        return cls(**read_parameters(Path(path), cls.__name__, cls.parameter_names()))
+        kind, parameters = read_parameters(Path(path), cls)
+        return cast("_E", kind(**parameters))
 
     @abstractmethod
     def _plan_training(
-        self, rows: Any, validation: Any, *, output_dir: Path, name: str
+        self, rows: Any, validation: Any, record: FitRecord, *, output_dir: Path, name: str
     ) -> TrainingPlan:
         """Plan the job."""
 
@@ -178,9 +192,3 @@ class Estimator(Parameters, ABC, Generic[F]):
                 "example {'prediction': DataTypes.FLOAT()}"
             )
             raise ConfigError(msg)
-
-    def _finish(self, place: Path) -> F:
-        """Complete what the job has left in `place`; return the model."""
-        self.save(place)
-        fitted: Any = self.fitted_class(self, place, read_history(place))
-        return cast("F", fitted)

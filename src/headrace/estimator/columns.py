@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from headrace.errors import ConfigError, PlanError
 from headrace.inference import Inputs, Source, require_inputs
 
-__all__ = ["named_columns", "needed_columns", "require_label"]
+__all__ = ["needed_columns", "require_label"]
 
 _NUMBERS = ("TINYINT", "SMALLINT", "INT", "BIGINT", "FLOAT", "DOUBLE", "BOOLEAN")
 _ARRAYS = tuple(f"ARRAY<{each}>" for each in _NUMBERS)
@@ -19,11 +19,6 @@ def require_label(label: object) -> None:
     if not names or not all(isinstance(each, str) for each in names):
         msg = f"label={label!r} must be the name of a column, or a list of names"
         raise ConfigError(msg)
-
-
-def named_columns(features: Inputs) -> list[str]:
-    """Return the columns that are named in `features`, in order."""
-    return [name for source in _sources(features) for name in _names(source)]
 
 
 def needed_columns(features: Inputs, label: Source, types: Mapping[str, str]) -> list[str]:
@@ -52,7 +47,7 @@ def needed_columns(features: Inputs, label: Source, types: Mapping[str, str]) ->
         raise PlanError(msg)
     if features is None or callable(features):
         return list(types)
-    needed = {*named_columns(features), *_names(label)}
+    needed = {*_names(label), *(name for each in _sources(features) for name in _names(each))}
     return [name for name in types if name in needed]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -9,7 +10,7 @@ from headrace.errors import DataError
 from headrace.estimator.early_stopping import EarlyStopping
 from headrace.estimator.history import VALIDATION, History
 
-__all__ = ["Course", "Verdict"]
+__all__ = ["Course", "Verdict", "require_finite"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,6 +24,27 @@ class Verdict:
 
     is_best: bool
     is_last: bool
+
+
+def require_finite(name: str, value: float, epoch: int, place: str = "") -> None:
+    """Refuse a loss that is infinite or NaN.
+
+    Args:
+        name: Of the loss.
+        value: What it is.
+        epoch: From 0.
+        place: What else is known of where.
+
+    Raises:
+        DataError: It is.
+    """
+    if not math.isfinite(value):
+        msg = (
+            f"The {name} is {value} in epoch {epoch} (from 0){place}: nothing can be learned "
+            "from it, and nothing is saved. Lower the learning rate, or look for values in the "
+            "columns that are too large, infinite or NaN"
+        )
+        raise DataError(msg)
 
 
 class Course:
@@ -52,7 +74,8 @@ class Course:
             values: As in `History`.
 
         Raises:
-            DataError: There were no rows to train on, or none that were held out.
+            DataError: There were no rows to train on, or none that were held out; or the loss
+                on them is no number.
         """
         if not values.get("rows"):
             msg = (
@@ -66,6 +89,8 @@ class Course:
                 "nothing is saved. Look at its query, or leave it out"
             )
             raise DataError(msg)
+        for name in ("loss", f"{VALIDATION}loss"):
+            require_finite(name, values.get(name, 0.0), len(self._epochs))
         self._epochs.append(dict(values))
         stopping, epoch = self._early_stopping, len(self._epochs) - 1
         if stopping is None:

@@ -2,18 +2,20 @@
 
 | file | what |
 |---|---|
-| estimator.pkl | class name and parameters, by cloudpickle |
+| estimator.pkl | class and parameters, by cloudpickle |
 | model.pt, model.keras | the trained weights, in the framework's own format |
-| history.json | what each epoch brought |
+| history.json | what each epoch brought, and in which fit |
 """
 
 from __future__ import annotations
 
 import atexit
+import json
 import pickle
+import secrets
 import shutil
 import tempfile
-from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,16 +23,17 @@ import cloudpickle
 
 from headrace.errors import ConfigError
 from headrace.estimator.history import History
+from headrace.estimator.parameters import Parameters
 from headrace.role import replacing
 
 __all__ = [
     "ESTIMATOR_FILE",
     "HISTORY_FILE",
+    "FitRecord",
     "copy_file",
     "new_temporary_directory",
     "read_history",
     "read_parameters",
-    "write_history",
     "write_parameters",
 ]
 
@@ -38,30 +41,55 @@ ESTIMATOR_FILE = "estimator.pkl"
 HISTORY_FILE = "history.json"
 
 
-def write_parameters(directory: Path, kind: str, parameters: Mapping[str, Any]) -> None:
-    """Write the parameters of an estimator.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FitRecord:
+    """What the worker that saves writes beside the model; travels there.
 
-    Args:
-        directory: Where; made if it is missing.
-        kind: Name of its class.
-        parameters: By name.
+    Attributes:
+        parameters: Content of the file of parameters, as they were when the fit was planned.
+        run_id: Tells this fit from others into the same directory.
+    """
+
+    parameters: bytes
+    run_id: str
+
+    @classmethod
+    def of(cls, estimator: Parameters) -> FitRecord:
+        """Return that of a new fit.
+
+        Raises:
+            ConfigError: A parameter cannot be pickled; the text has its name.
+        """
+        return cls(parameters=_pickled(estimator), run_id=secrets.token_hex(8))
+
+    def write(self, directory: Path, history: History) -> None:
+        """Write the parameters, and then what each epoch brought."""
+        with replacing(directory / ESTIMATOR_FILE) as file:
+            file.write(self.parameters)
+        text = json.dumps({"run_id": self.run_id, **history.to_dict()}, indent=1)
+        with replacing(directory / HISTORY_FILE) as file:
+            file.write(text.encode())
+
+
+def write_parameters(directory: Path, estimator: Parameters) -> None:
+    """Write the parameters of an estimator into a directory, which is made if it is missing.
 
     Raises:
         ConfigError: One of them cannot be pickled; the text has its name.
     """
-    for name, value in parameters.items():
-        _require_pickles(kind, name, value)
+    content = _pickled(estimator)
     with replacing(directory / ESTIMATOR_FILE) as file:
-        file.write(cloudpickle.dumps({"kind": kind, "parameters": dict(parameters)}))
+        file.write(content)
 
 
-def read_parameters(directory: Path, kind: str, known: Sequence[str]) -> dict[str, Any]:
-    """Return the parameters that were written. Runs code of the file: see `Estimator.load`.
+def read_parameters(
+    directory: Path, wanted: type[Parameters]
+) -> tuple[type[Parameters], dict[str, Any]]:
+    """Return class and parameters that were written. Runs code: see `Estimator.load`.
 
     Args:
         directory: Where they are.
-        kind: Name of the class.
-        known: Names of its parameters.
+        wanted: The class, or what it derives from.
 
     Raises:
         ConfigError: There is no such file, it is of another class or version, or it cannot be
@@ -73,37 +101,42 @@ def read_parameters(directory: Path, kind: str, known: Sequence[str]) -> dict[st
         raise ConfigError(msg)
     try:
         found = pickle.loads(path.read_bytes())  # noqa: S301 - told in `load`
-        kind_found, parameters = found["kind"], dict(found["parameters"])
+        kind, parameters = found["class"], dict(found["parameters"])
+        name: str = kind.__name__
     except Exception as exc:
         msg = (
             f"{path} cannot be read: {type(exc).__name__}: {exc}. Modules that its functions "
             "come from must be importable here, and Python must be of the same version"
         )
         raise ConfigError(msg) from exc
-    if kind_found != kind:
-        msg = f"{path} is of a {kind_found}, not of a {kind}: load it with {kind_found}'s class"
-        raise ConfigError(msg)
-    unknown = sorted(set(parameters) - set(known))
-    if unknown:
+    if name == wanted.__name__:
+        kind = wanted  # a class of a script that runs again is another one each time
+    if not issubclass(kind, wanted):
+        fitted = getattr(kind, "fitted_class", kind).__name__
         msg = (
-            f"{path} has the parameters {', '.join(unknown)}, which {kind} does not have here: "
-            "another version of Headrace has written it. Use that one, or make a new estimator"
+            f"{path} is of a {name}, not of a {wanted.__name__}: use {name}.load, or "
+            f"{fitted}.load for the model"
         )
         raise ConfigError(msg)
-    return parameters
+    unknown = sorted(set(parameters) - set(kind.parameter_names()))
+    if unknown:
+        msg = (
+            f"{path} has the parameters {', '.join(unknown)}, which {name} does not have here: "
+            "another version has written it. Use that one, or make a new estimator"
+        )
+        raise ConfigError(msg)
+    return kind, parameters
 
 
-def write_history(directory: Path, history: History) -> None:
-    """Write what each epoch brought."""
-    with replacing(directory / HISTORY_FILE) as file:
-        file.write(history.to_json().encode())
+def read_history(directory: Path, run_id: str | None = None) -> History:
+    """Return what `FitRecord.write` wrote.
 
-
-def read_history(directory: Path) -> History:
-    """Return what `write_history` wrote.
+    Args:
+        directory: Where it is.
+        run_id: Of the fit that is to have written it; None: any.
 
     Raises:
-        ConfigError: There is none.
+        ConfigError: There is none, or it is of another fit.
     """
     path = directory / HISTORY_FILE
     if not path.exists():
@@ -112,7 +145,15 @@ def read_history(directory: Path) -> History:
             "elsewhere. All hosts and this program must reach `model_dir` by the same path"
         )
         raise ConfigError(msg)
-    return History.from_json(path.read_text())
+    text = path.read_text()
+    if run_id is not None and json.loads(text).get("run_id") != run_id:
+        msg = (
+            f"{path} is of another fit: the worker that saves has written its own elsewhere, "
+            "or another fit has written here since. All hosts and this program must reach "
+            "`model_dir` by the same path, and fits that run at the same time need their own"
+        )
+        raise ConfigError(msg)
+    return History.from_json(text)
 
 
 def copy_file(source: Path, target: Path) -> None:
@@ -128,6 +169,13 @@ def new_temporary_directory() -> Path:
     path = Path(tempfile.mkdtemp(prefix="headrace-model-"))
     atexit.register(shutil.rmtree, path, ignore_errors=True)
     return path
+
+
+def _pickled(estimator: Parameters) -> bytes:
+    kind, parameters = type(estimator), estimator.get_params(deep=False)
+    for name, value in parameters.items():
+        _require_pickles(kind.__name__, name, value)
+    return cloudpickle.dumps({"class": kind, "parameters": parameters})
 
 
 def _require_pickles(kind: str, name: str, value: Any) -> None:

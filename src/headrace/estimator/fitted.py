@@ -111,8 +111,7 @@ class FittedModel(ABC, Generic[E]):
         place = Path(path)
         for file in (self.model_file, HISTORY_FILE):
             copy_file(self.path / file, place / file)
-        estimator = self.estimator
-        write_parameters(place, type(estimator).__name__, estimator.get_params(deep=False))
+        write_parameters(place, self.estimator)
 
     @classmethod
     def load(cls: type[_M], path: str | Path) -> _M:
@@ -124,8 +123,7 @@ class FittedModel(ABC, Generic[E]):
             ConfigError: There is none, or it cannot be read here.
         """
         place = Path(path).absolute()
-        kind = cls.estimator_class
-        parameters = read_parameters(place, kind.__name__, kind.parameter_names())
+        kind, parameters = read_parameters(place, cls.estimator_class)
         missing = [
             file for file in (cls.model_file, HISTORY_FILE) if not (place / file).exists()
         ]
@@ -135,7 +133,8 @@ class FittedModel(ABC, Generic[E]):
                 f"nothing was trained there. Load it with {kind.__name__}.load, and fit it"
             )
             raise ConfigError(msg)
-        return cls(kind(**parameters), place, read_history(place))
+        estimator: Any = kind(**parameters)
+        return cls(estimator, place, read_history(place))
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.estimator!r}, path={str(self.path)!r})"

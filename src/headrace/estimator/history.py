@@ -15,8 +15,9 @@ VALIDATION = "val_"
 class History(Mapping[str, tuple[float, ...]]):
     """Name of a value to its value in each epoch; immutable.
 
-    "loss" and the metrics are means over the rows of all workers: in training as the steps of
-    the epoch saw them, on the held-out table ("val_loss" and so on) after the epoch.
+    "loss" and the metrics are those of the rows of all workers, means over them unless a metric
+    of Keras is something else: in training as the steps of the epoch saw them, on the held-out
+    table ("val_loss" and so on) after the epoch.
     "learning_rate" is that of the epoch's first step, "rows" and "val_rows" count the rows.
 
     Args:
@@ -57,7 +58,11 @@ class History(Mapping[str, tuple[float, ...]]):
 
     def to_json(self) -> str:
         """Return it as text."""
-        return json.dumps({"epochs": self._epochs, "best_epoch": self.best_epoch}, indent=1)
+        return json.dumps(self.to_dict(), indent=1)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return it as what JSON can hold."""
+        return {"epochs": self._epochs, "best_epoch": self.best_epoch}
 
     @classmethod
     def from_json(cls, text: str) -> History:

@@ -44,7 +44,8 @@ class Parameters:
         """Change parameters; return the estimator.
 
         Raises:
-            ConfigError: There is no such parameter; nothing was changed.
+            ConfigError: There is no such parameter, or it has none of its own; nothing was
+                changed, except by another estimator's `set_params` that refused.
         """
         known = self.parameter_names()
         for name in parameters:
@@ -54,12 +55,25 @@ class Parameters:
                     f"{', '.join(known)}"
                 )
                 raise ConfigError(msg)
+        own = {name: each for name, each in parameters.items() if "__" not in name}
+        nested: dict[str, dict[str, Any]] = {}
         for name, value in parameters.items():
-            own, _, inner = name.partition("__")
-            if inner:
-                getattr(self, own).set_params(**{inner: value})
-            else:
-                setattr(self, name, value)
+            if name not in own:
+                outer, _, inner = name.partition("__")
+                nested.setdefault(outer, {})[inner] = value
+        for name, values in nested.items():
+            holder = own.get(name, getattr(self, name))
+            if isinstance(holder, type) or not hasattr(holder, "set_params"):
+                first = next(iter(values))
+                msg = (
+                    f"{type(self).__name__} cannot set {name}__{first}: {name}={holder!r} has "
+                    f"no parameters that can be set. Give another {name}"
+                )
+                raise ConfigError(msg)
+        for name, value in own.items():
+            setattr(self, name, value)
+        for name, values in nested.items():
+            getattr(self, name).set_params(**values)
         return self
 
     def __repr__(self) -> str:

@@ -67,6 +67,7 @@ class Cluster:
             raise PlanError(msg)
         self._flink = open_environment(environment)
         self._flink.apply_table_options()
+        self._operators_before = self._flink.count_operators()
         self._is_of_streams = isinstance(environment, StreamExecutionEnvironment)
         self._name = name
         self._checkpoint_dir = checkpoint_dir_of_job(
@@ -89,6 +90,10 @@ class Cluster:
         """Set a Flink option of this job, for example a restart strategy, unless it is set."""
         self._flink.apply_table_options()
         self._flink.set_default(key, value)
+
+    def withdraw(self) -> None:
+        """Take back all that was planned in the environment since this cluster was made."""
+        self._flink.forget_operators(self._operators_before)
 
     def add_am_role(self, config: AMConfig | None = None) -> None:
         """Add the application master; exactly once and before any other role.

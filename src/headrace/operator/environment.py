@@ -52,6 +52,19 @@ class FlinkEnvironment:
         if not self.j_configuration.containsKey(key):
             self.j_configuration.setString(key, value)
 
+    def count_operators(self) -> int:
+        """Return how many operators and sinks the next job has so far."""
+        return int(self._j_operators.size())
+
+    def forget_operators(self, since: int) -> None:
+        """Take those out of the next job that came when it had `since` of them already."""
+        for _ in range(self.count_operators() - since):
+            self._j_operators.pop()
+
+    @property
+    def _j_operators(self) -> Any:
+        return self.env._j_stream_execution_environment.getTransformations()  # noqa: SLF001
+
     def python_path(self) -> list[str]:
         """Directories that make this program's modules importable on the same machine.
 

@@ -12,10 +12,10 @@ from pyflink.table.expressions import col, lit
 
 from headrace.errors import PlanError
 from headrace.operator.environment import open_environment
-from headrace.operator.streams import environment_of
+from headrace.operator.streams import environment_of, input_stream, is_bounded
 from headrace.role import HELD_OUT
 
-__all__ = ["column_types", "is_embedded", "mark_held_out", "select_columns"]
+__all__ = ["column_types", "is_embedded", "mark_held_out", "require_ends", "select_columns"]
 
 _OF_NO_MATTER = re.compile(r" NOT NULL|(?<=CHAR)\(\d+\)")
 
@@ -78,6 +78,31 @@ def column_types(rows: Any, parameter: str) -> dict[str, str]:
         field.getName(): _OF_NO_MATTER.sub("", field.getType().asSummaryString())
         for field in j_type.getFields()
     }
+
+
+def require_ends(rows: Table, parameter: str) -> None:
+    """Refuse a table that never ends; nothing of it is left in its environment.
+
+    Args:
+        rows: The table.
+        parameter: What the caller's user calls it, for error texts.
+
+    Raises:
+        PlanError: A source of it is unbounded, or it cannot be planned.
+    """
+    flink = open_environment(environment_of(rows))
+    before = flink.count_operators()
+    try:
+        j_stream, _ = input_stream(flink, parameter, rows)
+        is_endless = not is_bounded(j_stream)
+    finally:
+        flink.forget_operators(before)
+    if is_endless:
+        msg = (
+            f"A source of {parameter} is unbounded, so the training would never end. Give a "
+            "bounded one; to train on an endless stream, write a training function"
+        )
+        raise PlanError(msg)
 
 
 def is_embedded(rows: Table) -> bool:

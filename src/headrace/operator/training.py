@@ -108,6 +108,22 @@ def plan_training(
         name=job.name,
         checkpoint_dir=job.checkpoint_dir,
     )
+    try:
+        emitted = _add_roles(cluster, job, rows, output)
+        if rows is not None and job.epochs > 1:
+            where = "`rows`" if held_out is None else "`rows` or `held_out`"
+            _require_end(cluster, job.epochs, where)
+    except PlanError:
+        cluster.withdraw()  # lest what is refused is part of the environment's next job
+        raise
+    if rows is not None:
+        # A restart would go on behind the last checkpoint, which holds no model yet.
+        cluster.set_flink_default("restart-strategy.type", "none")
+    return TrainingPlan(cluster=cluster, output=emitted)
+
+
+def _add_roles(cluster: Cluster, job: TrainingJob, rows: Any, output: Any) -> Any:
+    """Add master and roles; return what the role emits that gets the rows."""
     cluster.add_am_role(job.master)
     emitted = None
     for role, config in job.roles.items():
@@ -115,13 +131,13 @@ def plan_training(
             emitted = cluster.add_role(role, config, input=rows, output=output)
         else:
             cluster.add_role(role, config)
-    if rows is not None:
-        if job.epochs > 1 and cluster.has_endless_input:
-            msg = (
-                f"epochs={job.epochs} needs an input that ends, but a source of `rows` is "
-                "unbounded: the first pass would never be over. Use epochs=1, or a bounded one"
-            )
-            raise PlanError(msg)
-        # A restart would go on behind the last checkpoint, which holds no model yet.
-        cluster.set_flink_default("restart-strategy.type", "none")
-    return TrainingPlan(cluster=cluster, output=emitted)
+    return emitted
+
+
+def _require_end(cluster: Cluster, epochs: int, where: str) -> None:
+    if cluster.has_endless_input:
+        msg = (
+            f"epochs={epochs} needs an input that ends, but a source of {where} is "
+            "unbounded: the first pass would never be over. Use epochs=1, or a bounded one"
+        )
+        raise PlanError(msg)

@@ -11,7 +11,7 @@ from torch import nn
 
 from headrace.config import ExchangeConfig, TimeoutConfig
 from headrace.errors import ConfigError
-from headrace.estimator import EarlyStopping, Estimator, FittedModel
+from headrace.estimator import EarlyStopping, Estimator, FitRecord, FittedModel
 from headrace.inference import Inputs, Source
 from headrace.operator.training import TrainingPlan
 from headrace.pytorch.fitting import MODEL_FILE, Fitting, ScheduleEvery
@@ -128,11 +128,11 @@ class TorchEstimator(Estimator[FittedTorchModel]):
         self.timeouts = timeouts
 
     def _plan_training(
-        self, rows: Any, validation: Any, *, output_dir: Path, name: str
+        self, rows: Any, validation: Any, record: FitRecord, *, output_dir: Path, name: str
     ) -> TrainingPlan:
         return train(
             rows,
-            self._fitting(),
+            self._fitting(record),
             workers=self.workers,
             epochs=self.epochs,
             held_out=validation,
@@ -144,7 +144,7 @@ class TorchEstimator(Estimator[FittedTorchModel]):
             timeouts=self.timeouts,
         )
 
-    def _fitting(self) -> Fitting:
+    def _fitting(self, record: FitRecord) -> Fitting:
         """Return what the workers do."""
         return Fitting(
             model=self.model,
@@ -158,6 +158,7 @@ class TorchEstimator(Estimator[FittedTorchModel]):
             metrics=dict(self.metrics or {}),
             early_stopping=self.early_stopping,
             seed=self.seed,
+            record=record,
         )
 
     def _require_parameters(self) -> None:
@@ -186,6 +187,14 @@ class TorchEstimator(Estimator[FittedTorchModel]):
             msg = f"schedule_every={self.schedule_every!r} must be 'epoch' or 'step'"
             raise ConfigError(msg)
         _require_function("loss", self.loss)
+        given = getattr(self.loss, "keywords", {}).get("reduction")  # of a partial
+        reduction = given or getattr(self.loss, "reduction", "mean")
+        if reduction != "mean":
+            msg = (
+                f"loss={self.loss!r} has reduction={reduction!r}: steps and history are of the "
+                "mean over the rows. Leave reduction='mean', and scale the learning rate"
+            )
+            raise ConfigError(msg)
         metrics: object = self.metrics
         if metrics is not None and not isinstance(metrics, Mapping):
             msg = f"metrics={metrics!r} must be a mapping of names to functions"

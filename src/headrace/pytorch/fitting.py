@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
@@ -10,15 +9,16 @@ from typing import Any, Literal, TypeAlias
 import torch
 from torch import nn
 
-from headrace.errors import ConfigError, DataError
+from headrace.errors import ConfigError
 from headrace.estimator import (
     Course,
     EarlyStopping,
     Example,
     ExamplePlan,
+    FitRecord,
     Sums,
     Verdict,
-    write_history,
+    require_finite,
 )
 from headrace.inference import Inputs, Source
 from headrace.pytorch.context import TorchContext
@@ -34,7 +34,7 @@ ScheduleEvery: TypeAlias = Literal["epoch", "step"]
 class Fitting:
     """The training function of an estimator: its parameters; travels to the workers.
 
-    Attributes: those of `TorchEstimator`.
+    Attributes: those of `TorchEstimator`, and `record`, which is written beside the model.
     """
 
     model: Callable[[], nn.Module]
@@ -48,9 +48,10 @@ class Fitting:
     metrics: Mapping[str, Callable[[Any, Any], Any]]
     early_stopping: EarlyStopping | None
     seed: int
+    record: FitRecord
 
     def __call__(self, ctx: TorchContext) -> None:
-        """Train; rank 0 saves the model and its history into the output directory."""
+        """Train; rank 0 saves the model, parameters and history into the output directory."""
         worker = _Worker(self, ctx)
         for epoch, batches in enumerate(ctx.arrow_passes(self.batch_rows)):
             rate = worker.rate
@@ -73,12 +74,19 @@ class _Worker:
             msg = f"model: {fitting.model!r} made a {type(module).__name__}, and no nn.Module"
             raise ConfigError(msg)
         self._module = module.to(ctx.device)
-        self._optimizer = fitting.optimizer(self._module.parameters())
+        self._optimizer = _made_optimizer(fitting, self._module)
         schedule = None if fitting.schedule is None else fitting.schedule(self._optimizer)
         is_by_step = fitting.schedule_every == "step"
+        if is_by_step and isinstance(schedule, torch.optim.lr_scheduler.ReduceLROnPlateau):
+            msg = (
+                "schedule_every='step' with ReduceLROnPlateau: it looks at the loss of an "
+                "epoch, which no step has. Give schedule_every='epoch'"
+            )
+            raise ConfigError(msg)
         self._by_step = schedule if is_by_step else None
         self._by_epoch = None if is_by_step else schedule
         ctx.data_parallel(self._module, self._optimizer, self._by_step)
+        ctx.add_up([])  # all meet now: behind the first epoch one may come much later
         assert ctx.input_schema is not None
         self._examples = ExamplePlan(
             fitting.features,
@@ -105,8 +113,8 @@ class _Worker:
             outputs, labels = self._call(example)
             loss = self._fitting.loss(outputs, labels)
             value = _number("loss", loss)
-            if not math.isfinite(value):
-                raise DataError(self._not_finite(value, epoch, example.rows))
+            place = f", at step {self._ctx.steps + 1}, on {example.rows} rows of worker "
+            require_finite("loss", value, epoch, f"{place}{self._ctx.rank}")
             loss.backward()
             self._optimizer.step()
             if self._by_step is not None:
@@ -139,12 +147,12 @@ class _Worker:
         return verdict
 
     def save(self) -> None:
-        """Write the model, the best if one was kept, and the history; rank 0 does."""
+        """Write the model, the best if one was kept, and its record; rank 0 does."""
         if self._best is not None:
             self._module.load_state_dict(self._best)
         path = self._ctx.save(self._module, MODEL_FILE)
         if self._ctx.is_saver:
-            write_history(path.parent, self._course.history)
+            self._fitting.record.write(path.parent, self._course.history)
 
     def _evaluate(self) -> Sums:
         self._module.eval()
@@ -168,20 +176,12 @@ class _Worker:
     def _metrics(self, outputs: Any, labels: Any) -> dict[str, float]:
         with torch.no_grad():
             return {
-                name: _number(f"metrics[{name!r}]", function(outputs, labels))
+                name: _number(f"metrics[{name!r}]", function(_detached(outputs), labels))
                 for name, function in self._fitting.metrics.items()
             }
 
     def _new_sums(self) -> Sums:
         return Sums(["loss", *self._fitting.metrics])
-
-    def _not_finite(self, value: float, epoch: int, rows: int) -> str:
-        return (
-            f"The loss is {value} in epoch {epoch} (from 0), at step {self._ctx.steps + 1}, on "
-            f"{rows} rows of worker {self._ctx.rank}: the weights would be lost, so the step "
-            "is not made and nothing is saved. Lower the learning rate, or look for values in "
-            "the columns that are too large, infinite or NaN"
-        )
 
 
 def _labels_for(outputs: Any, labels: Any) -> Any:
@@ -193,6 +193,26 @@ def _labels_for(outputs: Any, labels: Any) -> Any:
     if labels.shape == outputs.shape:
         return labels.to(outputs.dtype)
     return labels if labels.is_floating_point() else labels.long()
+
+
+def _made_optimizer(fitting: Fitting, module: nn.Module) -> torch.optim.Optimizer:
+    made: object = fitting.optimizer(module.parameters())
+    if not isinstance(made, torch.optim.Optimizer):
+        msg = (
+            f"optimizer: {fitting.optimizer!r} made a {type(made).__name__}, and no "
+            "torch.optim.Optimizer"
+        )
+        raise ConfigError(msg)
+    return made
+
+
+def _detached(outputs: Any) -> Any:
+    """Return the same without the graph, which metrics need not and may not touch."""
+    if isinstance(outputs, torch.Tensor):
+        return outputs.detach()
+    if isinstance(outputs, Mapping):
+        return {name: _detached(each) for name, each in outputs.items()}
+    return [*map(_detached, outputs)] if isinstance(outputs, list | tuple) else outputs
 
 
 def _number(what: str, value: Any) -> float:

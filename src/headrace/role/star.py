@@ -55,6 +55,8 @@ class StarSpec:
         gather_timeout_s: From here until all have met, in seconds.
         collective_timeout_s: Longest wait of one sum, in seconds.
         check: Called now and then during a wait; what it raises ends the wait.
+        met_by: What a process calls to be part of the group, for error texts.
+        advice: What must be so where the processes' vectors differ, for error texts.
     """
 
     name: str
@@ -64,6 +66,8 @@ class StarSpec:
     gather_timeout_s: float
     collective_timeout_s: float
     check: Callable[[], object] = lambda: None
+    met_by: str = "ctx.data_parallel"
+    advice: str = "Every process must build the same model and optimizer"
 
 
 def open_star(spec: StarSpec, link: RoleLink) -> Star:
@@ -90,7 +94,7 @@ def open_star(spec: StarSpec, link: RoleLink) -> Star:
             waited_for=f"rank 0 of the group {spec.name!r} to tell where it listens",
             waited_s=spec.gather_timeout_s,
             setting="timeouts.gather_timeout_s",
-            hint="Has every process called ctx.data_parallel?",
+            hint=f"Has every process called {spec.met_by}?",
         ) from error
     host, _, port = address.rpartition(":")
     peer = None
@@ -227,7 +231,7 @@ class Star:
             msg = (
                 f"The models or loops of the group {self._spec.name!r} differ: a peer is at "
                 f"sum {number} with {size_bytes} bytes, this process at {self._number} with "
-                f"{arrival.size_bytes}. Every process must build the same model and optimizer."
+                f"{arrival.size_bytes}. {self._spec.advice}."
             )
             raise ConfigError(msg)
 
@@ -341,7 +345,7 @@ def _require_time(spec: StarSpec, deadline: float, *, came: int) -> None:
         f"{came} came",
         waited_s=spec.gather_timeout_s,
         setting="timeouts.gather_timeout_s",
-        hint="Has one of them ended?",
+        hint=f"Has one of them ended, or not called {spec.met_by}?",
     )
 
 

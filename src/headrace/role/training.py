@@ -17,6 +17,7 @@ from headrace.role.context import RoleContext
 from headrace.role.held_out import HeldOutFeed
 from headrace.role.output_dir import path_below, require_writable
 from headrace.role.polled import PollResult
+from headrace.role.restored import require_not_restored
 from headrace.role.rounds import Rounds
 from headrace.role.settings import TrainingSettings
 from headrace.role.star import Star, StarSpec, open_star
@@ -134,6 +135,7 @@ class TrainingContext(RoleContext):
         Raises:
             UsageError: The job was planned without `held_out`, or its input has not ended: the
                 first pass must be over.
+            PlanError: The job was restored from a Flink checkpoint: rows before it are missing.
         """
         return map(self._convert, self.arrow_held_out(rows))
 
@@ -142,13 +144,15 @@ class TrainingContext(RoleContext):
         if self._held_out is None:
             msg = "ctx.held_out: no rows are held out; plan the training with held_out=table"
             raise UsageError(msg)
+        require_not_restored(is_restored=self.is_restored)
         return self._attending(self._held_out.held_out(rows))
 
     def add_up(self, values: Sequence[float]) -> list[float]:
         """Add numbers up over all processes of this role, in double precision.
 
         Collective: every process calls it, with as many numbers. All get the same result, bit
-        for bit.
+        for bit. At the first call they meet: where one may come much later than another, say
+        behind an evaluation, call ``ctx.add_up([])`` before.
 
         Raises:
             CollectiveError: A peer ended, or did not come within
@@ -167,6 +171,8 @@ class TrainingContext(RoleContext):
                 gather_timeout_s=self.timeouts.gather_timeout_s,
                 collective_timeout_s=self.timeouts.collective_timeout_s,
                 check=require_no_stop,
+                met_by="ctx.add_up",
+                advice="Every process must call ctx.add_up as often, with as many numbers",
             )
             self._star = open_star(spec, self._link)
         self._star.add(vector)

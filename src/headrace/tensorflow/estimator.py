@@ -8,7 +8,7 @@ from typing import Any
 
 from headrace.config import ExchangeConfig, TimeoutConfig
 from headrace.errors import ConfigError
-from headrace.estimator import EarlyStopping, Estimator, FittedModel
+from headrace.estimator import EarlyStopping, Estimator, FitRecord, FittedModel
 from headrace.inference import Inputs, Source
 from headrace.operator.training import TrainingPlan
 from headrace.tensorflow.fitting import MODEL_FILE, Fitting
@@ -120,11 +120,11 @@ class KerasEstimator(Estimator[FittedKerasModel]):
         self.timeouts = timeouts
 
     def _plan_training(
-        self, rows: Any, validation: Any, *, output_dir: Path, name: str
+        self, rows: Any, validation: Any, record: FitRecord, *, output_dir: Path, name: str
     ) -> TrainingPlan:
         return train(
             rows,
-            self._fitting(),
+            self._fitting(record),
             workers=self.workers,
             epochs=self.epochs,
             held_out=validation,
@@ -135,7 +135,7 @@ class KerasEstimator(Estimator[FittedKerasModel]):
             timeouts=self.timeouts,
         )
 
-    def _fitting(self) -> Fitting:
+    def _fitting(self, record: FitRecord) -> Fitting:
         """Return what the workers do."""
         return Fitting(
             model=self.model,
@@ -148,6 +148,7 @@ class KerasEstimator(Estimator[FittedKerasModel]):
             metrics=self.metrics or [],
             early_stopping=self.early_stopping,
             seed=self.seed,
+            record=record,
         )
 
     def _require_parameters(self) -> None:

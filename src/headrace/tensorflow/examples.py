@@ -46,14 +46,15 @@ class ExampleLayout:
 
     Attributes:
         dtypes: TensorFlow's types of the arrays.
+        zeros: What the model is called with and labels, of two rows, in those types and shapes.
+        can_be_cut: Whether an array has one entry for each row: a function may look at all.
         rows: How many rows were read so far.
+        error: What `dataset` ended with: TensorFlow hands on its text only.
 
     Raises:
         ConfigError: A column is missing or of a wrong type, does not fit what the model
             declares, or a function as `features` fails on zeros.
     """
-
-    can_be_cut = True
 
     def __init__(self, features: Inputs, label: Source, schema: pa.Schema, model: Any) -> None:
         self._loaded = _Arrays(model)
@@ -69,8 +70,10 @@ class ExampleLayout:
             for one, two in zip(*tried, strict=True)
         ]
         self._take_declared_shapes()
-        self.zeros = self.assemble([tf.convert_to_tensor(each) for each in tried[0]])
+        self.zeros = self._make_zeros(model)
+        self.can_be_cut = not callable(features)
         self.rows = 0
+        self.error: Exception | None = None
 
     def read(self, batch: pa.RecordBatch) -> list[Array]:
         """Return the arrays of one element; none of them shares memory with `batch`."""
@@ -109,9 +112,16 @@ class ExampleLayout:
             tf.TensorSpec((None, *shape), dtype)
             for dtype, shape in zip(self.dtypes, self._shapes, strict=True)
         )
-        made = tf.data.Dataset.from_generator(
-            lambda: (tuple(self._read(batch)) for batch in batches), output_signature=signature
-        )
+
+        def read() -> Iterator[tuple[Array, ...]]:
+            try:
+                for batch in batches:
+                    yield tuple(self._read(batch))
+            except Exception as error:
+                self.error = error
+                raise
+
+        made = tf.data.Dataset.from_generator(read, output_signature=signature)
         return made.map(
             tf.autograph.experimental.do_not_convert(lambda *parts: self.assemble(parts))
         )
@@ -131,6 +141,23 @@ class ExampleLayout:
             if declared is not None and len(declared) == len(own) + 1:
                 pairs = zip(own, declared[1:], strict=True)
                 self._shapes[place] = tuple(n if m is None else m for n, m in pairs)
+
+    def _make_zeros(self, model: Any) -> Any:
+        """Return a pair of zeros; a width that nobody has told is that of the model's output.
+
+        Where that is not known either, any will do, as for the model itself.
+        """
+        shapes = [*self._shapes]
+        outputs = getattr(model, "outputs", None) or ()
+        if len(outputs) == 1 and len(outputs[0].shape) == len(shapes[-1]) + 1:
+            pairs = zip(shapes[-1], outputs[0].shape[1:], strict=True)
+            shapes[-1] = tuple(n if m is None else m for m, n in pairs)
+        whole = [
+            (_TRIED_ROWS, *(_WIDTHS[0] if n is None else n for n in each)) for each in shapes
+        ]
+        return self.assemble(
+            [tf.zeros(each, dtype) for each, dtype in zip(whole, self.dtypes, strict=True)]
+        )
 
 
 def _zeros(schema: pa.Schema, width: int) -> pa.RecordBatch:

@@ -8,9 +8,10 @@ from typing import Any
 
 import keras
 import numpy as np
+import tensorflow as tf
 
-from headrace.errors import ConfigError, DataError
-from headrace.estimator import Course, Verdict, write_history
+from headrace.errors import ConfigError
+from headrace.estimator import Course, Verdict, require_finite
 from headrace.estimator.history import VALIDATION
 from headrace.tensorflow.context import TFContext
 from headrace.tensorflow.examples import ExampleLayout
@@ -20,7 +21,7 @@ __all__ = ["fit"]
 
 
 def fit(fitting: Fitting, ctx: TFContext) -> None:
-    """Train; worker 0 saves the model and its history into the output directory."""
+    """Train; worker 0 saves the model, parameters and history into the output directory."""
     # The first weights are those of worker 0; what layers draw later differs.
     keras.utils.set_random_seed(fitting.seed + ctx.rank)
     model = _compiled(fitting)
@@ -30,6 +31,7 @@ def fit(fitting: Fitting, ctx: TFContext) -> None:
     if fitting.early_stopping is not None:
         fitting.early_stopping.require_known(list(model.get_metrics_result()))
     ctx.data_parallel(model)
+    ctx.add_up([])  # all meet now: behind the first epoch one may come much later
     epochs = _Epochs(fitting, ctx, layout)
     model.fit(
         ctx.dataset_of(layout, fitting.batch_rows),
@@ -66,16 +68,10 @@ class _Epochs(keras.callbacks.Callback):  # type: ignore[misc] # Keras has no ty
         self._rate = float(optimizer.learning_rate.numpy())
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:  # noqa: ARG002
-        """Report the mean loss so far; stop where it is lost."""
+        """Report the mean loss so far; stop where it is no number."""
         epoch, loss = self._epoch, float(logs["loss"])
-        if not math.isfinite(loss):
-            msg = (
-                f"The loss is {loss} in epoch {epoch} (from 0), at step {self._ctx.steps}, on "
-                f"worker {self._ctx.rank}: the weights are lost, and nothing is saved. Lower "
-                "the learning rate, or look for values in the columns that are too large, "
-                "infinite or NaN"
-            )
-            raise DataError(msg)
+        place = f", at step {self._ctx.steps}, on worker {self._ctx.rank}"
+        require_finite("loss", loss, epoch, place)
         self._ctx.report(epoch=epoch, loss=loss)
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:  # noqa: ARG002
@@ -90,12 +86,12 @@ class _Epochs(keras.callbacks.Callback):  # type: ignore[misc] # Keras has no ty
         self._follow(verdict)
 
     def save(self) -> None:
-        """Write the model, the best if one was kept, and the history; worker 0 does."""
+        """Write the model, the best if one was kept, and its record; worker 0 does."""
         if self._best is not None:
             self.model.set_weights(self._best)
         path = self._ctx.save(self.model, MODEL_FILE)
         if self._ctx.is_saver:
-            write_history(path.parent, self._course.history)
+            self._fitting.record.write(path.parent, self._course.history)
 
     def _follow(self, verdict: Verdict) -> None:
         if verdict.is_best and self._ctx.is_saver:
@@ -115,7 +111,12 @@ class _Epochs(keras.callbacks.Callback):  # type: ignore[misc] # Keras has no ty
 
         self.model.reset_metrics()
         if next(self._ctx.arrow_held_out(1), None) is not None:
-            self.model.evaluate(self._layout.dataset(counted()), verbose=0)
+            try:
+                self.model.evaluate(self._layout.dataset(counted()), verbose=0)
+            except tf.errors.OpError as error:
+                if self._layout.error is None:
+                    raise
+                raise self._layout.error from error
         found = self._common_values(rows)
         return {f"{VALIDATION}{name}": value for name, value in found.items()}
 
@@ -179,10 +180,22 @@ def _build_metrics(model: Any, layout: ExampleLayout) -> None:
     inputs, labels = layout.zeros
     try:
         model.evaluate(inputs, labels, batch_size=len(labels), verbose=0)
+        found = model.get_metrics_result()
     except Exception as exc:
         msg = (
             f"The model cannot be trained on the table: on rows of zeros it raised "
             f"{type(exc).__name__}: {exc}"
         )
         raise ConfigError(msg) from exc
+    for name, value in found.items():
+        if name in ("rows", "learning_rate") or name.startswith(VALIDATION):
+            msg = f"metrics: the name {name!r} is taken by the history; choose another"
+            raise ConfigError(msg)
+        if np.ndim(value):
+            msg = (
+                f"metrics: {name!r} has a result of shape {np.shape(value)}, and the history "
+                "has one number for each epoch. Take a metric that averages, for example "
+                "keras.metrics.F1Score(average='macro')"
+            )
+            raise ConfigError(msg)
     model.reset_metrics()

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from headrace.estimator import EarlyStopping
+from headrace.estimator import EarlyStopping, FitRecord
 from headrace.inference import Inputs, Source
 from headrace.tensorflow.context import TFContext
 
@@ -19,7 +19,7 @@ MODEL_FILE = "model.keras"
 class Fitting:
     """The training function of an estimator: its parameters; travels to the workers.
 
-    Attributes: those of `KerasEstimator`.
+    Attributes: those of `KerasEstimator`, and `record`, which is written beside the model.
     """
 
     model: Callable[[], Any]
@@ -32,6 +32,7 @@ class Fitting:
     metrics: Sequence[Any] | Mapping[str, Any]
     early_stopping: EarlyStopping | None
     seed: int
+    record: FitRecord
 
     def __call__(self, ctx: TFContext) -> None:
         """Train; worker 0 saves the model and its history into the output directory."""

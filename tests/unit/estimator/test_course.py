@@ -36,8 +36,8 @@ def run(
         ([5, 4.5, 4.2, 4.1], {"patience": 2, "min_delta": 1.0}, 3, 0),
         ([5, 4.5, 4.2, 4.15, 1], {"patience": 2, "min_delta": 0.4}, 4, 1),
         ([1, 2, 3, 3], {"patience": 1, "mode": "max"}, 4, 2),
-        ([NAN, NAN, 1.0], {"patience": 2}, 2, None),
-        ([NAN, 2.0, NAN, 1.0], {"patience": 2}, 4, 3),
+        ([NAN, NAN, 1.0], {"patience": 2, "name": "mae"}, 2, None),
+        ([NAN, 2.0, NAN, 1.0], {"patience": 2, "name": "mae"}, 4, 3),
     ],
 )
 def test_a_training_stops_when_nothing_has_become_better_for_long_enough(
@@ -60,6 +60,16 @@ def test_tables_without_rows_are_errors_that_say_which() -> None:
     course = Course(None, has_held_out=True)
     with pytest.raises(DataError, match=r"validation table had no rows"):
         course.end_epoch({"rows": 4.0, "loss": 1.0})
+
+
+@pytest.mark.parametrize("name", ["loss", "val_loss"])
+@pytest.mark.parametrize("value", [NAN, math.inf])
+def test_a_model_whose_loss_is_no_number_is_no_success(name: str, value: float) -> None:
+    course = Course(None, has_held_out=True)
+    good = {"rows": 9.0, "val_rows": 3.0, "loss": 1.0, "val_loss": 1.0}
+    course.end_epoch(good)
+    with pytest.raises(DataError, match=rf"The {name} is {value} in epoch 1 \(from 0\)"):
+        course.end_epoch({**good, name: value})
 
 
 def test_the_history_has_the_values_of_each_epoch_and_survives_as_text() -> None:

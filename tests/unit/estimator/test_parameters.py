@@ -12,8 +12,8 @@ import torch
 from torch import nn
 
 from headrace.errors import ConfigError
-from headrace.estimator import EarlyStopping
-from headrace.estimator.files import write_parameters
+from headrace.estimator import EarlyStopping, FitRecord, History
+from headrace.estimator.files import read_history, write_parameters
 from headrace.estimator.parameters import Parameters
 from headrace.pytorch import FittedTorchModel, TorchEstimator
 from headrace.tensorflow import KerasEstimator
@@ -61,6 +61,14 @@ def test_parameters_of_parameters_have_two_names_in_one() -> None:
     assert list(chosen.get_params(deep=False)) == ["inner"]
     chosen.set_params(inner__epochs=4)
     assert chosen.inner.epochs == 4
+    other = estimator(epochs=1)
+    chosen.set_params(inner__epochs=5, inner=other)  # in whatever order they are given
+    assert chosen.inner is other
+    assert other.epochs == 5
+    alone = estimator(epochs=1)
+    with pytest.raises(ConfigError, match=r"cannot set loss__x: loss=MSELoss\(\) has no param"):
+        alone.set_params(epochs=9, loss__x=1)
+    assert alone.epochs == 1
 
 
 def test_scikit_learn_clones_and_searches_over_estimators() -> None:
@@ -83,6 +91,50 @@ def test_an_estimator_shows_what_differs_from_the_defaults() -> None:
     assert text.endswith("features=['a', 'b'], label='y', epochs=7)")
 
 
+class Older(Parameters):
+    def __init__(self, *, epochs: int, depth: int) -> None:
+        self.epochs = epochs
+        self.depth = depth
+
+
+class Wide(TorchEstimator):
+    """An estimator of a user's own, with a parameter more."""
+
+    def __init__(self, *, width: int = 2) -> None:
+        super().__init__(build, nn.MSELoss(), ADAM, features=["a", "b"], label="y")
+        self.width = width
+
+
+def test_an_estimator_that_derives_from_another_is_saved_and_loaded(tmp_path: Path) -> None:
+    record = FitRecord.of(Wide(width=7))
+    record.write(tmp_path, History([{"loss": 1.0}]))
+    (tmp_path / "model.pt").touch()
+    for found in (
+        Wide.load(tmp_path),
+        TorchEstimator.load(tmp_path),
+        FittedTorchModel.load(tmp_path).estimator,
+    ):
+        assert type(found) is Wide
+        assert found.width == 7
+    with pytest.raises(
+        ConfigError,
+        match=r"of a Wide, not of a KerasEstimator: use Wide.load, or FittedTorchModel.load",
+    ):
+        KerasEstimator.load(tmp_path)
+
+
+def test_what_another_fit_has_written_is_not_taken_for_the_own(tmp_path: Path) -> None:
+    first, second = FitRecord.of(estimator(epochs=1)), FitRecord.of(estimator(epochs=2))
+    assert first.run_id != second.run_id
+    first.write(tmp_path, History([{"loss": 1.0}]))
+    assert read_history(tmp_path, first.run_id)["loss"] == (1.0,)
+    with pytest.raises(ConfigError, match=r"history.json is of another fit.*`model_dir`"):
+        read_history(tmp_path, second.run_id)
+    second.write(tmp_path, History([{"loss": 2.0}]))
+    assert read_history(tmp_path, second.run_id)["loss"] == (2.0,)
+    assert TorchEstimator.load(tmp_path).epochs == 2
+
+
 def test_an_estimator_is_saved_and_loaded_with_its_parameters(tmp_path: Path) -> None:
     weight = 2.0
 
@@ -97,7 +149,8 @@ def test_an_estimator_is_saved_and_loaded_with_its_parameters(tmp_path: Path) ->
         TorchEstimator.load(tmp_path)
     with pytest.raises(ConfigError, match=r"no model.pt, history.json: nothing was trained"):
         FittedTorchModel.load(tmp_path / "deep" / "place")
-    write_parameters(tmp_path, "TorchEstimator", {"epochs": 1, "depth": 3})
+    older = type("TorchEstimator", (Older,), {})
+    write_parameters(tmp_path, older(epochs=1, depth=3))
     with pytest.raises(ConfigError, match=r"parameters depth, which .* another version"):
         TorchEstimator.load(tmp_path)
     (tmp_path / "estimator.pkl").write_bytes(b"no pickle")
@@ -124,6 +177,11 @@ def test_what_cannot_be_saved_is_named_and_nothing_is_written(tmp_path: Path) ->
         ({"metrics": [nn.L1Loss()]}, r"metrics=\[.*\] must be a mapping of names"),
         ({"metrics": {"mae": "mae"}}, r"metrics\['mae'\]='mae' must be called"),
         ({"metrics": {"val_mae": print}}, r"the name 'val_mae' is taken by the history"),
+        ({"loss": nn.MSELoss(reduction="sum")}, r"has reduction='sum': .*'mean'"),
+        (
+            {"loss": functools.partial(nn.functional.mse_loss, reduction="none")},
+            r"has reduction='none'",
+        ),
         ({"schedule": 0.1}, r"schedule=0.1 must be what makes it in each worker"),
         ({"schedule_every": "row"}, r"schedule_every='row' must be 'epoch' or 'step'"),
         ({"features": None}, r"features=None: a module does not name its inputs"),

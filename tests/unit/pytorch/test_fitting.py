@@ -14,8 +14,9 @@ import torch
 from torch import nn
 
 from headrace import testing
+from headrace.config import TimeoutConfig
 from headrace.errors import ConfigError, DataError, UserCodeError
-from headrace.estimator import EarlyStopping, History
+from headrace.estimator import EarlyStopping, FitRecord, History
 from headrace.pytorch import TorchEntry, TorchEstimator, TorchSettings
 from headrace.role import HELD_OUT
 
@@ -74,17 +75,24 @@ def fit(
     folder: Path,
     *,
     has_held_out: bool = False,
+    timeouts: TimeoutConfig | None = None,
+    idle_after_s: float = 0.1,
 ) -> tuple[dict[str, Any], History]:
     """Fit with one worker for each table; return the saved state and the history."""
     chosen._require_parameters()
     settings = TorchSettings(
-        epochs=chosen.epochs, output_dir=folder, has_held_out=has_held_out, device="cpu"
+        epochs=chosen.epochs,
+        output_dir=folder,
+        has_held_out=has_held_out,
+        idle_after_s=idle_after_s,
+        device="cpu",
     )
     testing.run(
-        TorchEntry(chosen._fitting(), settings),
+        TorchEntry(chosen._fitting(FitRecord.of(chosen)), settings),
         pa.concat_tables(tables),
         workers=len(tables),
         split=list(tables) if len(tables) > 1 else None,
+        timeouts=timeouts,
         timeout_s=100.0,
     )
     state = torch.load(folder / "model.pt", weights_only=True)
@@ -151,6 +159,14 @@ def test_two_workers_see_the_same_held_out_rows_as_one_and_find_the_same_line(
         assert history["val_loss"][-1] == pytest.approx(mean_square(state, held_out), rel=1e-6)
         assert history["val_mae"][-1] < 0.02
         assert history["val_loss"][-1] < min(0.001, history["val_loss"][0])
+
+
+def test_metrics_get_outputs_without_a_graph(tmp_path: Path) -> None:
+    def spread(outputs: torch.Tensor, labels: torch.Tensor) -> Any:
+        return np.abs(outputs.numpy() - labels.numpy()).mean()
+
+    _, history = fit(estimator(metrics={"spread": spread}), [rows(40)], tmp_path)
+    assert history["spread"][1] < history["spread"][0]
 
 
 @pytest.mark.parametrize("lacks", ["rows to train on", "rows held out", "rows"])
@@ -276,7 +292,7 @@ def test_a_function_as_features_does_not_find_the_label(tmp_path: Path) -> None:
         ({}, "y", DataError, r"Column 'y' has 1 NULL in 3 rows, and nothing can be learned"),
         ({}, "b", DataError, r"Column 'b' has 1 NULL in 3 rows.*COALESCE\(b, 0\)"),
         (
-            {"loss": nn.MSELoss(reduction="none")},
+            {"loss": lambda outputs, labels: (outputs - labels) ** 2},
             rows(20),
             ConfigError,
             r"loss must return one number.* of shape \(16, 1\)",
@@ -288,6 +304,21 @@ def test_a_function_as_features_does_not_find_the_label(tmp_path: Path) -> None:
             r"metrics\['off'\] must return one number",
         ),
         ({"model": lambda: 7}, rows(20), ConfigError, r"made a int, and no nn.Module"),
+        (
+            {"optimizer": lambda parameters: [*parameters]},
+            rows(20),
+            ConfigError,
+            r"optimizer: .* made a list, and no torch.optim.Optimizer",
+        ),
+        (
+            {
+                "schedule": torch.optim.lr_scheduler.ReduceLROnPlateau,
+                "schedule_every": "step",
+            },
+            rows(20),
+            ConfigError,
+            r"schedule_every='step' with ReduceLROnPlateau: .* Give schedule_every='epoch'",
+        ),
     ],
 )
 def test_what_goes_wrong_in_a_worker_is_told_and_nothing_is_saved(

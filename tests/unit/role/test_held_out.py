@@ -11,7 +11,7 @@ import pyarrow as pa
 import pytest
 
 from headrace import testing
-from headrace.errors import ConfigError, UsageError
+from headrace.errors import ConfigError, PlanError, UsageError
 from headrace.exchange import Barrier, Batch, End, Item, MemoryFeed, Watermark
 from headrace.role import HELD_OUT, TrainingContext, TrainingSettings
 from headrace.role.held_out import HeldOutFeed
@@ -95,6 +95,13 @@ def test_between_two_passes_a_function_looks_at_its_held_out_rows(tmp_path: Path
     # Between two passes the context is at the next one already; after the last, at that.
     assert seen == [(1, rows, held), (2, rows, held), (2, rows, held)]
     assert link.reports[-1][1] == 6  # rows in: held-out ones too
+
+
+def test_held_out_rows_of_a_restored_job_are_not_all_of_them(tmp_path: Path) -> None:
+    entry = Entry(lambda ctx: ctx.held_out(), TrainingSettings(has_held_out=True))
+    feed = MemoryFeed([batch(1, 101), End()], input_schema=SCHEMA)
+    with pytest.raises(PlanError, match="restored from a Flink checkpoint or savepoint"):
+        entry(spec_in(tmp_path, is_restored=True), FakeLink(), feed=feed)
 
 
 def test_without_a_held_out_table_there_are_no_such_rows(tmp_path: Path) -> None:

@@ -244,8 +244,9 @@ def test_members_with_different_vectors_are_told_that_their_models_differ(
 
 
 def test_a_group_that_does_not_meet_says_how_many_came() -> None:
-    with pytest.raises(WaitTimeoutError, match=r"3 processes of the group 'test'.*1 came"):
-        open_star(spec(0, 3, gather_timeout_s=0.3), Meeting())
+    with pytest.raises(WaitTimeoutError, match=r"3 processes of the group 'test'.*1 came") as e:
+        open_star(spec(0, 3, gather_timeout_s=0.3, met_by="ctx.add_up"), Meeting())
+    assert "Has one of them ended, or not called ctx.add_up?" in str(e.value)
 
 
 def is_hung_up(connection: socket.socket, hello: bytes) -> bool:

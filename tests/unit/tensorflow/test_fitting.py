@@ -14,7 +14,7 @@ import pytest
 
 from headrace import testing
 from headrace.errors import ConfigError, DataError
-from headrace.estimator import EarlyStopping, History
+from headrace.estimator import EarlyStopping, FitRecord, History
 from headrace.role import HELD_OUT
 from headrace.tensorflow import KerasEstimator, TFEntry, TFSettings
 
@@ -75,7 +75,7 @@ def fit(
         epochs=chosen.epochs, output_dir=folder, has_held_out=has_held_out, is_stream=True
     )
     testing.run(
-        TFEntry(chosen._fitting(), settings),
+        TFEntry(chosen._fitting(FitRecord.of(chosen)), settings),
         pa.concat_tables(tables),
         workers=len(tables),
         has_port=True,
@@ -178,6 +178,62 @@ def test_inputs_by_name_text_and_arrays_reach_the_model(tmp_path: Path) -> None:
     assert history["loss"][-1] < 0.02 < history["loss"][0]
 
 
+def arrays(count: int, width: int, labels: int) -> tuple[pa.Table, Any, Any]:
+    """Features x of `width` numbers and labels y of `labels`, which are linear in them."""
+    random = np.random.default_rng(4)
+    x = random.normal(size=(count, width)).astype(np.float32)
+    y = (x @ random.normal(size=(width, labels))).astype(np.float32)
+
+    def column(matrix: Any) -> pa.Array:
+        offsets = np.arange(count + 1, dtype=np.int32) * matrix.shape[1]
+        return pa.ListArray.from_arrays(pa.array(offsets), pa.array(matrix.reshape(-1)))
+
+    return pa.table({"x": column(x), "y": column(y)}), x, y
+
+
+def test_arrays_of_any_width_are_features_and_labels(tmp_path: Path) -> None:
+    def build() -> Any:
+        keras.utils.set_random_seed(1)
+        return keras.Sequential([keras.Input((5,)), keras.layers.Dense(3)])
+
+    table, x, y = arrays(90, 5, 3)
+    held_out, other_x, other_y = arrays(70, 5, 3)
+    # A matrix as label in the metric too: its variables have the width of the labels.
+    metric = functools.partial(keras.metrics.MeanAbsoluteError, name="off")
+    chosen = estimator(model=build, features="x", epochs=3, metrics=[metric])
+    model, history = fit(chosen, [marked(table, held_out)], tmp_path, has_held_out=True)
+    wanted = build()
+    wanted.compile(keras.optimizers.SGD(0.1), "mse")
+    wanted.fit(x, y, batch_size=BATCH, epochs=3, shuffle=False, verbose=0)
+    require_same(model, wanted, 1e-5)
+    off = model.predict(other_x, verbose=0) - other_y
+    assert history["val_loss"][-1] == pytest.approx(float((off**2).mean()), rel=1e-4)
+    assert history["val_off"][-1] == pytest.approx(float(np.abs(off).mean()), rel=1e-4)
+
+
+def test_what_is_wrong_with_held_out_rows_is_told_as_it_is(tmp_path: Path) -> None:
+    held_out = rows(30, seed=6)
+    values = [None, *held_out["b"].to_pylist()[1:]]
+    held_out = held_out.set_column(1, "b", pa.array(values, pa.float32()))
+    with pytest.raises(DataError, match=r"Column 'b' has 1 NULL in 16 rows, and nothing can"):
+        fit(estimator(), [marked(rows(100), held_out)], tmp_path, has_held_out=True)
+
+
+def test_a_function_as_features_sees_the_rows_of_a_batch(tmp_path: Path) -> None:
+    def centred(columns: Any) -> Any:
+        x = np.stack([columns[name] for name in "abc"], 1)
+        return x - x.mean(axis=0)
+
+    table = rows(100)
+    model, _ = fit(estimator(features=centred, epochs=1), [table], tmp_path)
+    wanted = line()
+    wanted.compile(keras.optimizers.SGD(0.1), "mse")
+    for start in range(0, 100, BATCH):
+        x = matrix(table[start : start + BATCH])
+        wanted.train_on_batch(x - x.mean(axis=0), table["y"].to_numpy()[start : start + BATCH])
+    require_same(model, wanted, 1e-5)
+
+
 @pytest.mark.parametrize(
     ("change", "table", "kind", "told"),
     [
@@ -207,6 +263,21 @@ def test_inputs_by_name_text_and_arrays_reach_the_model(tmp_path: Path) -> None:
             rows(9),
             ConfigError,
             r"monitor='auc'\) is none of the values that are computed: loss",
+        ),
+        (
+            {"metrics": [functools.partial(keras.metrics.MeanAbsoluteError, name="rows")]},
+            rows(9),
+            ConfigError,
+            r"metrics: the name 'rows' is taken by the history",
+        ),
+        (
+            {
+                "label": ["y"],
+                "metrics": [functools.partial(keras.metrics.F1Score, average=None)],
+            },
+            rows(9),
+            ConfigError,
+            r"'f1_score' has a result of shape \(1,\), and the history has one number",
         ),
         (
             {"loss": lambda y, p: 1 / 0},
