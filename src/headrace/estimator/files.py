@@ -175,7 +175,8 @@ def _pickled(estimator: Parameters) -> bytes:
     kind, parameters = type(estimator), estimator.get_params(deep=False)
     for name, value in parameters.items():
         _require_pickles(kind.__name__, name, value)
-    return cloudpickle.dumps({"class": kind, "parameters": parameters})
+    pickled: bytes = cloudpickle.dumps({"class": kind, "parameters": parameters})
+    return pickled
 
 
 def _require_pickles(kind: str, name: str, value: Any) -> None:

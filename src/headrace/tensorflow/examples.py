@@ -148,7 +148,7 @@ class ExampleLayout:
         Where that is not known either, any will do, as for the model itself.
         """
         shapes = [*self._shapes]
-        outputs = getattr(model, "outputs", None) or ()
+        outputs: list[Any] = list(getattr(model, "outputs", None) or [])
         if len(outputs) == 1 and len(outputs[0].shape) == len(shapes[-1]) + 1:
             pairs = zip(shapes[-1], outputs[0].shape[1:], strict=True)
             shapes[-1] = tuple(n if m is None else m for m, n in pairs)
