@@ -169,8 +169,9 @@ def test_an_error_column_that_cannot_hold_every_text_is_refused(kind: str) -> No
 def test_a_version_column_that_does_not_hold_milliseconds_is_refused(kind: str) -> None:
     options = {**PYTHON, "path": "/m", "version-column": "at"}
     told = ask_with_column(options, "at", kind)["error"]
-    assert f"must be a TIMESTAMP_LTZ(3) column of the OUTPUT, which has half DOUBLE, at {kind}" in (
-        told
+    assert (
+        f"must be a TIMESTAMP_LTZ(3) column of the OUTPUT, which has half DOUBLE, at {kind}"
+        in (told)
     )
 
 
@@ -182,8 +183,9 @@ def test_a_framework_that_is_not_installed_is_told(
 ) -> None:
     monkeypatch.setitem(sys.modules, package, None)
     told = ask_model({"framework": framework, "path": "/m"})["error"]
-    assert f"'framework' = '{framework}' needs the package {package}, which {sys.executable}" in (
-        told
+    assert (
+        f"'framework' = '{framework}' needs the package {package}, which {sys.executable}"
+        in (told)
     )
 
 
