@@ -171,7 +171,7 @@ public final class HeadraceModelFactory implements ModelProviderFactory {
         if (value.toMillis() == 0 && !value.isZero()) {
             throw new ValidationException(
                     String.format(
-                            "'%s' = '%s ns' is less than a millisecond, which is as short as it can be.",
+                            "'%s' = '%s ns' would become 0 ms: whole milliseconds are counted.",
                             option.key(), value.toNanos()));
         }
         return value.toMillis();
