@@ -41,10 +41,10 @@ def test_train_hands_on_everything_that_it_is_given(
     def take(entry: object, **settings: object) -> None:
         raise TakenError(entry, settings)
 
+    told = dict.fromkeys(TOLD & {*parameters(job.training_job, set())}, False)
     monkeypatch.setattr(job, "training_job", take)
     given = {name: object() for name in parameters(job.train, {*TABLES, "entry"})}
     entry = object()
     with pytest.raises(TakenError) as caught:
         job.train(None, entry, **given)
-    told = dict.fromkeys(TOLD & {*parameters(job.training_job, set())}, False)
     assert caught.value.args == (entry, {**given, **told})
