@@ -42,8 +42,8 @@ def rows(t_env: StreamTableEnvironment) -> StreamTableEnvironment:
         ({"factory": "no_such:f"}, rf"by {sys.executable}: .* 'no_such'.*python.files"),
         ({"python.executable": "/no/py"}, r"/no/py -m .* cannot be started.*executable'"),
         ({"planning-timeout": "1 ms"}, r"not answered within 1 ms .*'planning-timeout'"),
-        ({"linger": "10 us"}, r"'linger' = '10000 ns' would become 0 ms"),
-        ({"reload-every": "999 us"}, r"'reload-every' = '999000 ns' would become 0 ms"),
+        ({"linger": "10 micro"}, r"'linger' = '10000 ns' would become 0 ms"),
+        ({"reload-every": "999 micro"}, r"'reload-every' = '999000 ns' would become 0 ms"),
         ({"reload-every": "0 s"}, r"'reload-every' is 0 ms and must be at least 1 ms"),
         ({"device": "tpu"}, r"Invalid value for option 'device'.*AUTO, CPU, CUDA"),
     ],
@@ -84,9 +84,9 @@ def test_columns_that_no_error_or_version_fits_into_are_refused(
     create_model(rows, "m", "id BIGINT", "half DOUBLE, why CHAR(5)", wrong)
     assert "'error-column' = 'why' must be a STRING column of the OUTPUT" in refusal(rows)
     rows.execute_sql("DROP MODEL m")
-    wrong = {"version-column": "at", **options}
-    create_model(rows, "m", "id BIGINT", "half DOUBLE, at TIMESTAMP_LTZ(0)", wrong)
-    assert "'at' must be a TIMESTAMP_LTZ(3) column of the OUTPUT, which has" in refusal(rows)
+    wrong = {"version-column": "version", **options}
+    create_model(rows, "m", "id BIGINT", "half DOUBLE, version TIMESTAMP_LTZ(0)", wrong)
+    assert "'version' must be a TIMESTAMP_LTZ(3) column of the OUTPUT, which has" in refusal(rows)
 
 
 def test_columns_that_no_process_can_take_are_refused(

@@ -13,7 +13,8 @@ from headrace.operator.script import run_script
 MODE = "SET 'execution.runtime-mode' = 'BATCH';"
 NUMBERS = """
     CREATE TEMPORARY TABLE numbers (n BIGINT) WITH ('connector' = 'datagen',
-        'fields.n.kind' = 'sequence', 'fields.n.start' = '1', 'fields.n.end' = '10');
+        'fields.n.kind' = 'sequence', 'fields.n.start' = '1', 'fields.n.end' = '10',
+        'number-of-rows' = '10');
 """
 
 
@@ -34,7 +35,7 @@ def test_a_file_chooses_batch_mode_in_which_sums_come_once(tmp_path: Path) -> No
         {NUMBERS}
         CREATE TEMPORARY TABLE sums (total BIGINT) WITH ({sink});
         INSERT INTO sums SELECT SUM(n)
-            FROM numbers /*+ OPTIONS('fields.n.end' = '4') */ WHERE n > 1;""",
+            FROM numbers /*+ OPTIONS('number-of-rows' = '4') */ WHERE n > 1;""",
     )
     (line,) = "".join(path.read_text() for path in out.iterdir()).splitlines()
     assert json.loads(line) == {"total": 9}
