@@ -12,6 +12,7 @@ from pyflink.table import StreamTableEnvironment
 from headrace.operator.environment import open_environment
 
 from .jvm import make_environment, one_jvm
+from .shelf import add_shelf
 from .tensorflow_process import TensorFlowProcess, tensorflow_process
 
 MakeEnvironment = Callable[..., StreamTableEnvironment]
@@ -29,6 +30,13 @@ def tensorflow() -> Iterator[TensorFlowProcess]:
     """TensorFlow in a process of its own."""
     with tensorflow_process() as process:
         yield process
+
+
+@pytest.fixture(scope="session")
+def shelf(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The scheme of a file system that only Flink can read."""
+    add_shelf(tmp_path_factory.mktemp("shelf"))
+    return "shelf://"
 
 
 @pytest.fixture

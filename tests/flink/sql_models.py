@@ -36,6 +36,20 @@ def echoes():
     return score
 
 
+def sees_gpus():
+    def score(columns):
+        return [os.environ.get("CUDA_VISIBLE_DEVICES", "unset") for _ in columns["id"]]
+
+    return score
+
+
+def times(path):
+    """Multiplies by the number in a file, and leaves a file that tells of its being read."""
+    factor = int(path.read_text())
+    (HERE / f"read-{factor}").touch()
+    return lambda columns: columns["id"] * factor
+
+
 def dies_once():
     """Kills its process once, when it has seen two checkpoints complete."""
     first = HERE / f"first-{os.getpid()}"

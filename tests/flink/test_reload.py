@@ -23,7 +23,6 @@ from headrace.errors import ConfigError
 from headrace.pytorch import PythonModel, TorchModel
 from tests.waiting import until
 
-from .shelf import add_shelf
 from .tables import failure_of, rows_of
 from .test_operator_rows import numbers
 from .test_predict import written
@@ -62,13 +61,6 @@ def put(path: Path, factor: float | None) -> None:
     name = "quotient" if factor is None else "factor"
     torch.save({name: torch.tensor([factor or 0.0])}, beside)
     beside.replace(path)
-
-
-@pytest.fixture(scope="module")
-def shelf(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """The scheme of a file system that only Flink can read."""
-    add_shelf(tmp_path_factory.mktemp("shelf"))
-    return "shelf://"
 
 
 @pytest.mark.parametrize("is_remote", [False, True])

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
+import subprocess
+import sys
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +25,21 @@ from .tables import failure_of, rows_of, values
 from .test_operator_ends import RETRIES
 from .test_operator_rows import CHECKPOINTS, numbers
 from .test_predict import Net, written
+from .test_reload import in_ms
 
 ROWS = 20_000
 SCORED = "SELECT * FROM ML_PREDICT(TABLE {table}, MODEL m, DESCRIPTOR({columns}))"
+
+SAVED_MODEL = """
+import sys
+import tensorflow as tf
+
+module = tf.Module()
+module.sums = tf.function(lambda a, b: {"total": a + b, "gap": a - b})
+specs = [tf.TensorSpec([None], tf.float32, name) for name in ("a", "b")]
+signatures = {"sums": module.sums.get_concrete_function(*specs)}
+tf.saved_model.save(module, sys.argv[1], signatures)
+"""
 
 
 def scored(t_env: StreamTableEnvironment, table: str = "numbers", columns: str = "id") -> Any:
@@ -46,10 +62,10 @@ def children() -> list[Process]:
     return [each for each in family if "headrace.framework" in each.command]
 
 
-def expected(ids: range) -> list[float]:
-    torch.manual_seed(4)
+def expected(net: Any, ids: range, batch_rows: int) -> list[float]:
+    x = torch.tensor([[n, n * 0.5] for n in ids])
     with torch.inference_mode():
-        values: list[float] = Net()(torch.tensor([[n, n * 0.5] for n in ids]))[:, 0].tolist()
+        values: list[float] = torch.cat([net(rows) for rows in x.split(batch_rows)]).tolist()
     return values
 
 
@@ -59,22 +75,25 @@ def test_the_scores_are_those_of_the_model_and_rows_keep_their_order(
     make_t_env: MakeEnvironment, tmp_path: Path, kind: str
 ) -> None:
     torch.manual_seed(4)
-    path, module = tmp_path / "net.pt", {}
+    net, path, module = Net(), tmp_path / "net.pt", {}
     if kind == "script":
-        torch.jit.save(torch.jit.trace(Net(), torch.zeros(2, 2)), str(path))
+        torch.jit.save(torch.jit.trace(net, torch.zeros(2, 2)), str(path))
+        net = torch.jit.load(str(path))
     else:
-        torch.save(Net().state_dict(), path)
+        torch.save(net.state_dict(), path)
         module = {"module": "user_nets:Net", **write_module(tmp_path)}
-    t_env = make_t_env(**in_flight(2048))
+    t_env = make_t_env(**in_flight(2000))
     features(t_env, ROWS)
-    options = {"framework": "pytorch", "path": path, **module}
+    batches = {"batch-rows": 1000, "linger": "10 s", "threads": torch.get_num_threads()}
+    options = {"framework": "pytorch", "path": path, **batches, **module}
     create_model(t_env, "m", "a FLOAT, b DOUBLE", "y FLOAT", options)
     query = scored(t_env, "features", "a, b")
     columns = "id BIGINT, a FLOAT, b DOUBLE, name STRING, y FLOAT"
     found = written(t_env, query, columns, tmp_path / "out")
     ids = range(1, ROWS + 1)
     assert [(row["id"], row["name"]) for row in found] == [(n, f"n{n}") for n in ids]
-    assert [row["y"] for row in found] == pytest.approx(expected(ids), rel=1e-5, abs=1e-6)
+    scores = torch.tensor([row["y"] for row in found])[:, None]
+    assert scores.tolist() == expected(net, ids, 1000)
 
 
 def test_rows_that_come_one_by_one_are_scored_in_whole_batches(
@@ -234,9 +253,39 @@ def test_a_model_scores_in_batch_mode(make_t_env: MakeEnvironment, tmp_path: Pat
     assert rows_of(t_env.sql_query("SELECT SUM(half), COUNT(*) FROM scored")) == [(3.0, 3)]
 
 
+def test_a_model_on_a_file_system_of_flink_is_read_again_where_it_changes(
+    make_t_env: MakeEnvironment, tmp_path: Path, shelf: str
+) -> None:
+    path, stamps = tmp_path / "factor", []
+
+    def put(factor: int) -> None:
+        beside = path.with_suffix(".new")
+        beside.write_text(str(factor))
+        beside.replace(path)
+        stamps.append(path.stat().st_mtime_ns // 1_000_000)
+
+    def replace_once_read() -> None:
+        until((tmp_path / "read-1").exists, "the load of the first version", 60)
+        put(2)
+
+    put(1)
+    t_env = make_t_env(**in_flight(256))
+    numbers(t_env, 8_000, per_second=2_000)
+    outputs = "n BIGINT, version TIMESTAMP_LTZ(3)"
+    watch = {"path": f"{shelf}{path}", "reload_every": "100 ms", "version_column": "version"}
+    python_model(t_env, tmp_path, "times", outputs, batch_rows=64, **watch)
+    replacer = threading.Thread(target=replace_once_read)
+    replacer.start()
+    found = written(t_env, scored(t_env), f"id BIGINT, {outputs}", tmp_path / "out")
+    replacer.join()
+    assert [row["id"] for row in found] == list(range(1, 8_001))
+    seen = [(row["n"] // row["id"], in_ms(row["version"])) for row in found]
+    assert [run for run, _ in itertools.groupby(seen)] == [(1, stamps[0]), (2, stamps[1])]
+
+
 # Keras 3.15 copies variables in a way that NumPy 2 deprecates.
 @pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
-def test_a_saved_model_with_several_inputs_and_outputs_takes_them_by_name(
+def test_a_keras_file_with_several_inputs_and_outputs_takes_them_by_name(
     make_t_env: MakeEnvironment, tmp_path: Path
 ) -> None:
     import keras
@@ -244,10 +293,21 @@ def test_a_saved_model_with_several_inputs_and_outputs_takes_them_by_name(
     a, b = keras.Input((1,), name="a"), keras.Input((1,), name="b")
     model = keras.Model({"a": a, "b": b}, {"total": a + b, "gap": a - b})
     model.save(tmp_path / "two.keras")
+    assert_sums_by_name(make_t_env, {"path": tmp_path / "two.keras"})
+
+
+def test_a_saved_model_with_several_inputs_and_outputs_takes_them_by_name(
+    make_t_env: MakeEnvironment, tmp_path: Path
+) -> None:
+    command = [sys.executable, "-c", SAVED_MODEL, str(tmp_path / "two")]
+    subprocess.run(command, check=True, capture_output=True, timeout=60)
+    assert_sums_by_name(make_t_env, {"path": tmp_path / "two", "signature": "sums"})
+
+
+def assert_sums_by_name(make_t_env: MakeEnvironment, named: dict[str, Any]) -> None:
     t_env = make_t_env(**in_flight(64))
     features(t_env, 30)
-    options = {"framework": "tensorflow", "path": tmp_path / "two.keras", "on-error": "null",
-               "error-column": "why"}  # fmt: skip
+    options = {"framework": "tensorflow", "on-error": "null", "error-column": "why", **named}
     outputs = "gap FLOAT, total FLOAT, why STRING"
     create_model(t_env, "m", "b DOUBLE, a FLOAT", outputs, options)
     t_env.create_temporary_view(

@@ -41,7 +41,11 @@ def rows(t_env: StreamTableEnvironment) -> StreamTableEnvironment:
         ({"batch-rows": "0"}, r"batch_rows=0 must be a whole number of at least 1"),
         ({"factory": "no_such:f"}, rf"by {sys.executable}: .* 'no_such'.*python.files"),
         ({"python.executable": "/no/py"}, r"/no/py -m .* cannot be started.*executable'"),
-        ({"planning-timeout": "1 ms"}, r"not answered within 0.0 s .*'planning-timeout'"),
+        ({"planning-timeout": "1 ms"}, r"not answered within 1 ms .*'planning-timeout'"),
+        ({"linger": "10 micro"}, r"'linger' = '10000 ns' would become 0 ms"),
+        ({"reload-every": "999 micro"}, r"'reload-every' = '999000 ns' would become 0 ms"),
+        ({"reload-every": "0 s"}, r"'reload-every' is 0 ms and must be at least 1 ms"),
+        ({"device": "tpu"}, r"Invalid value for option 'device'.*AUTO, CPU, CUDA"),
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
 )  # fmt: skip
@@ -70,6 +74,19 @@ def test_columns_of_another_type_are_refused_where_flink_would_not_convert_them(
         "BIGINT. Flink does not convert it: write CAST(... AS BIGINT) in the query."
     ) in refusal(rows, "n")
     assert "cannot be assigned to model input type BIGINT" in refusal(rows, "d")
+
+
+def test_columns_that_no_error_or_version_fits_into_are_refused(
+    rows: StreamTableEnvironment, tmp_path: Path
+) -> None:
+    options = {**GOOD, **write_module(tmp_path), "path": "/m"}
+    wrong = {"on-error": "null", "error-column": "why", **options}
+    create_model(rows, "m", "id BIGINT", "half DOUBLE, why CHAR(5)", wrong)
+    assert "'error-column' = 'why' must be a STRING column of the OUTPUT" in refusal(rows)
+    rows.execute_sql("DROP MODEL m")
+    wrong = {"version-column": "version", **options}
+    create_model(rows, "m", "id BIGINT", "half DOUBLE, version TIMESTAMP_LTZ(0)", wrong)
+    assert "'version' must be a TIMESTAMP_LTZ(3) column of the OUTPUT" in refusal(rows)
 
 
 def test_columns_that_no_process_can_take_are_refused(

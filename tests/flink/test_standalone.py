@@ -235,3 +235,31 @@ def test_workers_get_one_each_of_the_gpus_that_flink_assigns_to_all(
     ]
     with pytest.raises(AssertionError, match=r"\(0, 1\) are taken by other processes"):
         cluster.python(GPUS, (tmp_path / "many").as_uri(), "3", "cuda", "20")
+
+
+@pytest.mark.timeout(240)
+def test_models_in_sql_get_the_gpus_too_and_none_with_device_cpu(
+    cluster: Standalone, tmp_path: Path
+) -> None:
+    lib = write_module(tmp_path)["python.files"]
+    script = tmp_path / "job.sql"
+    options = f"""'provider' = 'headrace', 'framework' = 'python',
+        'factory' = 'user_models:sees_gpus', 'python.files' = '{lib}',
+        'python.executable' = '{sys.executable}'"""
+    results = {device: tmp_path / device for device in ("cuda", "cpu")}
+    statements = [
+        f"""CREATE MODEL m_{device} INPUT (id BIGINT) OUTPUT (gpu STRING)
+            WITH ({options}, 'device' = '{device}');
+        CREATE TABLE t_{device} (id BIGINT, gpu STRING) WITH ('connector' = 'filesystem',
+            'path' = '{path.as_uri()}', 'format' = 'json');
+        INSERT INTO t_{device} SELECT id, gpu FROM ML_PREDICT(
+            TABLE numbers, MODEL m_{device}, DESCRIPTOR(id));"""
+        for device, path in results.items()
+    ]
+    numbers = """CREATE TABLE numbers (id BIGINT) WITH ('connector' = 'datagen',
+        'fields.id.kind' = 'sequence', 'fields.id.start' = '1', 'fields.id.end' = '20');"""
+    script.write_text("\n".join([numbers, *statements]))
+    cluster.python("-m", "headrace.sql", script)
+    assert {row["gpu"] for row in read_rows(results["cpu"])} == {"-1"}
+    assert {row["gpu"] for row in read_rows(results["cuda"])} in ({"0"}, {"1"})
+    assert ids(results["cuda"]) == list(range(1, 21))

@@ -27,8 +27,6 @@ __all__ = ["SqlScoringEntry", "model_role"]
 _FOR = {"path": {"pytorch", "tensorflow", "python"}, "module": {"pytorch"}}
 _FOR |= {"signature": {"tensorflow"}, "factory": {"python"}}
 _NEEDED = {"path": {"pytorch", "tensorflow"}, "factory": {"python"}}
-_TEXT = {"CHAR", "VARCHAR"}
-_MOMENT = {"TIMESTAMP_WITH_LOCAL_TIME_ZONE"}
 
 
 class SqlScoringEntry(ScoringEntry):
@@ -49,8 +47,8 @@ def model_role(question: ModelQuestion) -> RoleConfig:
     """
     options = question.options
     outputs = {column.name: column.type for column in question.outputs}
-    _take_out(outputs, "error-column", options.error_column, "STRING", _TEXT)
-    _take_out(outputs, "version-column", options.version_column, "TIMESTAMP_LTZ(3)", _MOMENT)
+    _take_out(outputs, "error-column", options.error_column, "STRING")
+    _take_out(outputs, "version-column", options.version_column, "TIMESTAMP_LTZ(3)")
     settings = ScoringSettings(
         kept=(),
         outputs=tuple(outputs),
@@ -59,24 +57,32 @@ def model_role(question: ModelQuestion) -> RoleConfig:
         on_error=options.on_error,
         error_column=options.error_column,
         threads=options.threads,
-        reload=None if options.reload_every_ms is None else "path changes",
-        reload_every_s=(options.reload_every_ms or 1_000) / 1_000,
+        **_reloading(options.reload_every_ms),
         version_column=options.version_column,
     )
     return scoring_role(
         SqlScoringEntry(_model(options), settings),
         exchange=ExchangeConfig(batch_rows=options.batch_rows, linger_ms=options.linger_ms),
+        device=options.device,
     )
 
 
-def _take_out(
-    outputs: dict[str, str], option: str, name: str | None, kind: str, roots: set[str]
-) -> None:
+def _reloading(every_ms: int | None) -> dict[str, Any]:
+    """Return the settings of reloading."""
+    if every_ms is None:
+        return {}
+    if every_ms < 1:
+        msg = f"'reload-every' is {every_ms} ms and must be at least 1 ms; without it, never"
+        raise ConfigError(msg)
+    return {"reload": "path changes", "reload_every_s": every_ms / 1_000}
+
+
+def _take_out(outputs: dict[str, str], option: str, name: str | None, kind: str) -> None:
     """Leave out of the OUTPUT columns what no model returns."""
     if name is None:
         return
-    told = ", ".join(f"{each} {root}" for each, root in outputs.items())
-    if outputs.pop(name, None) not in roots:
+    told = ", ".join(f"{each} {its_type}" for each, its_type in outputs.items())
+    if outputs.pop(name, None) != kind:
         msg = f"'{option}' = '{name}' must be a {kind} column of the OUTPUT, which has {told}"
         raise ConfigError(msg)
 
@@ -98,6 +104,7 @@ def _model(options: ModelOptions) -> Model:
     assert options.path is not None
     if options.framework == "pytorch":
         return _torch_model(options.path, options.module)
+    require_package("tensorflow", "tensorflow")
     from headrace.tensorflow import KerasModel, SavedModel
 
     if not options.path.endswith(".keras"):

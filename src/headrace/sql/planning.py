@@ -26,8 +26,6 @@ from headrace.sql.training import training_job
 
 __all__ = ["answer"]
 
-_UID_PREFIX = "headrace/sql"  # unused: a function has no uid
-
 
 def answer(text: bytes) -> bytes:
     """Return the answer to a question: documents and a payload, or the text of a refusal.
@@ -54,7 +52,7 @@ def _plan_model(question: ModelQuestion) -> dict[str, Any]:
     timeouts = TimeoutConfig()
     cluster = cluster_document(
         question.name,
-        uid_prefix=_UID_PREFIX,
+        uid_prefix=question.name,  # no operator of ours has it
         timeouts=timeouts,
         python_path=list(question.options.python_files),
     )

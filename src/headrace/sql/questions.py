@@ -21,7 +21,7 @@ class Column(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
     Attributes:
         name: Its name.
-        type: Flink's name of its kind of type, for example "VARCHAR".
+        type: Its type as Flink prints it, for example "STRING NOT NULL".
     """
 
     name: str
@@ -46,6 +46,7 @@ class ModelOptions(
         batch_rows: Most rows in one call of the model.
         linger_ms: How long a batch that is not full waits for more rows, in milliseconds.
         on_error: What becomes of a row that cannot be scored.
+        device: What a worker computes on.
         threads: With how many threads a worker computes.
         python_files: Directories and zip files for the Python path.
     """
@@ -62,6 +63,7 @@ class ModelOptions(
     batch_rows: int = 1024
     linger_ms: int = 0
     on_error: Literal["fail", "null"] = "fail"
+    device: Literal["auto", "cpu", "cuda"] = "auto"
     threads: int | None = None
     python_files: tuple[str, ...] = msgspec.field(default=(), name="python.files")
 

@@ -20,7 +20,8 @@ from headrace.sql.questions import TrainingQuestion
 __all__ = ["training_job"]
 
 _Built = TypeVar("_Built")
-_OWN = ("name", "is_stream", "workers", "epochs", "output_dir")  # options of the table itself
+_OWN = ("name", "workers", "epochs", "output_dir")  # options of the table itself
+_INTERNAL = ("is_stream", "has_held_out")  # of training_job, and not of train
 _NAMED = ("chief", "evaluator")  # true, or "package.module:function"
 
 
@@ -109,7 +110,7 @@ def _config(text: str | None, make: Callable[..., TrainingJob]) -> dict[str, Any
         raise ConfigError(msg) from exc
     parameters = inspect.signature(make).parameters.values()
     keywords = [each.name for each in parameters if each.kind is each.KEYWORD_ONLY]
-    known = sorted({*keywords, "options"} - {*_OWN})
+    known = sorted({*keywords, "options"} - {*_OWN, *_INTERNAL})
     unknown = sorted(set(given) - set(known))
     if unknown:
         msg = f"'config' has {', '.join(unknown)}; it takes {', '.join(known)}"

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import base64
+import inspect
 import json
 import pickle
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import cloudpickle
 import pytest
 
+import headrace.pytorch
+import headrace.tensorflow
 from headrace.inference import PythonModel
 from headrace.sql.planning import answer
 from headrace.tensorflow import KerasModel, SavedModel
@@ -35,12 +39,19 @@ def ask(question: dict[str, Any]) -> dict[str, Any]:
     return found
 
 
-def ask_model(options: dict[str, Any], outputs: tuple[str, ...] = ("half",)) -> dict[str, Any]:
-    columns = [{"name": name, "type": "DOUBLE"} for name in outputs]
-    columns += [{"name": "why", "type": "VARCHAR"}] if "error-column" in options else []
+def ask_model(options: dict[str, Any]) -> dict[str, Any]:
+    columns = [{"name": "half", "type": "DOUBLE"}]
+    columns += [{"name": "why", "type": "STRING"}] if "error-column" in options else []
     inputs = [{"name": name, "type": "BIGINT"} for name in ("id", "n")]
     named = {"type": "model", "name": "m", "options": options}
     return ask({**named, "inputs": inputs, "outputs": columns})
+
+
+def ask_with_column(options: dict[str, Any], name: str, kind: str) -> dict[str, Any]:
+    outputs = [{"name": "half", "type": "DOUBLE"}, {"name": name, "type": kind}]
+    inputs = [{"name": "id", "type": "BIGINT"}]
+    named = {"type": "model", "name": "m", "options": options}
+    return ask({**named, "inputs": inputs, "outputs": outputs})
 
 
 def entry_of(role: dict[str, Any]) -> Any:
@@ -68,7 +79,7 @@ def test_a_model_becomes_the_documents_of_a_role() -> None:
 
 def test_a_model_that_flink_copies_and_looks_after_is_planned_with_a_mirror() -> None:
     options = {"path": "s3://b/m.keras", "reload-every-ms": 2500, "version-column": "at"}
-    moment = {"name": "at", "type": "TIMESTAMP_WITH_LOCAL_TIME_ZONE"}
+    moment = {"name": "at", "type": "TIMESTAMP_LTZ(3)"}
     planned = ask(
         {
             "type": "model",
@@ -140,16 +151,50 @@ def test_the_error_column_is_one_of_the_output_and_no_score() -> None:
             {"framework": "tensorflow", "path": "/m.keras", "signature": "s"},
             "'signature' = 's' has no meaning for a .keras file",
         ),
+        ({**PYTHON, "reload-every-ms": 0}, "'reload-every' is 0 ms and must be at least 1 ms"),
     ],
 )
 def test_options_of_a_model_that_cannot_work(options: dict[str, Any], text: str) -> None:
     assert text in ask_model(options)["error"]
 
 
-def test_an_error_column_that_is_no_text_is_refused() -> None:
-    options = {**PYTHON, "on-error": "null", "error-column": "half"}
-    told = ask_model(options)["error"]
-    assert "must be a STRING column of the OUTPUT, which has half DOUBLE, why VARCHAR" in told
+@pytest.mark.parametrize("kind", ["DOUBLE", "STRING NOT NULL", "CHAR(5)", "VARCHAR(20)"])
+def test_an_error_column_that_cannot_hold_every_text_is_refused(kind: str) -> None:
+    options = {**PYTHON, "on-error": "null", "error-column": "why"}
+    told = ask_with_column(options, "why", kind)["error"]
+    assert f"must be a STRING column of the OUTPUT, which has half DOUBLE, why {kind}" in told
+
+
+@pytest.mark.parametrize("kind", ["TIMESTAMP_LTZ(0)", "TIMESTAMP_LTZ(6)", "TIMESTAMP(3)"])
+def test_a_version_column_that_does_not_hold_milliseconds_is_refused(kind: str) -> None:
+    options = {**PYTHON, "path": "/m", "version-column": "at"}
+    told = ask_with_column(options, "at", kind)["error"]
+    assert (
+        f"must be a TIMESTAMP_LTZ(3) column of the OUTPUT, which has half DOUBLE, at {kind}"
+        in (told)
+    )
+
+
+@pytest.mark.parametrize(
+    ("framework", "package"), [("pytorch", "torch"), ("tensorflow", "tensorflow")]
+)
+def test_a_framework_that_is_not_installed_is_told(
+    monkeypatch: pytest.MonkeyPatch, framework: str, package: str
+) -> None:
+    monkeypatch.setitem(sys.modules, package, None)
+    told = ask_model({"framework": framework, "path": "/m"})["error"]
+    assert (
+        f"'framework' = '{framework}' needs the package {package}, which {sys.executable}"
+        in (told)
+    )
+
+
+@pytest.mark.parametrize(
+    ("device", "gpu"), [("auto", "auto"), ("cpu", "none"), ("cuda", "required")]
+)
+def test_the_device_is_that_of_the_role(device: str, gpu: str) -> None:
+    spec = ask_model({**PYTHON, "device": device})["role"]["document"]["spec"]
+    assert spec["gpu"] == gpu
 
 
 def test_a_training_becomes_the_documents_of_a_cluster() -> None:
@@ -192,6 +237,21 @@ def test_further_roles_come_from_the_config() -> None:
 )
 def test_options_of_a_training_that_cannot_work(options: dict[str, Any], text: str) -> None:
     assert text in ask_training(**options)["error"]
+
+
+@pytest.mark.parametrize(
+    ("framework", "train_of_it"),
+    [("pytorch", headrace.pytorch.train), ("tensorflow", headrace.tensorflow.train)],
+)
+def test_the_config_takes_what_train_takes_and_nothing_internal(
+    framework: str, train_of_it: Callable[..., object]
+) -> None:
+    told = ask_training(framework=framework, config='{"no_such": 1}')["error"]
+    _, _, offered = told.partition("it takes ")
+    of_table = {"name", "workers", "epochs", "output_dir"}
+    with_rows = {"rows", "entry", "held_out", "output"}
+    of_train = {*inspect.signature(train_of_it).parameters}
+    assert {*offered.split(", ")} == (of_train - of_table - with_rows) | {"options"}
 
 
 def test_the_program_answers_on_stdout_whatever_a_module_prints(tmp_path: Path) -> None:

@@ -36,7 +36,7 @@ final class RoleNode implements AutoCloseable {
         STOPPED
     }
 
-    /** Told when an algorithm process has ended, on the task thread. */
+    /** Told when an algorithm process has ended, in a mail of the mailbox's thread. */
     interface ProcessListener {
 
         /**

@@ -6,7 +6,10 @@ import org.apache.flink.table.data.RowData;
 
 import org.headrace.plan.ClusterPlan;
 import org.headrace.plan.RolePlan;
+import org.headrace.plan.Timeouts;
 import org.headrace.process.TaskFacts;
+import org.slf4j.Logger;
+import org.slf4j.LoggerFactory;
 
 import java.io.IOException;
 import java.time.Duration;
@@ -28,6 +31,7 @@ import java.util.concurrent.TimeUnit;
 @Internal
 public final class RowScorer implements AutoCloseable {
 
+    private static final Logger LOG = LoggerFactory.getLogger(RowScorer.class);
     private static final Duration CLOSE_MARGIN = Duration.ofSeconds(10);
 
     private final ScorerMailbox mailbox;
@@ -51,10 +55,20 @@ public final class RowScorer implements AutoCloseable {
         String name = "headrace scorer " + task.jobName() + " " + role.role() + "-" + task.index();
         closeLimit = cluster.timeouts().stopGrace().multipliedBy(2).plus(CLOSE_MARGIN);
         mailbox = new ScorerMailbox(name);
-        loop = new ScorerLoop(this, mailbox, cluster, role, task, new RoleMetrics(metrics));
+        try {
+            loop = new ScorerLoop(this, mailbox, cluster, role, task, new RoleMetrics(metrics));
+        } catch (Throwable e) {
+            mailbox.close();
+            throw e;
+        }
         thread = new Thread(loop, name);
         thread.setDaemon(true);
-        thread.start();
+        try {
+            thread.start();
+        } catch (Throwable e) { // the system may have no more threads
+            loop.end(e);
+            throw e;
+        }
     }
 
     /**
@@ -114,6 +128,9 @@ public final class RowScorer implements AutoCloseable {
                 isInterrupted = true;
                 thread.interrupt();
             }
+        }
+        if (thread.isAlive()) {
+            LOG.warn("{} has not ended within {}; it is left behind", thread.getName(), Timeouts.text(closeLimit));
         }
         if (isInterrupted) {
             Thread.currentThread().interrupt();

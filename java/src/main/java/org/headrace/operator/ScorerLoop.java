@@ -66,10 +66,10 @@ final class ScorerLoop implements Runnable, RoleNode.ProcessListener, QueueListe
         timeouts = cluster.timeouts();
         wait = new MailboxWait(mailbox);
         node = new RoleNode(cluster, role, task, wait, metrics, this);
-        Path socket;
+        MemoryQueue opened = null;
         try {
-            socket = node.workDir().socketPath();
-            queue =
+            Path socket = node.workDir().socketPath();
+            opened =
                     MemoryQueue.open(
                             role.exchange(),
                             role.inputType(),
@@ -77,12 +77,13 @@ final class ScorerLoop implements Runnable, RoleNode.ProcessListener, QueueListe
                             new QueuePlace(socket, task.tmpDirs().stream().map(Path::of).toList(), node.title()),
                             new TaskHooks(mailbox, mailbox, () -> {}, () -> {}),
                             this);
-        } catch (IOException | RuntimeException e) {
-            node.close();
+            metrics.addBytes(opened::bytesIn, opened::bytesOut);
+            node.start(socket, false, false);
+        } catch (Throwable e) {
+            close(node, opened);
             throw e;
         }
-        metrics.addBytes(queue::bytesIn, queue::bytesOut);
-        node.start(socket, false, false);
+        queue = opened;
     }
 
     /** Ends the thread: at once while rows are with the process, else with the process's orderly end. Any thread. */
@@ -142,16 +143,22 @@ final class ScorerLoop implements Runnable, RoleNode.ProcessListener, QueueListe
         wait.until(() -> isProcessEnded || node.isGone(), timeouts.stopGrace());
     }
 
-    /** Fails what is open, then ends what there is. */
-    private void end(Throwable cause) {
+    /** Fails what is open, then ends what there is. This thread, or the task thread if it cannot start. */
+    void end(Throwable cause) {
         asks.forEach(each -> each.answer().completeExceptionally(cause));
         waiting.forEach(each -> each.completeExceptionally(cause));
         scorer.fail(cause);
         mailbox.close();
+        close(node, queue);
+    }
+
+    private static void close(RoleNode node, MemoryQueue queue) {
         try {
             node.close();
         } finally {
-            queue.close();
+            if (queue != null) {
+                queue.close();
+            }
         }
     }
 

@@ -38,8 +38,11 @@ public record Timeouts(
         return Duration.ofMillis(Math.round(value.doubleValue() * 1_000));
     }
 
-    /** A length in seconds for texts. */
+    /** A length for texts: in seconds, or in milliseconds where it is less than one. */
     public static String text(Duration length) {
+        if (length.toMillis() < 1_000) {
+            return length.toMillis() + " ms";
+        }
         return String.format("%.1f s", length.toMillis() / 1_000.0);
     }
 }

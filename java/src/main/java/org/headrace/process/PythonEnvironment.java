@@ -82,16 +82,21 @@ public final class PythonEnvironment implements AutoCloseable {
         ProcessBuilder builder = new ProcessBuilder(interpreter, "-m", module);
         builder.directory(archives == null ? workDir.toFile() : new File(archives));
         builder.environment().putAll(variables);
+        appendToPythonPath(builder, extraPythonPath);
+        return builder;
+    }
+
+    /** Appends entries to the PYTHONPATH of a process, behind what it inherits. */
+    public static void appendToPythonPath(ProcessBuilder builder, List<String> entries) {
         List<String> path = new ArrayList<>();
-        String inherited = variables.get(PYTHON_PATH);
+        String inherited = builder.environment().get(PYTHON_PATH);
         if (inherited != null && !inherited.isEmpty()) {
             path.add(inherited);
         }
-        path.addAll(extraPythonPath);
+        path.addAll(entries);
         if (!path.isEmpty()) {
             builder.environment().put(PYTHON_PATH, String.join(File.pathSeparator, path));
         }
-        return builder;
     }
 
     private ProcessPythonEnvironmentManager openManager() throws Exception {

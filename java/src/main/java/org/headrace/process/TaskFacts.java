@@ -4,6 +4,7 @@ import org.apache.flink.annotation.Internal;
 import org.apache.flink.api.common.JobID;
 import org.apache.flink.api.common.TaskInfo;
 import org.apache.flink.api.common.cache.DistributedCache;
+import org.apache.flink.api.common.externalresource.ExternalResourceInfo;
 import org.apache.flink.configuration.ConfigurationUtils;
 import org.apache.flink.configuration.GlobalConfiguration;
 import org.apache.flink.runtime.execution.Environment;
@@ -13,6 +14,7 @@ import org.apache.flink.table.functions.FunctionContext;
 
 import java.util.List;
 import java.util.Map;
+import java.util.Set;
 
 /**
  * What a child is told of the Flink subtask that it belongs to.
@@ -25,7 +27,7 @@ import java.util.Map;
  * @param host by which other hosts reach this one; "localhost" in Flink's embedded cluster
  * @param tmpDirs Flink's temporary directories
  * @param files what the job has shipped
- * @param gpus numbers of the GPUs that Flink has assigned to the TaskManager; functions are not told
+ * @param gpus numbers of the GPUs that Flink has assigned to the TaskManager
  */
 @Internal
 public record TaskFacts(
@@ -55,7 +57,7 @@ public record TaskFacts(
                 environment.getTaskManagerInfo().getTaskManagerExternalAddress(),
                 List.of(environment.getTaskManagerInfo().getTmpDirectories()),
                 context.getDistributedCache(),
-                gpus(context));
+                gpus(context.getExternalResourceInfos(GPU_RESOURCE)));
     }
 
     /**
@@ -72,14 +74,11 @@ public record TaskFacts(
                 variables.get(ScopeFormat.SCOPE_HOST),
                 List.of(ConfigurationUtils.parseTempDirectories(GlobalConfiguration.loadConfiguration())),
                 new DistributedCache(Map.of()),
-                List.of());
+                gpus(context.getExternalResourceInfos(GPU_RESOURCE)));
     }
 
-    private static List<String> gpus(StreamingRuntimeContext context) {
-        return context.getExternalResourceInfos(GPU_RESOURCE).stream()
-                .flatMap(gpu -> gpu.getProperty(GPU_INDEX).stream())
-                .sorted()
-                .toList();
+    private static List<String> gpus(Set<ExternalResourceInfo> found) {
+        return found.stream().flatMap(gpu -> gpu.getProperty(GPU_INDEX).stream()).sorted().toList();
     }
 
     private static TaskFacts of(

@@ -3,11 +3,10 @@ package org.headrace.sql;
 import org.apache.flink.annotation.Internal;
 import org.apache.flink.configuration.ConfigOption;
 import org.apache.flink.configuration.ConfigOptions;
-import org.apache.flink.configuration.Configuration;
 import org.apache.flink.configuration.ReadableConfig;
-import org.apache.flink.python.PythonOptions;
 import org.apache.flink.shaded.jackson2.com.fasterxml.jackson.databind.node.ArrayNode;
 import org.apache.flink.shaded.jackson2.com.fasterxml.jackson.databind.node.ObjectNode;
+import org.apache.flink.table.api.ValidationException;
 import org.apache.flink.table.api.config.ExecutionConfigOptions;
 import org.apache.flink.table.catalog.ResolvedSchema;
 import org.apache.flink.table.factories.FactoryUtil;
@@ -22,7 +21,6 @@ import org.headrace.plan.RolePlan;
 import java.time.Duration;
 import java.util.HashSet;
 import java.util.List;
-import java.util.Locale;
 import java.util.Set;
 
 /** Makes {@code 'provider' = 'headrace'} known to Flink: models that score in processes beside its subtasks. */
@@ -46,6 +44,13 @@ public final class HeadraceModelFactory implements ModelProviderFactory {
     enum OnError {
         FAIL,
         NULL
+    }
+
+    /** What a worker computes on. */
+    enum Device {
+        AUTO,
+        CPU,
+        CUDA
     }
 
     private static final ConfigOption<Framework> FRAMEWORK =
@@ -75,6 +80,8 @@ public final class HeadraceModelFactory implements ModelProviderFactory {
                     .durationType()
                     .noDefaultValue()
                     .withDescription("How often to look for a new version of the model; without it never.");
+    private static final ConfigOption<Device> DEVICE =
+            ConfigOptions.key("device").enumType(Device.class).defaultValue(Device.AUTO);
     private static final ConfigOption<Integer> THREADS =
             ConfigOptions.key("threads")
                     .intType()
@@ -111,6 +118,7 @@ public final class HeadraceModelFactory implements ModelProviderFactory {
                         ERROR_COLUMN,
                         VERSION_COLUMN,
                         RELOAD_EVERY,
+                        DEVICE,
                         THREADS));
         return options;
     }
@@ -126,9 +134,9 @@ public final class HeadraceModelFactory implements ModelProviderFactory {
         String name = context.getObjectIdentifier().getObjectName();
         ObjectNode answer =
                 SqlOptions.planningChild(options, session).ask(question(name, options, inputs, outputs));
-        Configuration python = new Configuration();
-        python.set(PythonOptions.PYTHON_EXECUTABLE, SqlOptions.executable(options, session));
-        ClusterPlan cluster = ClusterPlan.parse(Lines.requireObject(answer, "cluster").toString(), python);
+        ClusterPlan cluster =
+                ClusterPlan.parse(
+                        Lines.requireObject(answer, "cluster").toString(), SqlOptions.python(options, session));
         ObjectNode role = Lines.requireObject(answer, "role");
         String document = Lines.requireObject(role, "document").toString();
         byte[] payload = PlanningChild.payload(role);
@@ -140,28 +148,33 @@ public final class HeadraceModelFactory implements ModelProviderFactory {
         ObjectNode question = Lines.ofType("model").put("name", name);
         putColumns(question.putArray("inputs"), inputs);
         putColumns(question.putArray("outputs"), outputs);
-        ObjectNode chosen = question.putObject("options");
-        chosen.put(FRAMEWORK.key(), word(options.get(FRAMEWORK)));
+        ObjectNode chosen = SqlOptions.putOptions(question, options, FRAMEWORK);
         for (ConfigOption<String> each : List.of(PATH, MODULE, SIGNATURE, FACTORY, INPUTS, ERROR_COLUMN, VERSION_COLUMN)) {
             options.getOptional(each).ifPresent(value -> chosen.put(each.key(), value));
         }
         chosen.put(BATCH_ROWS.key(), options.get(BATCH_ROWS));
-        chosen.put("linger-ms", options.get(LINGER).toMillis());
-        options.getOptional(RELOAD_EVERY).ifPresent(value -> chosen.put("reload-every-ms", value.toMillis()));
-        chosen.put(ON_ERROR.key(), word(options.get(ON_ERROR)));
+        chosen.put("linger-ms", millis(LINGER, options.get(LINGER)));
+        options.getOptional(RELOAD_EVERY).ifPresent(value -> chosen.put("reload-every-ms", millis(RELOAD_EVERY, value)));
+        chosen.put(ON_ERROR.key(), SqlOptions.word(options.get(ON_ERROR)));
+        chosen.put(DEVICE.key(), SqlOptions.word(options.get(DEVICE)));
         options.getOptional(THREADS).ifPresent(value -> chosen.put(THREADS.key(), value));
-        options.get(SqlOptions.FILES).forEach(chosen.putArray(SqlOptions.FILES.key())::add);
         return question;
     }
 
     private static void putColumns(ArrayNode columns, RowType type) {
         for (RowType.RowField each : type.getFields()) {
-            columns.addObject().put("name", each.getName()).put("type", each.getType().getTypeRoot().name());
+            columns.addObject().put("name", each.getName()).put("type", each.getType().asSummaryString());
         }
     }
 
-    private static String word(Enum<?> value) {
-        return value.name().toLowerCase(Locale.ROOT);
+    private static long millis(ConfigOption<Duration> option, Duration value) {
+        if (value.toMillis() == 0 && !value.isZero()) {
+            throw new ValidationException(
+                    String.format(
+                            "'%s' = '%s ns' would become 0 ms: whole milliseconds are counted.",
+                            option.key(), value.toNanos()));
+        }
+        return value.toMillis();
     }
 
     private static RowType rowType(ResolvedSchema schema) {

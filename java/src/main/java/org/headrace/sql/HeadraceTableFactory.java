@@ -5,11 +5,9 @@ import org.apache.flink.api.common.RuntimeExecutionMode;
 import org.apache.flink.configuration.CheckpointingOptions;
 import org.apache.flink.configuration.ConfigOption;
 import org.apache.flink.configuration.ConfigOptions;
-import org.apache.flink.configuration.Configuration;
 import org.apache.flink.configuration.ExecutionOptions;
 import org.apache.flink.configuration.ReadableConfig;
 import org.apache.flink.configuration.RestartStrategyOptions;
-import org.apache.flink.python.PythonOptions;
 import org.apache.flink.shaded.jackson2.com.fasterxml.jackson.databind.node.ObjectNode;
 import org.apache.flink.table.api.ValidationException;
 import org.apache.flink.table.connector.sink.DynamicTableSink;
@@ -21,7 +19,6 @@ import org.headrace.json.Lines;
 
 import java.util.HashSet;
 import java.util.List;
-import java.util.Locale;
 import java.util.Set;
 
 /** Makes {@code 'connector' = 'headrace'} known to Flink: a table that trains with what is inserted. */
@@ -83,22 +80,18 @@ public final class HeadraceTableFactory implements DynamicTableSinkFactory {
         requireWordOnRestarts(session);
         String name = context.getObjectIdentifier().getObjectName();
         ObjectNode answer = SqlOptions.planningChild(options, session).ask(question(name, options));
-        Configuration python = new Configuration();
-        python.set(PythonOptions.PYTHON_EXECUTABLE, SqlOptions.executable(options, session));
         RowType type = (RowType) context.getPhysicalRowDataType().getLogicalType();
-        return new TrainingSink(name, answer, python, type);
+        return new TrainingSink(name, answer, SqlOptions.python(options, session), type);
     }
 
     private static ObjectNode question(String name, ReadableConfig options) {
         ObjectNode question = Lines.ofType("training").put("name", name);
-        ObjectNode chosen = question.putObject("options");
-        chosen.put(FRAMEWORK.key(), options.get(FRAMEWORK).name().toLowerCase(Locale.ROOT));
+        ObjectNode chosen = SqlOptions.putOptions(question, options, FRAMEWORK);
         for (ConfigOption<String> each : List.of(ENTRY, OUTPUT_DIR, CONFIG)) {
             options.getOptional(each).ifPresent(value -> chosen.put(each.key(), value));
         }
         chosen.put(WORKERS.key(), options.get(WORKERS));
         chosen.put(EPOCHS.key(), options.get(EPOCHS));
-        options.get(SqlOptions.FILES).forEach(chosen.putArray(SqlOptions.FILES.key())::add);
         return question;
     }
 

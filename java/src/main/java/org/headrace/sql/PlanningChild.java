@@ -5,15 +5,14 @@ import org.apache.flink.table.api.ValidationException;
 
 import org.headrace.json.Lines;
 import org.headrace.plan.Timeouts;
+import org.headrace.process.PythonEnvironment;
 import org.headrace.process.WorkDir;
 
-import java.io.File;
 import java.io.IOException;
 import java.nio.charset.StandardCharsets;
 import java.nio.file.Files;
 import java.nio.file.Path;
 import java.time.Duration;
-import java.util.ArrayList;
 import java.util.Base64;
 import java.util.List;
 import java.util.concurrent.TimeUnit;
@@ -22,14 +21,14 @@ import java.util.concurrent.TimeUnit;
  * Asks Python what a table program's operators carry: runs {@code python -m headrace.sql.planner} once, a JSON object on
  * its stdin and one on its stdout.
  *
- * <p>Thread model: the planner's thread, which waits at most for the limit; an interrupt ends the wait. The child
- * has ended when {@link #ask} returns or throws.
+ * <p>Thread model: the planner's thread, which waits at most for the limit; an interrupt ends the wait. A child
+ * that has not ended by itself when {@link #ask} returns or throws is killed, and waited for for some seconds.
  */
 final class PlanningChild {
 
     private static final String MODULE = "headrace.sql.planner";
-    private static final String PYTHON_PATH = "PYTHONPATH";
     private static final int TAIL_CHARS = 4_000;
+    private static final long KILL_WAIT_MS = 3_000;
 
     private final String interpreter;
     private final List<String> pythonPath;
@@ -82,13 +81,7 @@ final class PlanningChild {
                         .redirectInput(stdin.toFile())
                         .redirectOutput(stdout.toFile())
                         .redirectError(stderr.toFile());
-        List<String> path = new ArrayList<>();
-        String inherited = builder.environment().get(PYTHON_PATH);
-        if (inherited != null && !inherited.isEmpty()) {
-            path.add(inherited);
-        }
-        path.addAll(pythonPath);
-        builder.environment().put(PYTHON_PATH, String.join(File.pathSeparator, path));
+        PythonEnvironment.appendToPythonPath(builder, pythonPath);
         Process child;
         try {
             child = builder.start();
@@ -112,6 +105,20 @@ final class PlanningChild {
         } finally {
             child.descendants().forEach(ProcessHandle::destroyForcibly);
             child.destroyForcibly();
+            awaitEnd(child);
+        }
+    }
+
+    /** A killed process takes a moment to be gone; an interrupt stays one. */
+    private static void awaitEnd(Process child) {
+        boolean isInterrupted = Thread.interrupted();
+        try {
+            child.waitFor(KILL_WAIT_MS, TimeUnit.MILLISECONDS);
+        } catch (InterruptedException e) {
+            isInterrupted = true;
+        }
+        if (isInterrupted) {
+            Thread.currentThread().interrupt();
         }
     }
 

@@ -2,13 +2,16 @@ package org.headrace.sql;
 
 import org.apache.flink.configuration.ConfigOption;
 import org.apache.flink.configuration.ConfigOptions;
+import org.apache.flink.configuration.Configuration;
 import org.apache.flink.configuration.ReadableConfig;
 import org.apache.flink.python.PythonOptions;
+import org.apache.flink.shaded.jackson2.com.fasterxml.jackson.databind.node.ObjectNode;
 import org.apache.flink.table.api.ValidationException;
 import org.apache.flink.table.factories.FactoryUtil;
 
 import java.time.Duration;
 import java.util.List;
+import java.util.Locale;
 import java.util.Optional;
 import java.util.Set;
 
@@ -64,8 +67,28 @@ final class SqlOptions {
         }
     }
 
-    /** The interpreter of the workers. */
-    static String executable(ReadableConfig options, ReadableConfig session) {
+    /** Begins the part {@code options} of a question with what models and sinks both have. */
+    static <T extends Enum<T>> ObjectNode putOptions(
+            ObjectNode question, ReadableConfig options, ConfigOption<T> framework) {
+        ObjectNode chosen = question.putObject("options");
+        chosen.put(framework.key(), word(options.get(framework)));
+        options.get(FILES).forEach(chosen.putArray(FILES.key())::add);
+        return chosen;
+    }
+
+    /** A choice as Python spells it. */
+    static String word(Enum<?> value) {
+        return value.name().toLowerCase(Locale.ROOT);
+    }
+
+    /** Flink's settings of the workers' Python. */
+    static Configuration python(ReadableConfig options, ReadableConfig session) {
+        Configuration python = new Configuration();
+        python.set(PythonOptions.PYTHON_EXECUTABLE, executable(options, session));
+        return python;
+    }
+
+    private static String executable(ReadableConfig options, ReadableConfig session) {
         return options.getOptional(EXECUTABLE)
                 .or(() -> session.getOptional(PythonOptions.PYTHON_EXECUTABLE))
                 .orElse(DEFAULT_EXECUTABLE);
