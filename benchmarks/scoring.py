@@ -72,6 +72,14 @@ _VARIANT_ROWS = {
 }
 """Rows of the smaller and the larger run, of a variant or of all that score with a model."""
 
+_SMOKE = (
+    "predict, identity",
+    "pandas UDF, identity",
+    "row UDF, identity",
+    "in memory, mlp",
+    "predict, mlp",
+)
+
 
 def run_scoring(
     rows: dict[str, tuple[int, int]],
@@ -94,12 +102,15 @@ def run_scoring(
     ages_ms: dict[str, list[float]] = {}
     with tempfile.TemporaryDirectory(prefix="headrace-scoring-") as folder:
         jar = build_probe_jar(Path(folder))
-        models = [name for name in WIDTHS if name in rows]
+        models = [name for name in WIDTHS if f"predict, {name}" in rows or name in rows]
         files = {name: save_model(name, Path(folder)) for name in models}
         variants = _variants(files, elsewhere)
         for turn in range(-warm_ups, repeats):
             for name, run in variants.items():
-                rate = run(*(rows.get(name) or rows[name.split(", ")[1]]))
+                sizes = rows.get(name) or rows.get(name.split(", ")[1])
+                if sizes is None:
+                    continue
+                rate = run(*sizes)
                 print(f"turn {turn}: {name}: {rate:,.0f} rows/s", flush=True)
                 if turn >= 0:
                     rates.setdefault(name, []).append(rate)
@@ -112,7 +123,7 @@ def run_scoring(
         f"{model}: predict / loop in memory": report.spread(_ratios(rates, model, ""))
         for model in models
     }
-    if "mlp" in models:
+    if "predict, mlp, 1024 rows" in rates:
         small = _ratios(rates, "mlp", ", 1024 rows")
         ratios["mlp, 1024 rows: predict / loop in memory"] = report.spread(small)
     ages = {name: report.spread(values) for name, values in ages_ms.items()}
@@ -305,8 +316,13 @@ def main(arguments: list[str] | None = None) -> None:
     use_worker_processes()
     elsewhere = os.environ.get("HEADRACE_ELSEWHERE")  # noqa: TID251 - of this script alone
     if options.smoke:
-        rows = dict.fromkeys(_VARIANT_ROWS, (1024, 4096))
-        figures = run_scoring(rows, latency_rows=500, repeats=1, warm_ups=0, elsewhere=None)
+        figures = run_scoring(
+            dict.fromkeys(_SMOKE, (1_024, 4_096)),
+            latency_rows=500,
+            repeats=1,
+            warm_ups=0,
+            elsewhere=None,
+        )
     else:
         figures = run_scoring(
             _VARIANT_ROWS, latency_rows=8_000, repeats=3, warm_ups=0, elsewhere=elsewhere

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import tempfile
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -27,16 +28,17 @@ def one_jvm() -> Iterator[None]:
     _switch_off_udf_server()
     _compile_less()
     before = _children()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of the Beam that PyFlink imports, and its lost Popen
-        gateway = pyflink.java_gateway.get_gateway()
-        StreamExecutionEnvironment.get_execution_environment()
-    started = _children() - before
-    yield
-    gateway.shutdown()
-    for pid in started:
-        os.kill(pid, signal.SIGKILL)
-        os.waitpid(pid, 0)
+    with tempfile.TemporaryDirectory(prefix="headrace-jvm-") as logs:
+        with warnings.catch_warnings(), _logging_to(logs):
+            warnings.simplefilter("ignore")  # of the Beam that PyFlink imports, and its Popen
+            gateway = pyflink.java_gateway.get_gateway()
+            StreamExecutionEnvironment.get_execution_environment()
+        started = _children() - before
+        yield
+        gateway.shutdown()
+        for pid in started:
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
 
 
 def make_environment(
@@ -57,6 +59,18 @@ def make_environment(
 def _switch_off_udf_server() -> None:
     """PyFlink starts a server for Python UDFs per environment and never ends it."""
     os.environ["_python_worker_execution_mode"] = "process"  # noqa: SIM112, TID251 (its name)
+
+
+@contextmanager
+def _logging_to(folder: str) -> Iterator[None]:
+    """Give a JVM that is started here a log file of its own: others write over a common one."""
+    before = os.environ.get("FLINK_LOG_DIR")  # noqa: TID251 (its name)
+    os.environ["FLINK_LOG_DIR"] = folder  # noqa: TID251 (its name)
+    yield
+    if before is None:
+        del os.environ["FLINK_LOG_DIR"]  # noqa: TID251 (its name)
+    else:
+        os.environ["FLINK_LOG_DIR"] = before  # noqa: TID251 (its name)
 
 
 def _compile_less() -> None:

@@ -29,8 +29,8 @@ from .test_predict import written
 
 cloudpickle.register_pickle_by_value(sys.modules[__name__])
 
-ROWS = 20_000
-ROWS_PER_SECOND = 2_000
+ROWS = 12_000
+ROWS_PER_SECOND = 600
 LOOK_EVERY_S = 0.1
 
 
