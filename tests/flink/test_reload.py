@@ -6,8 +6,8 @@ import itertools
 import os
 import sys
 import threading
-from collections.abc import Callable
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -35,11 +35,17 @@ LOOK_EVERY_S = 0.1
 
 
 class Factor(nn.Module):
-    def __init__(self) -> None:
+    """Multiplies by its parameter; says in `folder` when it is made and what it scores with."""
+
+    def __init__(self, folder: str) -> None:
         super().__init__()
         self.factor = nn.Parameter(torch.zeros(1))
+        self.folder = Path(folder)
+        self.folder.joinpath(f"made-{len(list(self.folder.glob('made-*')))}").touch()
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if x.any():  # zeros are only a trial
+            self.folder.joinpath(f"scores-{self.factor.item():.0f}").touch()
         product: torch.Tensor = x * self.factor
         return product
 
@@ -67,40 +73,28 @@ def put(path: Path, factor: float | None) -> None:
 def test_versions_take_over_between_batches_and_a_broken_one_does_not(
     t_env: StreamTableEnvironment, tmp_path: Path, shelf: str, *, is_remote: bool
 ) -> None:
-    path, made = tmp_path / "factor.pt", tmp_path / "made"
-    made.mkdir()
-    folder = str(made)
-
-    def make() -> nn.Module:
-        number = len(list(Path(folder).iterdir()))
-        Path(folder, str(number)).touch()
-        return Factor()
-
-    def loaded(count: int) -> Callable[[], bool]:
-        return lambda: len(list(made.iterdir())) == count
-
-    put(path, 1.0)
+    path, folder = tmp_path / "factor.pt", tmp_path / "said"
+    folder.mkdir()
     stamps: list[int] = []
 
+    def put_and_see(factor: float) -> None:
+        put(path, factor)
+        stamps.append(path.stat().st_mtime_ns // 1_000_000)
+        until(folder.joinpath(f"scores-{factor:.0f}").exists, f"scores of {factor}")
+
     def replace_again_and_again() -> None:
-        until(loaded(1), "the load of the first version")
-        threading.Event().wait(1)
-        stamps.append(path.stat().st_mtime_ns // 1_000_000)
-        put(path, 2.0)
-        stamps.append(path.stat().st_mtime_ns // 1_000_000)
-        until(loaded(2), "the load of the second version")
+        put_and_see(1.0)
+        put_and_see(2.0)
         path.with_name(f"{path.name}.times-out").touch()  # only the shelf looks at it
         put(path, None)
-        until(loaded(3), "the load of the broken version")
-        put(path, 3.0)
-        stamps.append(path.stat().st_mtime_ns // 1_000_000)
-        until(loaded(4), "the load of the third version")
+        until(lambda: len(list(folder.glob("made-*"))) == 3, "the load of the broken version")
+        put_and_see(3.0)
 
     numbers(t_env, ROWS, per_second=ROWS_PER_SECOND)
     rows = t_env.sql_query("SELECT id, CAST(id AS FLOAT) AS x FROM numbers")
     scored = headrace.pytorch.predict(
         rows,
-        TorchModel(f"{shelf}{path}" if is_remote else path, make),
+        TorchModel(f"{shelf}{path}" if is_remote else path, partial(Factor, str(folder))),
         outputs={"y": DataTypes.FLOAT()},
         inputs="x",
         keep=["id"],
@@ -110,6 +104,7 @@ def test_versions_take_over_between_batches_and_a_broken_one_does_not(
     )
     replacer = threading.Thread(target=replace_again_and_again)
     replacer.start()
+    until(path.exists, "the first version")
     columns = "id BIGINT, y FLOAT, version TIMESTAMP_LTZ(3)"
     found = written(t_env, scored, columns, tmp_path / "out")
     replacer.join()
@@ -162,10 +157,10 @@ def test_a_model_that_flink_cannot_read_is_an_error_with_its_uri(
     numbers(t_env, 3)
     rows = t_env.sql_query("SELECT CAST(id AS FLOAT) AS x FROM numbers")
     outputs = {"y": DataTypes.FLOAT()}
-    missing = TorchModel(f"{shelf}{tmp_path}/missing.pt", Factor)
+    missing = TorchModel(f"{shelf}{tmp_path}/missing.pt", nn.Identity)
     told = failure_of(headrace.pytorch.predict(rows, missing, outputs=outputs, name="a"))
     assert f"{shelf}{tmp_path}/missing.pt cannot be copied to this host: FileNotFound" in told
-    unknown = TorchModel("nowhere://models/a.pt", Factor)
+    unknown = TorchModel("nowhere://models/a.pt", nn.Identity)
     told = failure_of(headrace.pytorch.predict(rows, unknown, outputs=outputs, name="b"))
     assert "nowhere://models/a.pt cannot be copied to this host" in told
     assert "has every TaskManager the file system's plugin" in told
