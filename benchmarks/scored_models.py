@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import sys
 import time
+import warnings
 from pathlib import Path
 
 import torch
@@ -58,7 +59,9 @@ def build_model(name: str) -> nn.Module:
 def save_model(name: str, folder: Path) -> Path:
     """Save a model as TorchScript; return the file."""
     path = folder / f"{name}.pt"
-    torch.jit.save(torch.jit.script(build_model(name).eval()), path)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # such files are there for years
+        torch.jit.save(torch.jit.script(build_model(name).eval()), path)
     return path
 
 
