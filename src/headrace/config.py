@@ -158,7 +158,7 @@ class MirrorConfig:
             msg = f"mirror.uri={self.uri!r} must be a URI, for example s3://bucket/model.pt"
             raise ConfigError(msg)
         if self.every_s is not None and not 0.001 <= self.every_s < math.inf:
-            msg = f"mirror.every_s={self.every_s!r} must be a number of seconds above 0"
+            msg = f"mirror.every_s={self.every_s!r} must be seconds, at least 0.001"
             raise ConfigError(msg)
 
 

@@ -66,11 +66,13 @@ def _logging_to(folder: str) -> Iterator[None]:
     """Give a JVM that is started here a log file of its own: others write over a common one."""
     before = os.environ.get("FLINK_LOG_DIR")  # noqa: TID251 (its name)
     os.environ["FLINK_LOG_DIR"] = folder  # noqa: TID251 (its name)
-    yield
-    if before is None:
-        del os.environ["FLINK_LOG_DIR"]  # noqa: TID251 (its name)
-    else:
-        os.environ["FLINK_LOG_DIR"] = before  # noqa: TID251 (its name)
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["FLINK_LOG_DIR"]  # noqa: TID251 (its name)
+        else:
+            os.environ["FLINK_LOG_DIR"] = before  # noqa: TID251 (its name)
 
 
 def _compile_less() -> None:

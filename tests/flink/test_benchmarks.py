@@ -18,6 +18,7 @@ import pytest
         "columns",
         "round_trip",
         "scoring",
+        "sql_predict",
         "fed_training",
         "data_parallel",
         "tf_training",

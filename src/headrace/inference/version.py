@@ -30,8 +30,9 @@ class ModelVersion:
 
 
 def version_at(path: Path) -> ModelVersion | None:
-    """Return the version of a file, or of all files in a directory; links are followed.
+    """Return the version of a file, or of all files in a directory.
 
+    Links to files are followed, and the path itself; links to directories below it are not.
     None: nothing is there, or it changes this moment.
     """
     try:

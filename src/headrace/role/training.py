@@ -170,7 +170,7 @@ class TrainingContext(RoleContext):
                 host=self.cluster[self.role][self.index] if self.parallelism > 1 else "",
                 gather_timeout_s=self.timeouts.gather_timeout_s,
                 collective_timeout_s=self.timeouts.collective_timeout_s,
-                check=require_no_stop,
+                check=self._stand_by,
                 met_by="ctx.add_up",
                 advice="Every process must call ctx.add_up as often, with as many numbers",
             )
@@ -239,6 +239,11 @@ class TrainingContext(RoleContext):
         if self._is_input_ended:
             self._steps.settle(self._attend)
         return path
+
+    def _stand_by(self) -> None:
+        """Answer what must not wait while this worker waits for the others."""
+        require_no_stop()
+        self._attend()
 
     def _attend(self) -> None:
         """Answer what must not wait while this worker only shadows the others."""

@@ -14,7 +14,8 @@ import java.time.Duration;
 
 /**
  * What one subtask gives its child: a work directory with the plan's files, the Python environment
- * and the fields of the start line. Owns the child. Task thread only.
+ * and the fields of the start line. Owns the child. One thread: the task's, or that
+ * of a scorer.
  */
 @Internal
 public final class ChildHome implements AutoCloseable {
