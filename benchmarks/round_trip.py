@@ -13,15 +13,13 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from statistics import quantiles
 from typing import Any
 
-from pyflink.datastream import DataStream, StreamExecutionEnvironment
-from pyflink.java_gateway import get_gateway
-from pyflink.table import DataTypes
+from pyflink.table import DataTypes, Table
 from pyflink.table.udf import udf
 
 from benchmarks import report
+from benchmarks.ages import ages_ms
 from benchmarks.java_probe import build_probe_jar
 from benchmarks.pipelines import (
     float_columns,
@@ -37,7 +35,6 @@ from headrace.operator import chained_role
 
 _COLUMNS = float_columns(16)
 _TYPES = {column.name: DataTypes.FLOAT() for column in _COLUMNS}
-_PER_SECOND = 1000
 
 
 def run_round_trip(
@@ -64,10 +61,10 @@ def run_round_trip(
                 print(f"repeat {repeat}: {name}: {rate:,.0f} rows/s", flush=True)
                 if repeat >= 0:
                     rates[name].append(rate)
-            for name, age_us in _ages_us(latency_rows, jar, Path(folder) / "ages").items():
-                print(f"repeat {repeat}: age {name}: {age_us:.0f} us", flush=True)
+            for name, age_ms in ages_ms(_echoed, _COLUMNS, latency_rows, jar).items():
+                print(f"repeat {repeat}: age {name}: {age_ms * 1e3:.0f} us", flush=True)
                 if repeat >= 0:
-                    ages_us[name].append(age_us)
+                    ages_us[name].append(age_ms * 1e3)
     spreads = {name: report.spread(values) for name, values in rates.items()}
     ages = {name: report.spread(values) for name, values in ages_us.items()}
     headrace = spreads["headrace"]["median"]
@@ -117,31 +114,15 @@ def _pandas_udf(rows: int) -> float:
     return run_to_nowhere(t_env, echoed, sql_columns(_COLUMNS))
 
 
-def _ages_us(rows: int, jar: Path, path: Path) -> dict[str, float]:
-    t_env = open_t_env()
-    env = StreamExecutionEnvironment(t_env._j_tenv.execEnv())  # noqa: SLF001 - no public way
-    env.add_jars(jar.as_uri())
-    jvm = get_gateway().jvm
-    probes = jvm.org.headrace.benchmarks.RoundTrips
-    j_stamps = probes.stamps(env._j_stream_execution_environment, rows, float(_PER_SECOND))  # noqa: SLF001
-    t_env.create_temporary_view("ids", t_env.from_data_stream(DataStream(j_stamps)).alias("id"))
-    features = ", ".join(f"{column.expression} AS {column.name}" for column in _COLUMNS)
-    table = t_env.sql_query(f"SELECT id, {features} FROM ids")  # noqa: S608 - own text
+def _echoed(table: Table) -> Table:
     echoed = chained_role(
         "echo",
         RoleConfig(entry=_echo_row, exchange=ExchangeConfig(linger_ms=0)),
         input=table,
         output={"id": DataTypes.BIGINT(), **_TYPES},
     )
-    to_row_data = jvm.org.headrace.operator.ClusterBuilder.toRowData
-    probes.probe(to_row_data(t_env._j_tenv, echoed._j_table), str(path))  # noqa: SLF001
-    env.execute("round trip")
-    lines = path.with_name(f"{path.name}0").read_text().splitlines()
-    ages = [int(line.split()[1]) / 1e3 for line in lines]
-    assert len(ages) == rows, (len(ages), rows)
-    kept = ages[rows // 2 :]  # the process has started, and the backlog of its start is gone
-    percentiles = quantiles(kept, n=100)
-    return {"p50": percentiles[49], "p99": percentiles[98], "max": max(kept)}
+    assert isinstance(echoed, Table)
+    return echoed
 
 
 def main(arguments: list[str] | None = None) -> None:

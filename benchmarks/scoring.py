@@ -21,18 +21,16 @@ import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from statistics import quantiles
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
-from pyflink.datastream import DataStream, StreamExecutionEnvironment
-from pyflink.java_gateway import get_gateway
 from pyflink.table import DataTypes, Table
 from pyflink.table.udf import udf
 
 from benchmarks import report
+from benchmarks.ages import ages_ms
 from benchmarks.java_probe import build_probe_jar
 from benchmarks.pipelines import (
     Column,
@@ -58,7 +56,6 @@ _OUTPUTS = {"identity": _FLOAT, "mlp": _FLOAT, "cnn": _FLOATS}
 _SQL = {"identity": "y FLOAT", "mlp": "y FLOAT", "cnn": "y ARRAY<FLOAT>"}
 _BATCH_ROWS = {"identity": 4096, **BATCH_ROWS}
 _SMALL_ROWS = 1024  # in a call of the MLP, for comparison
-_PER_SECOND = 1000
 _VARIANT_ROWS = {
     "predict, identity": (1_000_000, 8_000_000),
     "pandas UDF, identity": (100_000, 500_000),
@@ -99,7 +96,7 @@ def run_scoring(
         elsewhere: Interpreter with ray and pyspark; None: without them.
     """
     rates: dict[str, list[float]] = {}
-    ages_ms: dict[str, list[float]] = {}
+    ages: dict[str, list[float]] = {}
     with tempfile.TemporaryDirectory(prefix="headrace-scoring-") as folder:
         jar = build_probe_jar(Path(folder))
         models = [name for name in WIDTHS if f"predict, {name}" in rows or name in rows]
@@ -114,10 +111,12 @@ def run_scoring(
                 print(f"turn {turn}: {name}: {rate:,.0f} rows/s", flush=True)
                 if turn >= 0:
                     rates.setdefault(name, []).append(rate)
-            for name, age_ms in _ages_ms(files["mlp"], latency_rows, jar).items():
+            for name, age_ms in ages_ms(
+                partial(_scored, files["mlp"]), _NUMBERS, latency_rows, jar
+            ).items():
                 print(f"turn {turn}: age {name}: {age_ms:.3f} ms", flush=True)
                 if turn >= 0:
-                    ages_ms.setdefault(name, []).append(age_ms)
+                    ages.setdefault(name, []).append(age_ms)
     spreads = {name: report.spread(values) for name, values in rates.items()}
     ratios = {
         f"{model}: predict / loop in memory": report.spread(_ratios(rates, model, ""))
@@ -126,15 +125,18 @@ def run_scoring(
     if "predict, mlp, 1024 rows" in rates:
         small = _ratios(rates, "mlp", ", 1024 rows")
         ratios["mlp, 1024 rows: predict / loop in memory"] = report.spread(small)
-    ages = {name: report.spread(values) for name, values in ages_ms.items()}
+    age_spreads = {name: report.spread(values) for name, values in ages.items()}
     return {
         "repeats": repeats,
         "rows": rows,
         "rows_per_s": spreads,
         "ratios_by_turn": ratios,
-        "age_ms_at_1000_rows_per_s": ages,
+        "age_ms_at_1000_rows_per_s": age_spreads,
         "bars": _bars(
-            models, {name: each["median"] for name, each in spreads.items()}, ratios, ages
+            models,
+            {name: each["median"] for name, each in spreads.items()},
+            ratios,
+            age_spreads,
         ),
     }
 
@@ -281,33 +283,16 @@ def _outside(
     return (many - few) / (many_s - few_s) if many_s > few_s else many / many_s
 
 
-def _ages_ms(model: Path, rows: int, jar: Path) -> dict[str, float]:
-    t_env = open_t_env()
-    env = StreamExecutionEnvironment(t_env._j_tenv.execEnv())  # noqa: SLF001 - no public way
-    env.add_jars(jar.as_uri())
-    jvm = get_gateway().jvm
-    probes = jvm.org.headrace.benchmarks.RoundTrips
-    j_stamps = probes.stamps(env._j_stream_execution_environment, rows, float(_PER_SECOND))  # noqa: SLF001
-    t_env.create_temporary_view("ids", t_env.from_data_stream(DataStream(j_stamps)).alias("id"))
-    features = ", ".join(f"{column.expression} AS {column.name}" for column in _NUMBERS)
-    scored = predict(
-        t_env.sql_query(f"SELECT id, {features} FROM ids"),  # noqa: S608 - own text
+def _scored(model: Path, table: Table) -> Table:
+    scored: Table = predict(
+        table,
         TorchModel(model),
         inputs=_NAMES,
         outputs={"y": _FLOAT},
         keep=["id"],
         threads=1,
     )
-    to_row_data = jvm.org.headrace.operator.ClusterBuilder.toRowData
-    path = jar.with_name("ages")
-    probes.probe(to_row_data(t_env._j_tenv, scored._j_table), str(path))  # noqa: SLF001
-    env.execute("scoring")
-    lines = path.with_name(f"{path.name}0").read_text().splitlines()
-    ages = [int(line.split()[1]) / 1e6 for line in lines]
-    assert len(ages) == rows, (len(ages), rows)
-    kept = ages[rows // 2 :]  # the process has started, and the backlog of its start is gone
-    percentiles = quantiles(kept, n=100)
-    return {"p50": percentiles[49], "p99": percentiles[98], "max": max(kept)}
+    return scored
 
 
 def main(arguments: list[str] | None = None) -> None:
