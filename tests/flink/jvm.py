@@ -64,15 +64,14 @@ def _switch_off_udf_server() -> None:
 @contextmanager
 def _logging_to(folder: str) -> Iterator[None]:
     """Give a JVM that is started here a log file of its own: others write over a common one."""
-    before = os.environ.get("FLINK_LOG_DIR")  # noqa: TID251 (its name)
+    if "FLINK_LOG_DIR" in os.environ:  # noqa: TID251 (its name)
+        yield  # whoever started this process reads the log
+        return
     os.environ["FLINK_LOG_DIR"] = folder  # noqa: TID251 (its name)
     try:
         yield
     finally:
-        if before is None:
-            del os.environ["FLINK_LOG_DIR"]  # noqa: TID251 (its name)
-        else:
-            os.environ["FLINK_LOG_DIR"] = before  # noqa: TID251 (its name)
+        del os.environ["FLINK_LOG_DIR"]  # noqa: TID251 (its name)
 
 
 def _compile_less() -> None:

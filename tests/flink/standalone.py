@@ -6,7 +6,6 @@ import json
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -21,6 +20,7 @@ import pyflink
 from ruamel.yaml import YAML
 
 from headrace._environ import copy_environment
+from tests.ports import free_ports
 from tests.waiting import until
 
 _START_LIMIT_S = 120.0
@@ -173,6 +173,7 @@ class Standalone:
         slots = self.slots * len(self.task_managers)
 
         def are_there() -> bool:
+            assert self.job_manager.poll() is None, f"no JobManager\n{self.logs()}"
             try:
                 return bool(self.ask("overview")["slots-total"] == slots)
             except OSError:
@@ -214,7 +215,7 @@ def standalone_cluster(
         slots: Of each TaskManager.
         options: Further Flink options.
     """
-    rest_port, rpc_port = _free_ports(2)
+    rest_port, rpc_port = free_ports(2)
     cluster = Standalone(folder=folder, rest=f"{master.address}:{rest_port}", slots=slots)
     shutil.copytree(_HOME / "conf", cluster.conf_dir)
     for name in ("log", "tmp", "pid"):
@@ -273,14 +274,3 @@ def _write_config(path: Path, options: dict[str, object]) -> None:
             at = at.setdefault(each, {})
         at[name] = value
     yaml.dump(config, path)
-
-
-def _free_ports(count: int) -> list[int]:
-    sockets = [socket.socket() for _ in range(count)]
-    try:
-        for each in sockets:
-            each.bind(("localhost", 0))
-        return [each.getsockname()[1] for each in sockets]
-    finally:
-        for each in sockets:
-            each.close()

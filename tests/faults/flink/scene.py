@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import socket
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
@@ -20,6 +19,7 @@ from headrace.operator import Cluster, JobHandle
 from tests.faults.flink.plan import Ending, Fault, Mode, Moment, Target, never_registers
 from tests.faults.flink.task_managers import TaskManagers
 from tests.flink.jvm import make_environment
+from tests.ports import free_ports
 from tests.waiting import until, work_for
 
 __all__ = ["ROWS", "WORKERS", "Scene", "open_scene"]
@@ -58,7 +58,7 @@ class Scene:
         if cluster is None:
             self.tmp_dir = folder / "tmp"
             self.tmp_dir.mkdir()
-            self.port = _free_port()
+            (self.port,) = free_ports(1)
         else:
             self.tmp_dir, self.port = cluster.tmp_dir, cluster.port
 
@@ -252,9 +252,3 @@ def _batch_entry(folder: str, moment: str) -> Callable[[Any], None]:
         (Path(folder) / f"done-{ctx.index}").touch()
 
     return entry
-
-
-def _free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("localhost", 0))
-        return int(free.getsockname()[1])

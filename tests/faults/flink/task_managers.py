@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import socket
 import subprocess
 import sys
 import urllib.request
@@ -17,6 +16,7 @@ import pyflink
 from ruamel.yaml import YAML
 
 from headrace._environ import copy_environment
+from tests.ports import free_ports
 from tests.waiting import until
 
 __all__ = ["TaskManagers", "task_managers"]
@@ -35,7 +35,7 @@ class TaskManagers:
     """
 
     def __init__(self, folder: Path) -> None:
-        self.port, rpc_port = _free_ports(2)
+        self.port, rpc_port = free_ports(2)
         self.tmp_dir = folder / "tmp"
         self.tmp_dir.mkdir()
         self._folder = folder
@@ -118,14 +118,3 @@ def _configure(folder: Path, tmp_dir: Path, port: int, rpc_port: int) -> dict[st
         "FLINK_LOG_DIR": str(folder),
         "PYTHONPATH": os.pathsep.join(sys.path),
     }
-
-
-def _free_ports(count: int) -> list[int]:
-    sockets = [socket.socket() for _ in range(count)]
-    try:
-        for each in sockets:
-            each.bind(("localhost", 0))
-        return [int(each.getsockname()[1]) for each in sockets]
-    finally:
-        for each in sockets:
-            each.close()

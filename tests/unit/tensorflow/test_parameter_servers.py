@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import socket
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -23,6 +22,7 @@ from headrace.errors import ConfigError, PlanError
 from headrace.role.saved import latest_saved
 from headrace.tensorflow.ps_server import server_role
 from headrace.tensorflow.ps_variable import ps_device
+from tests.ports import free_ports
 
 pytestmark = [
     pytest.mark.timeout(240),  # the first test waits for the run
@@ -238,7 +238,7 @@ def test_a_parameter_server_has_no_keras() -> None:
     code = (
         "import sys\n"
         "from headrace.tensorflow.serving import start_server\n"
-        f"start_server({{'ps': ['127.0.0.1:{free_port()}']}}, role='ps', index=0)\n"
+        f"start_server({{'ps': ['127.0.0.1:{free_ports(1)[0]}']}}, role='ps', index=0)\n"
         "print(sorted({name.partition('.')[0] for name in sys.modules}))\n"
     )
     told = server_role(1).environment
@@ -253,13 +253,6 @@ def test_a_parameter_server_has_no_keras() -> None:
     assert "'tensorflow'" in done.stdout
     assert "'keras'" not in done.stdout
     assert "'torch'" not in done.stdout
-
-
-def free_port() -> int:
-    with socket.socket() as bound:
-        bound.bind(("127.0.0.1", 0))
-        port: int = bound.getsockname()[1]
-        return port
 
 
 def test_both_workers_see_the_same_variables(run: Run) -> None:
