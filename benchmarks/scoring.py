@@ -9,7 +9,8 @@
   ray and pyspark, also in Ray Data's `map_batches` and Spark's `predict_batch_udf`.
 - The age of single rows at 1,000 rows/s through the MLP, as in `benchmarks.round_trip`.
 
-Rates are marginal; variants run in turns.
+Rates are marginal; variants run in turns, and a loop in memory and `predict` several times right
+after each other in each.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -69,6 +70,9 @@ _VARIANT_ROWS = {
 }
 """Rows of the smaller and the larger run, of a variant or of all that score with a model."""
 
+_PAIRED = {"predict, mlp": "in memory, mlp", "predict, cnn": "in memory, cnn"}
+_PAIRS_PER_TURN = 4
+
 _SMOKE = (
     "predict, identity",
     "pandas UDF, identity",
@@ -103,11 +107,11 @@ def run_scoring(
         files = {name: save_model(name, Path(folder)) for name in models}
         variants = _variants(files, elsewhere)
         for turn in range(-warm_ups, repeats):
-            for name, run in variants.items():
+            for name in _order_of_turn(variants):
                 sizes = rows.get(name) or rows.get(name.split(", ")[1])
                 if sizes is None:
                     continue
-                rate = run(*sizes)
+                rate = variants[name](*sizes)
                 print(f"turn {turn}: {name}: {rate:,.0f} rows/s", flush=True)
                 if turn >= 0:
                     rates.setdefault(name, []).append(rate)
@@ -130,7 +134,7 @@ def run_scoring(
         "repeats": repeats,
         "rows": rows,
         "rows_per_s": spreads,
-        "ratios_by_turn": ratios,
+        "ratios_of_pairs": ratios,
         "age_ms_at_1000_rows_per_s": age_spreads,
         "bars": _bars(
             models,
@@ -167,8 +171,18 @@ def _bars(
     return bars
 
 
+def _order_of_turn(variants: Iterable[str]) -> list[str]:
+    """Return the variants; those that are compared as pairs follow each other several times."""
+    order: list[str] = []
+    for name in variants:
+        order.append(name)
+        if name in _PAIRED:
+            order.extend([_PAIRED[name], name] * (_PAIRS_PER_TURN - 1))
+    return order
+
+
 def _ratios(rates: dict[str, list[float]], model: str, which: str) -> list[float]:
-    """Return the ratio of each turn, since the machine is not as fast in one as in another."""
+    """Return the ratio of each pair, since the machine is not as fast in one as in another."""
     pairs = zip(
         rates[f"predict, {model}{which}"], rates[f"in memory, {model}{which}"], strict=True
     )
@@ -188,8 +202,8 @@ def _variants(
     }
     for name, path in files.items():
         rows = BATCH_ROWS[name]
-        variants[f"in memory, {name}"] = partial(_in_memory, name, rows, KEEP_MEMORY)
         variants[f"in memory, {name}, plain"] = partial(_in_memory, name, rows, {})
+        variants[f"in memory, {name}"] = partial(_in_memory, name, rows, KEEP_MEMORY)
         variants[f"predict, {name}"] = flink(partial(_predict, name, TorchModel(path)))
         variants[f"pandas UDF, {name}"] = flink(partial(_udf, name, _scorer(name), "pandas"))
         for system in ("ray", "spark") if elsewhere else ():
