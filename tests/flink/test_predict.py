@@ -175,7 +175,7 @@ def test_a_killed_worker_is_started_again_and_every_row_is_in_the_output_once(
 
     at = {"execution_checkpointing_dir": (tmp_path / "cp").as_uri()}
     t_env = make_t_env(**CHECKPOINTS, **RETRIES, **at)
-    numbers(t_env, ROWS, per_second=5_000)
+    numbers(t_env, ROWS, per_second=2_000)
     scored = headrace.pytorch.predict(
         t_env.from_path("numbers"), PythonModel(factory), outputs=Y, batch_rows=64
     )

@@ -120,7 +120,7 @@ class Channel:
         """Columns that go out, without the hidden timestamp; None if nothing goes out."""
         return self._output_schema
 
-    def receive(self, *, timeout_s: float | None) -> Item | None:
+    def receive(self, *, timeout_s: float | None, says_idle: bool = True) -> Item | None:
         """Take the next item; see `Feed.receive`. Batches lie in shared memory, uncopied."""
         with self._in_use():
             received = self._input
@@ -134,7 +134,8 @@ class Channel:
             while not self._inbox:
                 if self._pump():
                     continue
-                self._say_idle()
+                if says_idle:
+                    self._say_idle()
                 if not self._connection.wait(deadline):
                     return End() if self._is_input_ended else None
             head = self._inbox.popleft()

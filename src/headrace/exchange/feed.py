@@ -28,7 +28,7 @@ class Feed(Protocol):
     def output_schema(self) -> pa.Schema | None:
         """Columns that go out, without the hidden timestamp; None if nothing goes out."""
 
-    def receive(self, *, timeout_s: float | None) -> Item | None:
+    def receive(self, *, timeout_s: float | None, says_idle: bool = True) -> Item | None:
         """Take the next item in stream order.
 
         After `End` only barriers may follow: then this never blocks, and returns a barrier that
@@ -37,6 +37,8 @@ class Feed(Protocol):
         Args:
             timeout_s: Longest wait, in seconds; 0 does not wait, None waits for as long as the
                 other side lives.
+            says_idle: Whether the other side may learn that somebody waits, and send at once
+                what it would have kept for a fuller batch.
 
         Returns:
             None if nothing came in time.

@@ -86,7 +86,7 @@ class MemoryFeed:
         """Feed `items` before those that are left of the iterable."""
         self._inbox.extend(items)
 
-    def receive(self, *, timeout_s: float | None) -> Item | None:
+    def receive(self, *, timeout_s: float | None, says_idle: bool = True) -> Item | None:  # noqa: ARG002
         """Take the next item, without waiting; see `Feed.receive`."""
         if self._input_schema is None:
             msg = "This role has no input: it gets no rows"

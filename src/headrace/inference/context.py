@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from headrace.role import PollResult, RoleContext
+from headrace.inference.model_thread import ModelThread
+from headrace.inference.scorer import Scorer
+from headrace.role import BatchReader, InputEnded, PollResult, ReadyBatch, RoleContext
 
 __all__ = ["ScoringContext"]
 
@@ -18,6 +20,52 @@ class ScoringContext(RoleContext):
     """
 
     between_batches: Callable[[], None] | None = None
+
+    def score_all(
+        self, rows: int, scorer: Callable[[], Scorer], *, after_batch: Callable[[], None]
+    ) -> None:
+        """Emit for each batch of the input what it is scored to, in order.
+
+        The model is called on a thread of its own. While it works on one batch, this thread
+        makes the next ready and emits the last, and shares Python's lock with nobody.
+
+        Args:
+            rows: Rows in a batch, at most: what is there comes at once.
+            scorer: Returns who scores the next batch.
+            after_batch: Called when a batch was emitted.
+        """
+        reader = self.open_reader(rows=rows)
+        reader.takes_what_is_there = True
+        with ModelThread() as thread:
+            while not isinstance(found := self._wait(reader.poll), InputEnded):
+                if isinstance(found, ReadyBatch):
+                    self._score_run(reader, found, thread, scorer, after_batch)
+                del found
+
+    def _score_run(
+        self,
+        reader: BatchReader,
+        ready: ReadyBatch,
+        thread: ModelThread,
+        scorer: Callable[[], Scorer],
+        after_batch: Callable[[], None],
+    ) -> None:
+        """Score a batch, and those that lie ready whole while the one before is scored."""
+        present = scorer()
+        thread.start(present.begin(ready.columns))
+        while True:
+            following = reader.poll_ahead()
+            if following is not None:
+                if self.between_batches is not None:
+                    self.between_batches()
+                successor = scorer()
+                thread.start(successor.begin(following.columns))
+            self.emit(present.end(ready.columns, thread.result()), ready.timestamps_ms)
+            reader.settle(ready.columns.num_rows)
+            after_batch()
+            if following is None:
+                return
+            ready, present = following, successor
 
     def _wait(self, poll: Callable[[float], PollResult | None]) -> PollResult:
         between_batches = self.between_batches

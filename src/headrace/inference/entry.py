@@ -27,8 +27,9 @@ _FIRST_LOADS = 3
 class ScoringEntry(RoleEntry):
     """Loads a model and scores all rows with it; travels to the process by cloudpickle.
 
-    Thread model: the main thread of the process waits for rows, calls the model and emits; with
-    `reload`, a `SuccessorLoader` makes ready what it then scores with (docs/adr/0103, 0104).
+    Thread model: the main thread of the process waits for rows and emits, a `ModelThread` calls
+    the model meanwhile; with `reload`, a `SuccessorLoader` makes ready what it then scores with
+    (docs/adr/0103, 0104, 0111).
 
     Args:
         model: The model.
@@ -45,6 +46,7 @@ class ScoringEntry(RoleEntry):
         self._scorer: Scorer | None = None
         self._rejected = 0
         self._without_scores = 0
+        self._of_former_versions = 0
 
     def prepare(self, context: RoleContext, spec: ProcessSpec, link: RoleLink) -> None:  # noqa: ARG002
         """Load the model and compare it with the columns. Blocks for as long as that takes."""
@@ -97,6 +99,7 @@ class ScoringEntry(RoleEntry):
     def _take_over(self, context: RoleContext, successors: SuccessorLoader[Scorer]) -> None:
         successor = successors.take()
         if successor is not None:
+            self._of_former_versions += self._present.rows_without_scores
             self._scorer = successor
             self._report_version(context)
             _LOG.info("%s: a new version scores from here on", self.model.path)
@@ -113,15 +116,18 @@ class ScoringEntry(RoleEntry):
         return self.settings
 
     def _score_all(self, context: RoleContext) -> None:
-        rows = self.settings.batch_rows
-        context.open_reader(rows=rows).takes_what_is_there = True
-        for batch in context.arrow_batches(rows):
-            scorer = self._present
-            before = scorer.rows_without_scores
-            context.emit(scorer.score(batch), context.timestamps_ms)
-            if scorer.rows_without_scores != before:
-                self._without_scores += scorer.rows_without_scores - before
-                context.report(rows_without_scores=self._without_scores)
+        assert isinstance(context, ScoringContext)
+        context.score_all(
+            self.settings.batch_rows,
+            lambda: self._present,
+            after_batch=lambda: self._report_rows_without_scores(context),
+        )
+
+    def _report_rows_without_scores(self, context: RoleContext) -> None:
+        rows = self._of_former_versions + self._present.rows_without_scores
+        if rows != self._without_scores:
+            self._without_scores = rows
+            context.report(rows_without_scores=rows)
 
 
 def _path_here(model: Model, spec: ProcessSpec) -> Path | None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -26,7 +27,10 @@ _REASON_CHARS = 300
 
 
 class Scorer:
-    """Makes a batch of the output of each batch of the input. One thread.
+    """Makes a batch of the output of each batch of the input.
+
+    Thread model: one thread at a time, except that the calls which `begin` returns may be made
+    on another, one at a time.
 
     Args:
         model: Who scores.
@@ -66,18 +70,41 @@ class Scorer:
             self._try()
 
     def score(self, batch: pa.RecordBatch) -> pa.RecordBatch:
-        """Return the rows of `batch` with their scores, in order.
+        """Return the rows of `batch` with their scores, in order: `begin`, the call, `end`."""
+        return self.end(batch, self.begin(batch)())
+
+    def begin(self, batch: pa.RecordBatch) -> Callable[[], Any]:
+        """Return the call that scores `batch`; another thread may make it.
 
         Raises:
-            DataError: A row has a NULL that the model cannot take, or the model returned
-                something else than was declared; with `on_error="fail"`.
-            Exception: Whatever the model raised; with `on_error="fail"`.
+            DataError: A row has a NULL that the model cannot take; with `on_error="fail"`.
+        """
+        if self._settings.on_error != "fail":
+            return partial(self._score_what_can_be, batch)
+        _require_values(batch, self._inputs.unguarded)
+        try:
+            call = self._inputs.make(batch)
+        except pa.ArrowTypeError:
+            _require_values(batch, self._inputs.columns)
+            raise
+        return partial(self._model, call.args, call.named)
+
+    def end(self, batch: pa.RecordBatch, returned: Any) -> pa.RecordBatch:
+        """Return the rows of `batch` with their scores, in order.
+
+        Args:
+            batch: What `begin` was given.
+            returned: What its call returned.
+
+        Raises:
+            DataError: The model returned something else than was declared; with
+                `on_error="fail"`.
         """
         if self._settings.on_error == "fail":
-            columns = self._score_whole(batch)
+            columns = self._columns_of(returned, batch)
             reasons = None
         else:
-            columns, reasons = self._score_what_can_be(batch)
+            columns, reasons = returned
         made = {name: batch.column(name) for name in self._settings.kept}
         made.update(zip(self._settings.outputs, columns, strict=True))
         if self._settings.error_column is not None:
@@ -96,19 +123,13 @@ class Scorer:
 
     def _call(self, batch: pa.RecordBatch) -> list[pa.Array]:
         call = self._inputs.make(batch)
-        returned = self._model(call.args, call.named)
+        return self._columns_of(self._model(call.args, call.named), batch)
+
+    def _columns_of(self, returned: Any, batch: pa.RecordBatch) -> list[pa.Array]:
         if self._settings.postprocess is not None:
             columns = LazyColumns(batch, self._model)
             returned = self._settings.postprocess(returned, columns)
         return self._outputs.make(returned, batch.num_rows)
-
-    def _score_whole(self, batch: pa.RecordBatch) -> list[pa.Array]:
-        _require_values(batch, self._inputs.unguarded)
-        try:
-            return self._call(batch)
-        except pa.ArrowTypeError:
-            _require_values(batch, self._inputs.columns)
-            raise
 
     def _score_what_can_be(
         self, batch: pa.RecordBatch

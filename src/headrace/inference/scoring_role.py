@@ -17,6 +17,7 @@ Device: TypeAlias = Literal["auto", "cpu", "cuda"]
 
 _GPU_USE: dict[str, GpuUse] = {"auto": "auto", "cpu": "none", "cuda": "required"}
 KEEP_MEMORY = {
+    "MALLOC_ARENA_MAX": "1",  # the thresholds are those of the first arena alone
     "MALLOC_TRIM_THRESHOLD_": str(256 << 20),
     "MALLOC_MMAP_THRESHOLD_": str(32 << 20),
 }

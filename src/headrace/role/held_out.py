@@ -68,11 +68,11 @@ class HeldOutFeed:
         """Columns that go out."""
         return self._feed.output_schema
 
-    def receive(self, *, timeout_s: float | None) -> Item | None:
+    def receive(self, *, timeout_s: float | None, says_idle: bool = True) -> Item | None:
         """Take the next item that is no held-out row; see `Feed.receive`."""
         deadline = None if timeout_s is None else monotonic() + timeout_s
         while True:
-            item = self._feed.receive(timeout_s=timeout_s)
+            item = self._feed.receive(timeout_s=timeout_s, says_idle=says_idle)
             match item:
                 case Batch():
                     batch = self._keep_aside(item)

@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterator
 from enum import Enum
 from pathlib import Path
 
+import pyarrow as pa
+
 from headrace._counts import require_count
 from headrace.errors import ConfigError, UsageError
 from headrace.exchange import (
@@ -118,6 +120,7 @@ class BatchReader:
         self._epoch = 0
         self._streamed_rows = 0
         self._handed_out_rows = 0
+        self._handled_rows = 0
         self._latest: ReadyBatch | None = None
         self._watermarks: deque[tuple[int, int]] = deque()  # (rows before it, ms)
         self._barrier: Barrier | None = None
@@ -183,6 +186,7 @@ class BatchReader:
             PeerLostError: The other side of the feed is gone.
             ExchangeError: The disk is too small for the spool.
         """
+        self._handled_rows = self._handed_out_rows
         if self._phase is _REPLAY:
             now = self._clock()
             if now >= self._next_attend:
@@ -198,6 +202,30 @@ class BatchReader:
             return self._poll_stream(timeout_s)
         self._answer_barriers()
         return InputEnded()
+
+    def poll_ahead(self) -> ReadyBatch | None:
+        """Take the next whole batch of the first pass while earlier ones are being handled.
+
+        Does not block, and says nothing of what was handed out: say so with `settle`, or with
+        the next `poll`.
+
+        Returns:
+            None if fewer than `rows` rows lie ready, or what comes next needs that the earlier
+            ones were handled: `poll` then.
+        """
+        if self._phase is not _Phase.STREAM:
+            return None
+        while (rows := self._rebatcher.take()) is None:
+            if self._barrier is not None or self._is_end_seen:
+                return None
+            if not self._receive(self._clock(), says_idle=False):
+                return None
+        return self._hand_out(rows)
+
+    def settle(self, rows: int) -> None:
+        """Say that the first `rows` rows of those not yet settled were handled."""
+        self._handled_rows += rows
+        self._send_watermarks()
 
     def attend(self) -> None:
         """Answer what must not wait while the caller waits for something else.
@@ -244,11 +272,7 @@ class BatchReader:
             if rows is None and (self._barrier is not None or self._is_end_seen or is_late):
                 rows = self._rebatcher.flush()
             if rows is not None:
-                self._handed_out_rows += rows.num_rows
-                batch = unstamped(rows)
-                ready = ReadyBatch(batch.columns, batch.timestamps_ms, self._epoch)
-                self._latest = ready if self.at_once > 1 else None  # it keeps the memory
-                return ready
+                return self._hand_out(rows)
             if self._barrier is not None:
                 self._feed.acknowledge(self._barrier.checkpoint_id)
                 self._barrier = None
@@ -263,10 +287,17 @@ class BatchReader:
                         return None
                     is_late = True
 
-    def _receive(self, deadline: float | None) -> bool:
+    def _hand_out(self, rows: pa.RecordBatch) -> ReadyBatch:
+        self._handed_out_rows += rows.num_rows
+        batch = unstamped(rows)
+        ready = ReadyBatch(batch.columns, batch.timestamps_ms, self._epoch)
+        self._latest = ready if self.at_once > 1 else None  # it keeps the memory
+        return ready
+
+    def _receive(self, deadline: float | None, *, says_idle: bool = True) -> bool:
         """Take one item off the feed; return False if none came in time."""
         wait_s = None if deadline is None else max(0.0, deadline - self._clock())
-        item = self._feed.receive(timeout_s=wait_s)
+        item = self._feed.receive(timeout_s=wait_s, says_idle=says_idle)
         match item:
             case None:
                 return False
@@ -305,7 +336,7 @@ class BatchReader:
         if self._epochs > 1 and self._phase is not _Phase.ENDED:
             return
         due_ms = None
-        while self._watermarks and self._watermarks[0][0] <= self._handed_out_rows:
+        while self._watermarks and self._watermarks[0][0] <= self._handled_rows:
             _, due_ms = self._watermarks.popleft()
         if due_ms is not None:
             self._feed.send_watermark(due_ms)

@@ -44,7 +44,7 @@ class TableFeed(MemoryFeed):
         self._script = iter(()) if table is None else _script(table, batch_rows, faults)
         self._quiet_until: float | None = None
 
-    def receive(self, *, timeout_s: float | None) -> Item | None:
+    def receive(self, *, timeout_s: float | None, says_idle: bool = True) -> Item | None:
         """Take the next batch, or None if a pause is longer than `timeout_s`."""
         while self._is_quiet_for(timeout_s):
             return None
@@ -56,7 +56,7 @@ class TableFeed(MemoryFeed):
                     os.kill(os.getpid(), signal.SIGKILL)
                 case Pause():
                     self._quiet_until = monotonic() + item.for_s
-                    return self.receive(timeout_s=timeout_s)
+                    return self.receive(timeout_s=timeout_s, says_idle=says_idle)
         return End()
 
     def _is_quiet_for(self, timeout_s: float | None) -> bool:

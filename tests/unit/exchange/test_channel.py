@@ -523,3 +523,16 @@ def test_credit_does_not_wait_until_everything_that_has_come_was_taken(
     receive_batch(channel)  # all three frames have been read off the socket now
     receive_batch(channel)
     assert peer.expect(CreditFrame).slot == slots[0]
+
+
+def test_who_only_looks_ahead_does_not_tell_that_it_waits(connect: MakePeer) -> None:
+    peer, channel = connect()
+    peer.send_rows(rows(0, 3))
+    receive_batch(channel)
+    assert channel.receive(timeout_s=0, says_idle=False) is None
+    while peer.has_frame():
+        peer.expect(CreditFrame)
+    assert peer.idle == []
+    assert channel.receive(timeout_s=0) is None
+    peer.has_frame()
+    assert peer.idle == [1]

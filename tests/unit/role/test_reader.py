@@ -103,6 +103,35 @@ def test_a_barrier_cuts_and_is_acknowledged_when_the_rows_before_it_were_handled
     assert [checkpoint for checkpoint, _ in feed.acknowledged] == [7]
 
 
+def test_a_batch_ahead_is_a_whole_one_and_nothing_is_said_before_the_first_is_settled() -> None:
+    feed = feed_of(batch(0, 4), Watermark(3), batch(4, 4), Watermark(7), batch(8, 2))
+    reader = BatchReader(feed, rows=4)
+    reader.takes_what_is_there = True
+    assert xs_of(reader.poll(0)) == [0, 1, 2, 3]
+    assert xs_of(reader.poll_ahead()) == [4, 5, 6, 7]
+    assert feed.watermarks_ms == []
+    reader.settle(4)
+    assert [stamp for stamp, _ in feed.watermarks_ms] == [3]
+    assert reader.poll_ahead() is None  # two rows may become more
+    reader.settle(4)
+    assert [stamp for stamp, _ in feed.watermarks_ms] == [3, 7]
+    assert xs_of(reader.poll(0)) == [8, 9]
+    assert reader.rows_in == 10
+
+
+def test_nothing_behind_a_barrier_or_the_end_is_taken_ahead() -> None:
+    feed = feed_of(batch(0, 4), Barrier(7), batch(4, 4), End())
+    reader = BatchReader(feed, rows=4)
+    assert xs_of(reader.poll(0)) == [0, 1, 2, 3]
+    assert reader.poll_ahead() is None
+    assert feed.acknowledged == []
+    assert xs_of(reader.poll(0)) == [4, 5, 6, 7]
+    assert [checkpoint for checkpoint, _ in feed.acknowledged] == [7]
+    assert reader.poll_ahead() is None
+    assert reader.poll(0) == EpochEnded(0)
+    assert reader.poll_ahead() is None
+
+
 def test_a_barrier_and_a_watermark_wait_for_rows_that_were_put_back() -> None:
     arrived = batch(0, 10, with_timestamps=True)
     feed = feed_of(arrived, Watermark(9), Barrier(7), End())

@@ -1,0 +1,67 @@
+"""The thread that calls the model."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+from functools import partial
+
+import pytest
+
+from headrace._environ import copy_environment
+from headrace.inference.model_thread import ModelThread
+
+
+def test_results_come_in_the_order_of_the_starts_from_one_other_thread() -> None:
+    with ModelThread() as thread:
+        for number in range(3):
+            thread.start(partial(lambda n: (n, threading.get_ident()), number))
+        results = [thread.result() for _ in range(3)]
+    assert [number for number, _ in results] == [0, 1, 2]
+    assert len({ident for _, ident in results} - {threading.get_ident()}) == 1
+
+
+def test_what_a_call_raises_comes_out_of_its_result_and_the_next_has_its_own() -> None:
+    with ModelThread() as thread:
+        thread.start(partial(int, "x"))
+        thread.start(partial(int, "7"))
+        with pytest.raises(ValueError, match=r"invalid literal for int\(\) with base 10: 'x'"):
+            thread.result()
+        assert thread.result() == 7
+
+
+def test_at_the_end_the_call_that_runs_is_waited_for_and_those_behind_it_are_dropped() -> None:
+    began, may_end, made = threading.Event(), threading.Event(), []
+
+    def run() -> None:
+        began.set()
+        assert may_end.wait(30)
+        made.append("first")
+
+    with ModelThread() as thread:
+        thread.start(run)
+        thread.start(partial(made.append, "second"))
+        assert began.wait(30)
+        threading.Timer(0.1, may_end.set).start()
+    assert made == ["first"]
+    assert "headrace-model" not in {each.name for each in threading.enumerate()}
+
+
+def test_the_number_of_threads_that_torch_was_told_holds_for_a_lone_matrix_product() -> None:
+    program = """
+import os, torch
+from headrace.inference.model_thread import ModelThread
+torch.set_num_threads(1)
+x = torch.ones(1500, 1500)
+with ModelThread() as thread:
+    before = len(os.listdir("/proc/self/task"))
+    thread.start(lambda: torch.mm(x, x))
+    thread.result()
+    print(len(os.listdir("/proc/self/task")) - before)
+"""
+    environment = {**copy_environment(), "OMP_NUM_THREADS": "4", "MKL_NUM_THREADS": "4"}
+    done = subprocess.run(
+        [sys.executable, "-c", program], env=environment, capture_output=True, check=True
+    )
+    assert done.stdout.split() == [b"0"], done
