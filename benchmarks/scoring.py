@@ -9,8 +9,8 @@
   ray and pyspark, also in Ray Data's `map_batches` and Spark's `predict_batch_udf`.
 - The age of single rows at 1,000 rows/s through the MLP, as in `benchmarks.round_trip`.
 
-Rates are marginal; variants run in turns, and a loop in memory and `predict` several times right
-after each other in each.
+Rates are marginal; variants run in turns, and in each a loop in memory and `predict` several
+times right after each other.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ _VARIANT_ROWS = {
 """Rows of the smaller and the larger run, of a variant or of all that score with a model."""
 
 _PAIRED = {"predict, mlp": "in memory, mlp", "predict, cnn": "in memory, cnn"}
-_PAIRS_PER_TURN = 4
+_PAIRS_PER_TURN = 3
 
 _SMOKE = (
     "predict, identity",
