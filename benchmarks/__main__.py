@@ -10,6 +10,7 @@ _SCRIPTS = (
     "benchmarks.columns",
     "benchmarks.round_trip",
     "benchmarks.scoring",
+    "benchmarks.scoring_latency",
     "benchmarks.sql_predict",
     "benchmarks.fed_training",
     "benchmarks.data_parallel",

@@ -7,7 +7,6 @@
   in a process of its own with the memory settings that a worker has, and (`plain`) without; and
   against the same model in a pandas UDF. Where HEADRACE_ELSEWHERE names an interpreter that has
   ray and pyspark, also in Ray Data's `map_batches` and Spark's `predict_batch_udf`.
-- The age of single rows at 1,000 rows/s through the MLP, as in `benchmarks.round_trip`.
 
 Rates are marginal; variants run in turns, and in each a loop in memory and `predict` several
 times right after each other.
@@ -31,8 +30,6 @@ from pyflink.table import DataTypes, Table
 from pyflink.table.udf import udf
 
 from benchmarks import report
-from benchmarks.ages import ages_ms
-from benchmarks.java_probe import build_probe_jar
 from benchmarks.pipelines import (
     Column,
     float_columns,
@@ -61,6 +58,8 @@ _VARIANT_ROWS = {
     "predict, identity": (1_000_000, 8_000_000),
     "pandas UDF, identity": (100_000, 500_000),
     "row UDF, identity": (50_000, 200_000),
+    "predict, mlp": (204_800, 5_324_800),
+    "predict, cnn": (10_240, 153_600),
     "mlp": (204_800, 1_638_400),
     "cnn": (10_240, 61_440),
     "pandas UDF, mlp": (51_200, 307_200),
@@ -68,7 +67,11 @@ _VARIANT_ROWS = {
     "spark, mlp": (204_800, 819_200),
     "pandas UDF, cnn": (5_120, 25_600),
 }
-"""Rows of the smaller and the larger run, of a variant or of all that score with a model."""
+"""Rows of the smaller and the larger run, of a variant or of all that score with a model.
+
+The start of a job takes a second more in one run than in the next: the larger run of `predict`
+takes twenty.
+"""
 
 _PAIRED = {"predict, mlp": "in memory, mlp", "predict, cnn": "in memory, cnn"}
 _PAIRS_PER_TURN = 3
@@ -85,7 +88,6 @@ _SMOKE = (
 def run_scoring(
     rows: dict[str, tuple[int, int]],
     *,
-    latency_rows: int,
     repeats: int,
     warm_ups: int,
     elsewhere: str | None,
@@ -94,15 +96,12 @@ def run_scoring(
 
     Args:
         rows: Rows of the smaller and the larger run, by variant.
-        latency_rows: Rows of the run whose second half is timed.
         repeats: Turns that count.
         warm_ups: Turns before them.
         elsewhere: Interpreter with ray and pyspark; None: without them.
     """
     rates: dict[str, list[float]] = {}
-    ages: dict[str, list[float]] = {}
     with tempfile.TemporaryDirectory(prefix="headrace-scoring-") as folder:
-        jar = build_probe_jar(Path(folder))
         models = [name for name in WIDTHS if f"predict, {name}" in rows or name in rows]
         files = {name: save_model(name, Path(folder)) for name in models}
         variants = _variants(files, elsewhere)
@@ -115,12 +114,6 @@ def run_scoring(
                 print(f"turn {turn}: {name}: {rate:,.0f} rows/s", flush=True)
                 if turn >= 0:
                     rates.setdefault(name, []).append(rate)
-            for name, age_ms in ages_ms(
-                partial(_scored, files["mlp"]), _NUMBERS, latency_rows, jar
-            ).items():
-                print(f"turn {turn}: age {name}: {age_ms:.3f} ms", flush=True)
-                if turn >= 0:
-                    ages.setdefault(name, []).append(age_ms)
     spreads = {name: report.spread(values) for name, values in rates.items()}
     ratios = {
         f"{model}: predict / loop in memory": report.spread(_ratios(rates, model, ""))
@@ -129,25 +122,20 @@ def run_scoring(
     if "predict, mlp, 1024 rows" in rates:
         small = _ratios(rates, "mlp", ", 1024 rows")
         ratios["mlp, 1024 rows: predict / loop in memory"] = report.spread(small)
-    age_spreads = {name: report.spread(values) for name, values in ages.items()}
     return {
         "repeats": repeats,
         "rows": rows,
         "rows_per_s": spreads,
         "ratios_of_pairs": ratios,
-        "age_ms_at_1000_rows_per_s": age_spreads,
         "bars": _bars(
             models,
             {name: each["median"] for name, each in spreads.items()},
             ratios,
-            age_spreads,
         ),
     }
 
 
-def _bars(
-    models: list[str], rate: dict[str, float], ratios: dict[str, Any], ages: dict[str, Any]
-) -> dict[str, Any]:
+def _bars(models: list[str], rate: dict[str, float], ratios: dict[str, Any]) -> dict[str, Any]:
     bars = {
         "identity: predict / pandas UDF": report.at_least(
             rate["predict, identity"] / rate["pandas UDF, identity"], 2.0
@@ -166,8 +154,6 @@ def _bars(
                 bars[f"{model}: predict / {other}"] = report.at_least(
                     reached / rate[f"{other}, {model}"], 1.0
                 )
-    bars["single row, p50 in ms"] = report.at_most(ages["p50"]["median"], 2.0)
-    bars["single row, p99 in ms"] = report.at_most(ages["p99"]["median"], 10.0)
     return bars
 
 
@@ -297,18 +283,6 @@ def _outside(
     return (many - few) / (many_s - few_s) if many_s > few_s else many / many_s
 
 
-def _scored(model: Path, table: Table) -> Table:
-    scored: Table = predict(
-        table,
-        TorchModel(model),
-        inputs=_NAMES,
-        outputs={"y": _FLOAT},
-        keep=["id"],
-        threads=1,
-    )
-    return scored
-
-
 def main(arguments: list[str] | None = None) -> None:
     """Measure and write scoring.json."""
     options = report.parse_options("scoring", arguments)
@@ -317,15 +291,12 @@ def main(arguments: list[str] | None = None) -> None:
     if options.smoke:
         figures = run_scoring(
             dict.fromkeys(_SMOKE, (1_024, 4_096)),
-            latency_rows=500,
             repeats=1,
             warm_ups=0,
             elsewhere=None,
         )
     else:
-        figures = run_scoring(
-            _VARIANT_ROWS, latency_rows=8_000, repeats=3, warm_ups=0, elsewhere=elsewhere
-        )
+        figures = run_scoring(_VARIANT_ROWS, repeats=3, warm_ups=0, elsewhere=elsewhere)
     print(report.write_result("scoring", figures, options.results).read_text())
 
 

@@ -18,6 +18,7 @@ import pytest
         "columns",
         "round_trip",
         "scoring",
+        "scoring_latency",
         "sql_predict",
         "fed_training",
         "data_parallel",
