@@ -37,7 +37,11 @@ class TensorSpec:
 
 
 class LoadedModel(Protocol):
-    """A model in memory. One thread."""
+    """A model in memory.
+
+    Thread model: calls come from one thread, one after the other; `columns` and `tensor` from
+    another, perhaps at the same time.
+    """
 
     @property
     def inputs(self) -> tuple[TensorSpec, ...] | None:

@@ -24,7 +24,8 @@ class PythonModel:
     Attributes:
         factory: Called once in each worker, and once for each new version; returns a function
             that is called with NumPy arrays, as `inputs` says, and returns arrays. Without
-            `inputs` it is called with one mapping of all columns. Travels by cloudpickle.
+            `inputs` it is called with one mapping of all columns. The function is called on
+            one thread, which is not that of the factory. Travels by cloudpickle.
         path: File or directory of the model. With one, the factory is called with its `Path`
             on the worker's host, else without an argument. A relative one is taken from here.
 
