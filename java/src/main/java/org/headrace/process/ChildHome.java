@@ -1,6 +1,7 @@
 package org.headrace.process;
 
 import org.apache.flink.annotation.Internal;
+import org.apache.flink.configuration.Configuration;
 import org.apache.flink.shaded.jackson2.com.fasterxml.jackson.databind.node.ObjectNode;
 
 import org.headrace.json.Lines;
@@ -20,6 +21,8 @@ import java.time.Duration;
 @Internal
 public final class ChildHome implements AutoCloseable {
 
+    private static final String TLS = "tls";
+
     private final ClusterPlan cluster;
     private final String label;
     private final String title;
@@ -28,7 +31,12 @@ public final class ChildHome implements AutoCloseable {
     private final ObjectNode startLine;
     private final Duration stopGrace;
     private final FileMirror mirror;
+    private final Configuration flink;
+    private final boolean hasTls;
     private ChildProcess child;
+
+    /** Written before a child starts, read when it has said something. */
+    private volatile String tlsName;
 
     /**
      * Makes the work directory and writes the plan's files into it.
@@ -45,6 +53,8 @@ public final class ChildHome implements AutoCloseable {
             TaskFacts task)
             throws IOException {
         this.cluster = cluster;
+        flink = task.flink();
+        hasTls = InternalTls.isEnabled(flink);
         label = role + "-" + task.index();
         title = task.jobName() + " " + label;
         stopGrace = cluster.timeouts().stopGrace();
@@ -98,23 +108,46 @@ public final class ChildHome implements AutoCloseable {
         return startLine.deepCopy();
     }
 
+    /**
+     * A start line of a child that speaks with the master, or is it: it names the files of Flink's internal
+     * certificate where that is in use. They are written when the child is started.
+     */
+    public ObjectNode startLineWithMaster() {
+        ObjectNode line = startLine();
+        if (hasTls) {
+            InternalTls.putPaths(workDir, line.putObject(TLS));
+        }
+        return line;
+    }
+
+    /** A name in the certificate of the child that was started last; null without TLS. */
+    public String tlsName() {
+        return tlsName;
+    }
+
     /** Starts a child in the background; an earlier one is closed first. */
     public ChildProcess start(String module, ObjectNode firstLine, ChildProcess.Listener listener) {
         if (child != null) {
             child.close();
         }
+        boolean needsTls = firstLine.has(TLS);
         child =
                 new ChildProcess(
                         label,
                         "headrace " + title,
-                        () -> command(module),
+                        () -> command(module, needsTls),
                         listener,
                         stopGrace);
         child.start(firstLine);
         return child;
     }
 
-    private ProcessBuilder command(String module) throws Exception {
+    private ProcessBuilder command(String module, boolean needsTls) throws Exception {
+        if (needsTls) { // anew for each child, which removes the key
+            InternalTls tls = InternalTls.read(flink);
+            tls.writeInto(workDir);
+            tlsName = tls.name();
+        }
         if (mirror != null) {
             mirror.fetch();
         }
