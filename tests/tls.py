@@ -47,12 +47,11 @@ class KeystoreServer:
         *,
         subject: str = "CN=flink.internal",
         more: tuple[str, ...] = (),
-        alias: str = "flink",
     ) -> Path:
-        """Make a key with a certificate that signs itself, in a store of its own or a new one."""
+        """Make a store with a key and a certificate that it signs itself."""
         store = self.folder / name
         key = ("-keyalg", "EC", "-groupname", "secp256r1", "-validity", "3650")
-        self.keytool("-genkeypair", store, "-alias", alias, "-dname", subject, *key, *more)
+        self.keytool("-genkeypair", store, "-alias", "flink", "-dname", subject, *key, *more)
         return store
 
     def make_signed(self, name: str, issuer: Path) -> Path:

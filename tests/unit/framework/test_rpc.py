@@ -39,6 +39,7 @@ from headrace.framework.messages import (
     StopJob,
 )
 from headrace.framework.rpc.client import MasterClient
+from headrace.framework.rpc.limits import ServerLimits
 from headrace.framework.rpc.protocol import (
     MESSAGE_BYTES,
     MasterUnreachableError,
@@ -46,7 +47,6 @@ from headrace.framework.rpc.protocol import (
     StaleAttemptError,
     UnknownNodeError,
 )
-from headrace.framework.rpc.limits import ServerLimits
 from headrace.framework.rpc.server import MasterServer
 from headrace.framework.rpc.tls import Identity
 from headrace.framework.status import JobStatus

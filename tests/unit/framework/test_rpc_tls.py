@@ -1,4 +1,4 @@
-"""The RPC with Flink's internal certificate: who is let in, and what is told of wrong settings."""
+"""The RPC with Flink's internal certificate: who is let in; what wrong settings lead to."""
 
 from __future__ import annotations
 

@@ -65,8 +65,8 @@ class MasterClient:
         token: The job's secret.
         silence_s: A connection on which the master has not answered a ping for so long, in
             seconds, is broken; it is pinged as often.
-        identity: For TLS in both directions; None speaks plain text. There is no third way: with
-            it, a master without TLS is unreachable.
+        identity: For TLS in both directions; None speaks plain text. There is no third way: a
+            master without TLS is unreachable with it.
         tls_name: A name in the master's certificate, from whoever told the address.
 
     Raises:
@@ -186,8 +186,8 @@ def _require_same(identity: Identity | None, tls_name: str | None) -> None:
         return
     here, there = ("off", "on") if identity is None else ("on", "off")
     msg = (
-        f"`security.ssl.internal.enabled` is {here} for the TaskManager of this node and {there} "
-        "for that of the master. It must be the same in the configuration of every TaskManager."
+        f"`security.ssl.internal.enabled` is {here} for the TaskManager of this node and "
+        f"{there} for that of the master. It must be the same for every TaskManager."
     )
     raise ConfigError(msg)
 

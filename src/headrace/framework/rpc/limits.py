@@ -17,8 +17,8 @@ class ServerLimits:
         message_bytes: Longest message, in either direction.
         metadata_bytes: Most metadata of one call, keys and values.
         connections: Connections at one moment; a node has one. Those over it are closed.
-        calls_of_a_connection: Calls at one moment on one connection; a node has two streams, and
-            one call for each thread of its process that looks a value up. More wait.
+        calls_of_a_connection: Calls at one moment on one connection; a node has two streams,
+            and one call for each thread of its process that looks a value up. More wait.
         handshake_s: A connection that has not greeted after so long is closed.
         idle_s: A connection without a call for so long is closed; a node that has registered
             always has one, a stranger's calls end at once.
