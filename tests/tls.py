@@ -11,9 +11,18 @@ from pathlib import Path
 
 from headrace.framework.rpc.tls import Identity
 
-__all__ = ["PASSWORD", "KeystoreServer", "keystore_server", "settings_for"]
+__all__ = [
+    "EC_KEY",
+    "PASSWORD",
+    "RSA_KEY",
+    "KeystoreServer",
+    "keystore_server",
+    "settings_for",
+]
 
 PASSWORD = "of-a-test"
+EC_KEY = ("-keyalg", "EC", "-groupname", "secp256r1")  # made at once
+RSA_KEY = ("-keyalg", "RSA", "-keysize", "2048")  # what Flink's default ciphers need
 _ROOT = Path(__file__).resolve().parents[1]
 _PROGRAM = _ROOT / "java/src/test/java/org/headrace/process/TlsServer.java"
 _JAR = _ROOT / "src/headrace/_jars/headrace.jar"
@@ -46,12 +55,13 @@ class KeystoreServer:
         name: str,
         *,
         subject: str = "CN=flink.internal",
+        key: tuple[str, ...] = EC_KEY,
         more: tuple[str, ...] = (),
     ) -> Path:
         """Make a store with a key and a certificate that it signs itself."""
         store = self.folder / name
-        key = ("-keyalg", "EC", "-groupname", "secp256r1", "-validity", "3650")
-        self.keytool("-genkeypair", store, "-alias", "flink", "-dname", subject, *key, *more)
+        whose = ("-alias", "flink", "-dname", subject, "-validity", "3650")
+        self.keytool("-genkeypair", store, *whose, *key, *more)
         return store
 
     def make_signed(self, name: str, issuer: Path) -> Path:

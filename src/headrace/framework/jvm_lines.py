@@ -208,6 +208,6 @@ def decode_from_jvm(line: bytes) -> FromJvm:
     """
     try:
         return _DECODER.decode(line)
-    except (msgspec.DecodeError, UnicodeDecodeError) as exc:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as exc:
         msg = f"The JVM sent a line of {len(line)} bytes that the protocol does not know: {exc}"
         raise ProtocolError(msg) from exc

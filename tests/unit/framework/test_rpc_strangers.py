@@ -57,10 +57,14 @@ def run(
 
 
 async def status_of(
-    channel: Any, method: str, data: bytes, metadata: tuple[tuple[str, str], ...]
+    channel: Any,
+    method: str,
+    data: bytes,
+    metadata: tuple[tuple[str, Any], ...],
+    timeout_s: float = _CALL_S,
 ) -> str:
     """Return the name of the status that a call ends with."""
-    given: dict[str, Any] = {"metadata": metadata, "timeout": _CALL_S}
+    given: dict[str, Any] = {"metadata": metadata, "timeout": timeout_s}
     path = f"/{SERVICE}/{method}"
     try:
         if method == "Attend":

@@ -236,7 +236,7 @@ async def _abort(context: grpc.aio.ServicerContext[Any, Any], exc: Exception) ->
         await context.abort(grpc.StatusCode.FAILED_PRECONDITION, str(exc.attempt))
     if isinstance(exc, UnknownNodeError):
         await context.abort(grpc.StatusCode.NOT_FOUND, str(exc))
-    if isinstance(exc, msgspec.DecodeError | UnicodeDecodeError):
+    if isinstance(exc, msgspec.DecodeError | UnicodeDecodeError | RecursionError):
         await context.abort(grpc.StatusCode.INVALID_ARGUMENT, f"cannot read the message: {exc}")
     _LOG.exception("a call failed", exc_info=exc)
     await context.abort(grpc.StatusCode.INTERNAL, f"{type(exc).__name__}: {exc}")
