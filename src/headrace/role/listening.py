@@ -27,7 +27,9 @@ def open_listener(host: str, *, peers: int) -> socket.socket:
         OSError: The system has no port to give.
     """
     try:
-        family, _, _, _, address = socket.getaddrinfo(host, 0, type=socket.SOCK_STREAM)[0]
+        found = socket.getaddrinfo(host, 0, type=socket.SOCK_STREAM)
+        # Where a name has both, IPv4: gloo finds its interface by it.
+        family, _, _, _, address = min(found, key=lambda each: each[0] != socket.AF_INET)
         listener = socket.socket(family)
     except socket.gaierror as error:
         raise _not_here(host, error) from error

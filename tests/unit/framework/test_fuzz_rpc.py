@@ -188,7 +188,7 @@ _MESSAGES = st.one_of(
 _SAID = {"OK", "INVALID_ARGUMENT", "NOT_FOUND", "FAILED_PRECONDITION"}
 
 
-@fuzz(60)
+@fuzz(40)
 @given(st.lists(st.tuples(st.sampled_from(METHODS), _MESSAGES), min_size=1, max_size=12))
 def test_messages_with_the_token_are_taken_or_refused_but_break_nothing(
     calls: list[tuple[str, bytes]],

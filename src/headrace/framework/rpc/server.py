@@ -38,6 +38,8 @@ from headrace.framework.rpc.tls import Identity
 __all__ = ["MasterServer", "MasterService"]
 
 _LOG = logging.getLogger(__name__)
+_LIBRARY_LOG = logging.getLogger("grpc._cython.cygrpc")
+_OF_STRANGERS = "Invalid encoding on "
 _Request = TypeVar("_Request", bound=NodeRequest)
 _LAST_STEPS_S = 1.0
 
@@ -93,6 +95,7 @@ class MasterServer:
     ) -> None:
         self._service = service
         self._identity = identity
+        _LIBRARY_LOG.addFilter(_is_worth_a_line)
         self._server = grpc.aio.server(options=_options(limits or ServerLimits()))
         handlers = grpc.method_handlers_generic_handler(SERVICE, self._methods())
         self._server.add_generic_rpc_handlers((_TokenGuard(token, handlers),))
@@ -185,6 +188,14 @@ class MasterServer:
             return b"{}"
 
         return grpc.stream_unary_rpc_method_handler(call)
+
+
+def _is_worth_a_line(record: logging.LogRecord) -> bool:
+    """Say no to the traceback that the library writes for each name that is no UTF-8.
+
+    Whoever reaches the port could fill the log with them.
+    """
+    return not str(record.msg).startswith(_OF_STRANGERS)
 
 
 def _options(limits: ServerLimits) -> list[tuple[str, int]]:

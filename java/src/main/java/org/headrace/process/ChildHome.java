@@ -16,7 +16,7 @@ import java.time.Duration;
 /**
  * What one subtask gives its child: a work directory with the plan's files, the Python environment
  * and the fields of the start line. Owns the child. One thread: the task's, or that
- * of a scorer.
+ * of a scorer; the child's own prepares its start, which may still go on when {@link #close} is called.
  */
 @Internal
 public final class ChildHome implements AutoCloseable {
@@ -34,6 +34,9 @@ public final class ChildHome implements AutoCloseable {
     private final Configuration flink;
     private final boolean hasTls;
     private ChildProcess child;
+
+    private final Object lock = new Object();
+    private boolean isClosed;
 
     /** Written before a child starts, read when it has said something. */
     private volatile String tlsName;
@@ -145,7 +148,12 @@ public final class ChildHome implements AutoCloseable {
     private ProcessBuilder command(String module, boolean needsTls) throws Exception {
         if (needsTls) { // anew for each child, which removes the key
             InternalTls tls = InternalTls.read(flink);
-            tls.writeInto(workDir);
+            synchronized (lock) {
+                if (isClosed) {
+                    throw new IOException("The subtask was closed before its child was started");
+                }
+                tls.writeInto(workDir);
+            }
             tlsName = tls.name();
         }
         if (mirror != null) {
@@ -168,6 +176,9 @@ public final class ChildHome implements AutoCloseable {
             try {
                 python.close();
             } finally {
+                synchronized (lock) {
+                    isClosed = true; // a key that is written later would stay
+                }
                 workDir.close();
             }
         }
