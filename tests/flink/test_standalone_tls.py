@@ -19,7 +19,7 @@ from tests.waiting import until
 from .hostile import status_of_call
 from .programs.train import replay
 from .recording_node import recording_interpreter
-from .standalone import Standalone, standalone_cluster
+from .standalone import LOCALHOST, Standalone, standalone_cluster
 from .system import Process, descendants
 from .test_standalone import read_rows
 
@@ -60,7 +60,8 @@ def secured(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Secured]:
     lines.mkdir()
     flink.mkdir()
     options = {**settings, "python.executable": str(recording_interpreter(lines))}
-    with standalone_cluster(flink, options=options) as cluster:
+    one = (LOCALHOST,)  # the RPC is the same with more, and JVMs with TLS start slowly
+    with standalone_cluster(flink, workers=one, slots=4, options=options) as cluster:
         yield Secured(cluster=cluster, lines=lines, identity=identity, stranger=stranger)
 
 
@@ -87,15 +88,15 @@ def ours(cluster: Standalone) -> list[Process]:
     ]
 
 
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(300)
 def test_a_job_trains_over_tls_and_who_has_no_certificate_is_refused(
     secured: Secured, tmp_path: Path
 ) -> None:
     cluster = secured.cluster
     results, model = tmp_path / "results", tmp_path / "model"
-    program = (TRAIN, results.as_uri(), model, "--rows", str(_ROWS), "--pause", "0.1")
+    program = (TRAIN, results.as_uri(), model, "--rows", str(_ROWS), "--pause", "0.2")
     with cluster.started(*program) as training:
-        job = cluster.wait_for_job("train", "RUNNING")
+        job = cluster.wait_for_job("train", "RUNNING", 120)
         until(lambda: len(secured.said_to_nodes("master")) == 2, "nodes know the master")
         until(lambda: "train attempt 1 is training" in cluster.logs(), "steps", 60)
         master, _ = secured.said_to_nodes("master")
