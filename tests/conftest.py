@@ -22,7 +22,8 @@ from tests.segments import segments
 settings.register_profile(
     "headrace", deadline=None, suppress_health_check=[HealthCheck.too_slow]
 )
-settings.load_profile("headrace")
+settings.register_profile("long", settings.get_profile("headrace"), max_examples=5000)
+settings.load_profile("headrace")  # `pytest --hypothesis-profile=long` comes later
 become_subreaper()  # an orphan of what a test starts is a child of the tests, and is seen
 
 _TIMEOUT_S = {"unit": 20, "conventions": 60}

@@ -103,10 +103,22 @@ def frame(kind: int, value: int, payload: bytes = b"") -> bytes:
     return struct.pack("<IIq", kind, len(payload), value) + payload
 
 
-def status_of_call(address: str, method: str, token: str | None, data: bytes = b"{}") -> str:
-    """Call the master; return the name of the status that the call ends with."""
+def status_of_call(
+    address: str,
+    method: str,
+    token: str | None,
+    data: bytes = b"{}",
+    channel: grpc.Channel | None = None,
+) -> str:
+    """Call the master; return the name of the status that the call ends with.
+
+    In plain text without a `channel`, which is closed afterwards.
+    """
     metadata = () if token is None else ((TOKEN_KEY, token),)
-    with grpc.insecure_channel(address, options=[("grpc.max_send_message_length", -1)]) as at:
+    if channel is None:
+        unlimited = [("grpc.max_send_message_length", -1)]
+        channel = grpc.insecure_channel(address, options=unlimited)
+    with channel as at:
         path = f"/{SERVICE}/{method}"
         try:
             if method == "Attend":

@@ -24,6 +24,7 @@ __all__ = [
     "StartLine",
     "StatusLine",
     "StopLine",
+    "TlsFiles",
     "ToJvm",
     "decode_from_jvm",
 ]
@@ -36,11 +37,27 @@ class MasterAddress(msgspec.Struct, frozen=True, kw_only=True):
         address: "host:port".
         token: The job's secret.
         attempt: The master's attempt when this was said.
+        tls_name: A name in the certificate that the master shows; None if it speaks plain text.
     """
 
     address: str
     token: str
     attempt: int
+    tls_name: str | None = None
+
+
+class TlsFiles(msgspec.Struct, frozen=True, kw_only=True):
+    """Paths of Flink's internal certificate in PEM, for the owner only.
+
+    Attributes:
+        key: File with the private key; whoever has read it removes it.
+        chain: File with the certificate and those of its issuers.
+        trusted: File with the certificates that a peer's must be, or be issued by.
+    """
+
+    key: str
+    chain: str
+    trusted: str
 
 
 class StartLine(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="start"):
@@ -63,6 +80,7 @@ class StartLine(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag
         token: The job's secret; master only.
         attempt: Attempt to begin, or to go on, with; master only.
         restarts: Group restarts so far, from the last status; master only.
+        tls: How to speak with master or nodes; None: in plain text.
         master: Nodes only. Absent: a `master` line will follow. None: there is no master,
             the node decides by itself.
     """
@@ -83,6 +101,7 @@ class StartLine(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag
     token: str | None = None
     attempt: int = 1
     restarts: int = 0
+    tls: TlsFiles | None = None
     master: MasterAddress | msgspec.UnsetType | None = msgspec.UNSET
 
 
@@ -185,10 +204,10 @@ def decode_from_jvm(line: bytes) -> FromJvm:
     """Decode a line of the JVM.
 
     Raises:
-        ProtocolError: It is none.
+        ProtocolError: It is none. The text does not show the line: it may hold the job's token.
     """
     try:
         return _DECODER.decode(line)
-    except (msgspec.DecodeError, UnicodeDecodeError) as exc:
-        msg = f"The JVM sent a line that the protocol does not know ({exc}): {line[:200]!r}"
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as exc:
+        msg = f"The JVM sent a line of {len(line)} bytes that the protocol does not know: {exc}"
         raise ProtocolError(msg) from exc

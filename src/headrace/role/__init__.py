@@ -9,6 +9,7 @@ from __future__ import annotations
 from headrace.role.arrays import NullRule, to_numpy
 from headrace.role.cause import let_the_cause_go_first
 from headrace.role.context import RoleContext
+from headrace.role.door import Door, DoorClosedError
 from headrace.role.emission import to_columns
 from headrace.role.entry import RoleEntry
 from headrace.role.held_out import HELD_OUT
@@ -27,6 +28,8 @@ __all__ = [
     "HELD_OUT",
     "REPORT_EVERY_S",
     "BatchReader",
+    "Door",
+    "DoorClosedError",
     "EpochEnded",
     "InputEnded",
     "NullRule",

@@ -13,7 +13,6 @@ one kind.
 
 from __future__ import annotations
 
-import hmac
 import secrets
 import select
 import socket
@@ -28,13 +27,14 @@ import numpy.typing as npt
 
 from headrace.errors import CollectiveError, ConfigError, WaitTimeoutError
 from headrace.role.cause import let_the_cause_go_first
+from headrace.role.door import Door
 from headrace.role.link import RoleLink
 from headrace.role.listening import open_listener
 
 __all__ = ["Star", "StarSpec", "open_star"]
 
 _HEADER = struct.Struct("<QQ")  # number of the sum, bytes of the vector
-_HELLO = struct.Struct("<32sQ")  # the word, rank
+_RANK = struct.Struct("<Q")  # said after the word
 _GIVEN_UP = (1 << 64) - 1  # in place of the number: another peer has ended
 _WORD_BYTES = 32
 _LOOK_EVERY_S = 0.2
@@ -101,7 +101,7 @@ def open_star(spec: StarSpec, link: RoleLink) -> Star:
     try:
         peer = socket.create_connection((host, int(port)), timeout=_CONNECT_TIMEOUT_S)
         _prepare(peer, spec)
-        peer.sendall(_HELLO.pack(word.encode(), spec.rank))
+        peer.sendall(word.encode() + _RANK.pack(spec.rank))
     except OSError as error:
         if peer is not None:
             peer.close()
@@ -315,25 +315,24 @@ def _accept(
 ) -> list[socket.socket]:
     """Take connections until every peer has said the word; others are closed."""
     peers: dict[int, socket.socket] = {}
+    door = Door(listener, word, extra_bytes=_RANK.size, peers=spec.world_size)
     try:
         while len(peers) < spec.world_size - 1:
             spec.check()
             _require_time(spec, deadline, came=len(peers) + 1)
-            listener.settimeout(_LOOK_EVERY_S)
-            try:
-                peer, _ = listener.accept()
-            except TimeoutError:
-                continue
-            rank = _rank_said(peer, word)
-            if rank is None or not 0 < rank < spec.world_size or rank in peers:
-                peer.close()
-                continue
-            _prepare(peer, spec)
-            peers[rank] = peer
+            for peer, said in door.admit(_LOOK_EVERY_S):
+                (rank,) = _RANK.unpack(said)
+                if not 0 < rank < spec.world_size or rank in peers:
+                    peer.close()
+                    continue
+                peers[rank] = peer
+                _prepare(peer, spec)
     except BaseException:
         for peer in peers.values():
             peer.close()
         raise
+    finally:
+        door.close()
     return [peers[rank] for rank in sorted(peers)]
 
 
@@ -347,19 +346,6 @@ def _require_time(spec: StarSpec, deadline: float, *, came: int) -> None:
         setting="timeouts.gather_timeout_s",
         hint=f"Has one of them ended, or not called {spec.met_by}?",
     )
-
-
-def _rank_said(peer: socket.socket, word: bytes) -> int | None:
-    """Return the rank of a peer that knows the word, None for anybody else."""
-    peer.settimeout(_CONNECT_TIMEOUT_S)
-    try:
-        hello = peer.recv(_HELLO.size, socket.MSG_WAITALL)
-    except OSError:
-        return None
-    if len(hello) != _HELLO.size:
-        return None
-    said, rank = _HELLO.unpack(hello)
-    return int(rank) if hmac.compare_digest(said, word) else None
 
 
 def _prepare(peer: socket.socket, spec: StarSpec) -> None:

@@ -6,39 +6,43 @@ connects and while it makes variables. The lease *is* a connection: the next cli
 the holder closes its end, and so also when the holder dies. Clients are served in the order in
 which they came.
 
-Who waits, and what ends the wait: the server, for the holder: the end of its connection, or
-`timeouts.process_start_timeout_s`; a holder that takes longer, or is frozen, has lost the
-lease, and the next client connects beside it. A client, for its turn: so much for each client
-there is, so that one who is slow to build its model costs no other its turn.
+Who waits, and what ends the wait: the server, for a client that has not said the word: some
+seconds, while others are served (`headrace.role.door`); for the holder: the end of its
+connection, or `timeouts.process_start_timeout_s`; a holder that takes longer, or is frozen, has
+lost the lease, and the next client connects beside it. A client, for its turn: so much for each
+client there is, so that one who is slow to build its model costs no other its turn.
 """
 
 from __future__ import annotations
 
 import contextlib
-import hmac
 import logging
 import secrets
 import socket
 import threading
+from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
+from time import monotonic
 
 from headrace.errors import ServerLostError, WaitTimeoutError
-from headrace.role import open_listener
+from headrace.role import Door, DoorClosedError, open_listener
 
 __all__ = ["LeaseServer", "hold_lease"]
 
 _LOG = logging.getLogger(__name__)
 _WORD_BYTES = 32
 _GRANTED = b"+"
-_HELLO_TIMEOUT_S = 5.0
+_CLIENTS = 1024
+_JOIN_S = 5.0
 _SETTING = "timeouts.process_start_timeout_s"
 
 
 class LeaseServer:
     """Grants the lease to one client after the other, on a thread of its own.
 
-    The thread, "headrace-lease", owns the sockets; it ends at `close`, or with the process.
+    The thread, "headrace-lease", owns the sockets; it ends at `close`, or with the process. It
+    serves strangers, who do not say the word, beside the clients: they hold up nobody.
 
     Args:
         host: Address of this host as the clients reach it.
@@ -48,7 +52,7 @@ class LeaseServer:
     def __init__(self, host: str, *, hold_timeout_s: float) -> None:
         self._hold_timeout_s = hold_timeout_s
         self._word = secrets.token_hex(_WORD_BYTES // 2)
-        self._listener = open_listener(host, peers=1024)
+        self._listener = open_listener(host, peers=_CLIENTS)
         self._place = f"{host}:{self._listener.getsockname()[1]}"
         self._thread = threading.Thread(target=self._serve, name="headrace-lease", daemon=True)
         self._thread.start()
@@ -61,33 +65,88 @@ class LeaseServer:
     def close(self) -> None:
         """Grant no further lease. Idempotent."""
         with contextlib.suppress(OSError):
-            self._listener.shutdown(socket.SHUT_RDWR)  # wakes the thread
-        self._listener.close()
+            self._listener.shutdown(socket.SHUT_RDWR)  # wakes the thread, which closes it
+        self._thread.join(_JOIN_S)
 
     def _serve(self) -> None:
-        while True:
-            try:
-                client, _ = self._listener.accept()
-            except OSError:
-                return  # closed
-            with client, contextlib.suppress(OSError):
-                self._grant(client)
-
-    def _grant(self, client: socket.socket) -> None:
-        client.settimeout(_HELLO_TIMEOUT_S)
-        said = client.recv(_WORD_BYTES, socket.MSG_WAITALL)
-        if not hmac.compare_digest(said, self._word.encode()):
-            return
-        client.sendall(_GRANTED)
-        client.settimeout(self._hold_timeout_s)
+        door = Door(self._listener, self._word.encode(), peers=_CLIENTS)
+        line = _Line(self._hold_timeout_s)
         try:
-            client.recv(1)  # nothing comes but the end
-        except TimeoutError:
+            with self._listener:
+                while True:
+                    for client, _ in door.admit(line.wait_s(), line.holders()):
+                        line.join(client)
+                    line.go_on()
+        except DoorClosedError:
+            return
+        finally:
+            door.close()
+            line.close()
+
+
+class _Line:
+    """The holder of the lease, and the clients behind it in the order in which they came."""
+
+    def __init__(self, hold_timeout_s: float) -> None:
+        self._hold_timeout_s = hold_timeout_s
+        self._holder: socket.socket | None = None
+        self._deadline = 0.0
+        self._waiting: deque[socket.socket] = deque()
+
+    def holders(self) -> tuple[socket.socket, ...]:
+        """Whose end frees the lease."""
+        return () if self._holder is None else (self._holder,)
+
+    def wait_s(self) -> float | None:
+        """How long the holder may still hold it."""
+        return None if self._holder is None else max(0.0, self._deadline - monotonic())
+
+    def join(self, client: socket.socket) -> None:
+        """Stand in line."""
+        client.setblocking(False)
+        self._waiting.append(client)
+
+    def go_on(self) -> None:
+        """Take the lease from who has ended or is too late, and grant it to the next one."""
+        if self._holder is not None and not self._has_it(self._holder):
+            self._holder.close()
+            self._holder = None
+        while self._holder is None and self._waiting:
+            client = self._waiting.popleft()
+            if _grant(client):
+                self._holder = client
+                self._deadline = monotonic() + self._hold_timeout_s
+            else:
+                client.close()
+
+    def close(self) -> None:
+        """Close all connections."""
+        for client in (*self.holders(), *self._waiting):
+            client.close()
+
+    def _has_it(self, holder: socket.socket) -> bool:
+        try:
+            holder.recv(1)  # nothing comes but the end
+        except BlockingIOError:
+            if monotonic() < self._deadline:
+                return True
             _LOG.warning(
                 "A client has held the lease for %.1f s (`%s`); it goes to the next one.",
                 self._hold_timeout_s,
                 _SETTING,
             )
+        except OSError:
+            pass  # it was killed
+        return False
+
+
+def _grant(client: socket.socket) -> bool:
+    """Give a client the lease; False if it has left the line."""
+    try:
+        client.sendall(_GRANTED)
+    except OSError:
+        return False
+    return True
 
 
 @contextmanager

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import pyarrow as pa
@@ -18,13 +19,14 @@ PATIENCE_S = 60.0
 pytestmark = pytest.mark.timeout(200)  # the first test compiles
 
 
-def echo(socket_path: Path) -> int:
-    """Send everything back; return the number of rows."""
+def echo(socket_path: Path, on_item: Callable[[], object] = lambda: None) -> int:
+    """Send everything back; return the number of rows. Tells of each thing that has come."""
     channel = Channel.connect(str(socket_path), attempt=1, connect_timeout_s=PATIENCE_S)
     rows = 0
     with contextlib.closing(channel):
         while True:
             item = channel.receive(timeout_s=PATIENCE_S)
+            on_item()
             if isinstance(item, Batch):
                 rows += item.columns.num_rows
                 channel.send(item.columns, item.timestamps_ms)

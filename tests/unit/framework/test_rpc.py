@@ -39,6 +39,7 @@ from headrace.framework.messages import (
     StopJob,
 )
 from headrace.framework.rpc.client import MasterClient
+from headrace.framework.rpc.limits import ServerLimits
 from headrace.framework.rpc.protocol import (
     MESSAGE_BYTES,
     MasterUnreachableError,
@@ -47,6 +48,7 @@ from headrace.framework.rpc.protocol import (
     UnknownNodeError,
 )
 from headrace.framework.rpc.server import MasterServer
+from headrace.framework.rpc.tls import Identity
 from headrace.framework.status import JobStatus
 
 TOKEN = "secret"
@@ -55,7 +57,9 @@ TOKEN = "secret"
 class Served:
     """A master with one worker's role, served on a port, and clients of it."""
 
-    def __init__(self) -> None:
+    def __init__(
+        self, *, identity: Identity | None = None, limits: ServerLimits | None = None
+    ) -> None:
         job = ALL_FINISH.initial_job(
             {"worker": RoleFacts(planned_parallelism=1)}, max_restarts=3
         )
@@ -67,12 +71,13 @@ class Served:
             send=self.lines.append,
         )
         self.master.post(MasterStarted(attempt=1))
-        self.server = MasterServer(NodeService(self.master), TOKEN)
+        service = NodeService(self.master)
+        self.server = MasterServer(service, TOKEN, identity=identity, limits=limits)
         self.address = ""
         self._clients: list[MasterClient] = []
 
-    def client(self, token: str = TOKEN) -> MasterClient:
-        client = MasterClient(self.address, token)
+    def client(self, token: str = TOKEN, **tls: Any) -> MasterClient:
+        client = MasterClient(self.address, token, **tls)
         self._clients.append(client)
         return client
 

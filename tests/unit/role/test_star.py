@@ -6,7 +6,7 @@ import socket
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from functools import partial
 from time import monotonic
@@ -247,6 +247,33 @@ def test_a_group_that_does_not_meet_says_how_many_came() -> None:
     with pytest.raises(WaitTimeoutError, match=r"3 processes of the group 'test'.*1 came") as e:
         open_star(spec(0, 3, gather_timeout_s=0.3, met_by="ctx.add_up"), Meeting())
     assert "Has one of them ended, or not called ctx.add_up?" in str(e.value)
+
+
+def test_silent_strangers_do_not_keep_the_group_from_meeting() -> None:
+    meeting = Meeting()
+
+    def join() -> Star:
+        _, _, address = meeting.lookup("star/test", 5.0).partition("@")
+        host, _, port = address.rpartition(":")
+        with ExitStack() as strangers:
+            for said in (b"", b"x" * 39) * 20:
+                end = strangers.enter_context(socket.create_connection((host, int(port)), 5.0))
+                end.sendall(said)
+            begin = monotonic()
+            member = open_star(spec(1, 2), meeting)
+            member.spread(np.ones(1))
+            assert monotonic() - begin < 2.0
+            return member
+
+    def lead() -> Star:
+        member = open_star(spec(0, 2), meeting)
+        member.spread(np.ones(1))
+        return member
+
+    members = together([lead, join])
+    for member in members:
+        assert isinstance(member, Star), member
+        member.close()
 
 
 def is_hung_up(connection: socket.socket, hello: bytes) -> bool:

@@ -182,10 +182,25 @@ def test_a_restored_job_does_not_train() -> None:
         require_not_restored(is_restored=True)
 
 
-@pytest.mark.parametrize("host", ["127.0.0.1", "192.0.2.7"])  # the second is nobody's
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.0.0.3", "localhost"])
 def test_a_listener_is_open_before_its_address_is_told(host: str) -> None:
     with (
         open_listener(host, peers=2) as listener,
-        socket.create_connection(("127.0.0.1", listener.getsockname()[1]), timeout=5.0),
+        socket.create_connection((host, listener.getsockname()[1]), timeout=5.0),
     ):
         pass
+
+
+def test_a_listener_is_open_on_its_address_only() -> None:
+    with (
+        open_listener("127.0.0.1", peers=2) as listener,
+        pytest.raises(ConnectionRefusedError),
+        socket.create_connection(("127.0.0.2", listener.getsockname()[1]), timeout=5.0),
+    ):
+        pass
+
+
+@pytest.mark.parametrize("host", ["192.0.2.7", "no-such-host.invalid"])  # of nobody
+def test_a_host_that_is_not_here_is_an_error_that_names_the_setting(host: str) -> None:
+    with pytest.raises(ConfigError, match=r"`taskmanager\.host`"):
+        open_listener(host, peers=2)

@@ -9,6 +9,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from time import monotonic
 
 import pytest
@@ -110,6 +111,19 @@ def test_without_the_word_nothing_is_granted(server: LeaseServer) -> None:
     with pytest.raises(ServerLostError), hold_lease(f"{'0' * 32}@{place}", timeout_s=5.0):
         pass
     _hold_once(server.address)
+
+
+def test_strangers_keep_nobody_from_the_lease(server: LeaseServer) -> None:
+    _, _, place = server.address.partition("@")
+    host, _, port = place.rpartition(":")
+    with ExitStack() as strangers:
+        for said in (b"", b"x", b"GET / HTTP/1.1\r\n\r\n") * 20:
+            end = strangers.enter_context(socket.create_connection((host, int(port)), 5.0))
+            end.sendall(said)
+        begin = monotonic()
+        for _ in range(5):
+            _hold_once(server.address)
+        assert monotonic() - begin < 2.0
 
 
 def _answer(client: socket.socket) -> bytes:

@@ -32,6 +32,7 @@ from headrace.framework.master.master import Master
 from headrace.framework.master.service import NodeService
 from headrace.framework.payload import load_machine
 from headrace.framework.rpc.server import MasterServer
+from headrace.framework.rpc.tls import take_identity
 from headrace.framework.spec import MasterSpec, read_master_spec
 
 __all__ = ["main"]
@@ -48,7 +49,8 @@ async def _run(jvm: JvmLink) -> None:
     if start is None:
         return
     if not isinstance(start, StartLine) or start.token is None:
-        msg = f"The first line of a master must be `start` with a token, not {start}"
+        kind = type(start).__name__  # not the line itself: it may hold the job's token
+        msg = f"The first line of a master must be `start` with a token, not {kind}"
         raise ProtocolError(msg)
     try:
         await _serve_job(jvm, start)
@@ -110,7 +112,8 @@ def _log_path(start: StartLine) -> Path:
 
 async def _serve(master: Master, start: StartLine, jvm: JvmLink) -> None:
     assert start.token is not None
-    server = MasterServer(NodeService(master), start.token)
+    identity = take_identity(start.tls)
+    server = MasterServer(NodeService(master), start.token, identity=identity)
     address = await server.start(start.host)
     watch = asyncio.create_task(master.watch(), name="heartbeats")
     jvm.send(ListeningLine(address=address))
@@ -139,7 +142,7 @@ async def _listen(jvm: JvmLink) -> None:
     elif isinstance(line, StopLine):
         _LOG.info("stopped: %s", line.reason)
     else:
-        msg = f"A master cannot take {line}"
+        msg = f"A master cannot take {type(line).__name__}"
         raise ProtocolError(msg)
 
 

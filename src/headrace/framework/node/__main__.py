@@ -32,7 +32,8 @@ async def _run(jvm: JvmLink) -> int:
     if start is None:
         return 0
     if not isinstance(start, StartLine):
-        msg = f"The first line of a node must be `start`, not {start}"
+        kind = type(start).__name__  # not the line itself: it may hold the job's token
+        msg = f"The first line of a node must be `start`, not {kind}"
         raise ProtocolError(msg)
     try:
         node = Node(start, read_node_spec(start.spec_path), jvm, SystemClock())

@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Protocol, TypeAlias
 
 from headrace.config import TimeoutConfig
-from headrace.errors import HeadraceError, MasterLostError
+from headrace.errors import ConfigError, HeadraceError, MasterLostError
 from headrace.framework.clock import Clock
 from headrace.framework.jvm_lines import MasterAddress
 from headrace.framework.messages import Attend, Beat, Directive, Lookup, Publish, Register
@@ -21,6 +21,7 @@ from headrace.framework.rpc.protocol import (
     StaleAttemptError,
     UnknownNodeError,
 )
+from headrace.framework.rpc.tls import Identity
 
 __all__ = ["Attendance", "Attendant", "Delivery"]
 
@@ -64,8 +65,16 @@ class Attendance:
     attempt is over. Thread model: belongs to one asyncio loop; `connect` starts one task.
     """
 
-    def __init__(self, attendant: Attendant, *, timeouts: TimeoutConfig, clock: Clock) -> None:
+    def __init__(
+        self,
+        attendant: Attendant,
+        *,
+        timeouts: TimeoutConfig,
+        clock: Clock,
+        identity: Identity | None = None,
+    ) -> None:
         self._attendant = attendant
+        self._identity = identity
         self._timeouts = timeouts
         self._clock = clock
         self._task: asyncio.Task[None] | None = None
@@ -142,7 +151,17 @@ class Attendance:
 
     async def _attend(self, master: MasterAddress) -> None:
         silence_s = self._timeouts.heartbeat_timeout_s
-        client = MasterClient(master.address, master.token, silence_s=silence_s)
+        try:
+            client = MasterClient(
+                master.address,
+                master.token,
+                silence_s=silence_s,
+                identity=self._identity,
+                tls_name=master.tls_name,
+            )
+        except ConfigError as exc:
+            self._attendant.on_master_lost(exc)
+            return
         self._client = client
         pause_s = _FIRST_PAUSE_S
         try:

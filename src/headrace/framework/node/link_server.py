@@ -86,7 +86,7 @@ class LinkServer:
         for line in lines:
             try:
                 self._on_line(decode_from_process(bytes(line)))
-            except (msgspec.DecodeError, UnicodeDecodeError) as exc:  # noqa: PERF203
+            except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as exc:  # noqa: PERF203
                 _LOG.error("the process sent %r: %s", bytes(line[:200]), exc)
 
     def _write(self) -> None:

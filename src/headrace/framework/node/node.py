@@ -41,6 +41,7 @@ from headrace.framework.node.life import Coordination, LifeEnd, ProcessLife
 from headrace.framework.node.life_planner import LifePlanner
 from headrace.framework.node.port import ReservedPort
 from headrace.framework.rpc.client import MasterClient
+from headrace.framework.rpc.tls import take_identity
 from headrace.framework.spec import NodeSpec
 
 __all__ = ["Node"]
@@ -78,7 +79,9 @@ class Node:
         self._loop = asyncio.get_running_loop()
         self._exit: asyncio.Future[int] = self._loop.create_future()
         self._instance = f"{os.getpid()}-{secrets.token_hex(4)}"
-        self._attendance = Attendance(self, timeouts=spec.timeouts, clock=clock)
+        self._attendance = Attendance(
+            self, timeouts=spec.timeouts, clock=clock, identity=take_identity(start.tls)
+        )
         self._port = ReservedPort() if spec.has_port else None
         self._planner = LifePlanner(start, spec, self._port_number)
         self._attempt = start.attempt
@@ -208,7 +211,7 @@ class Node:
                     case StopLine():
                         self._stop(line.reason)
                     case _:
-                        msg = f"A node cannot take a second start line: {line}"
+                        msg = "A node cannot take a second start line"
                         raise ProtocolError(msg)  # noqa: TRY301
         except ProtocolError as exc:
             self._jvm.send(FailLine(message=str(exc), is_restartable=False))

@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
+from headrace.errors import ConfigError
 from headrace.framework.messages import (
     Ack,
     Attend,
@@ -32,6 +33,7 @@ from headrace.framework.rpc.protocol import (
     StaleAttemptError,
     UnknownNodeError,
 )
+from headrace.framework.rpc.tls import Identity
 
 __all__ = ["MasterClient"]
 
@@ -63,16 +65,40 @@ class MasterClient:
         token: The job's secret.
         silence_s: A connection on which the master has not answered a ping for so long, in
             seconds, is broken; it is pinged as often.
+        identity: For TLS in both directions; None speaks plain text. There is no third way: a
+            master without TLS is unreachable with it.
+        tls_name: A name in the master's certificate, from whoever told the address.
+
+    Raises:
+        ConfigError: Only one of `identity` and `tls_name` is given.
     """
 
-    def __init__(self, address: str, token: str, *, silence_s: float = 10.0) -> None:
+    def __init__(
+        self,
+        address: str,
+        token: str,
+        *,
+        silence_s: float = 10.0,
+        identity: Identity | None = None,
+        tls_name: str | None = None,
+    ) -> None:
+        _require_same(identity, tls_name)
         silence_ms = int(silence_s * 1000)
         pings = (
             ("grpc.keepalive_time_ms", silence_ms),
             ("grpc.keepalive_timeout_ms", silence_ms),
             ("grpc.http2.ping_timeout_ms", silence_ms),  # counts while the node sends beats
         )
-        self._channel = grpc.aio.insecure_channel(address, options=(*_OPTIONS, *pings))
+        options: list[tuple[str, Any]] = [*_OPTIONS, *pings]
+        if identity is None:
+            self._channel = grpc.aio.insecure_channel(address, options=options)
+        else:
+            # A node dials an address that no certificate names: as Flink's own internal TLS, it
+            # asks who has issued the certificate, not where the peer is (ADR 0115).
+            options.append(("grpc.ssl_target_name_override", tls_name))
+            self._channel = grpc.aio.secure_channel(
+                address, identity.channel_credentials(), options=options
+            )
         self._metadata = ((TOKEN_KEY, token),)
         self._methods: dict[str, Any] = {}
 
@@ -153,6 +179,17 @@ class MasterClient:
             msg = f"The connection is closed: {exc}"
             raise MasterUnreachableError(msg) from exc
         return msgspec.json.decode(data, type=kind)
+
+
+def _require_same(identity: Identity | None, tls_name: str | None) -> None:
+    if (identity is None) == (tls_name is None):
+        return
+    here, there = ("off", "on") if identity is None else ("on", "off")
+    msg = (
+        f"`security.ssl.internal.enabled` is {here} for the TaskManager of this node and "
+        f"{there} for that of the master. It must be the same for every TaskManager."
+    )
+    raise ConfigError(msg)
 
 
 async def _raise_status(call: grpc.aio.StreamUnaryCall[Any, Any]) -> None:

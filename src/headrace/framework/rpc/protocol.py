@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from headrace.errors import HeadraceError
+from headrace.framework.rpc.limits import ServerLimits
 
 __all__ = [
     "MESSAGE_BYTES",
@@ -16,7 +17,7 @@ __all__ = [
 
 SERVICE = "headrace.Master"
 TOKEN_KEY = "headrace-token"  # noqa: S105 - name of the metadata entry
-MESSAGE_BYTES = 4 * 1024 * 1024
+MESSAGE_BYTES = ServerLimits().message_bytes
 """Longest message, in either direction."""
 
 

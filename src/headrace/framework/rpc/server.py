@@ -26,27 +26,22 @@ from headrace.framework.messages import (
     StopJob,
 )
 from headrace.framework.rpc.library import grpc
+from headrace.framework.rpc.limits import ServerLimits
 from headrace.framework.rpc.protocol import (
-    MESSAGE_BYTES,
     SERVICE,
     TOKEN_KEY,
     StaleAttemptError,
     UnknownNodeError,
 )
+from headrace.framework.rpc.tls import Identity
 
 __all__ = ["MasterServer", "MasterService"]
 
 _LOG = logging.getLogger(__name__)
+_LIBRARY_LOG = logging.getLogger("grpc._cython.cygrpc")
+_OF_STRANGERS = "Invalid encoding on "
 _Request = TypeVar("_Request", bound=NodeRequest)
 _LAST_STEPS_S = 1.0
-_OPTIONS = (
-    ("grpc.max_receive_message_length", MESSAGE_BYTES),
-    ("grpc.max_send_message_length", MESSAGE_BYTES),
-    ("grpc.so_reuseport", 0),
-    # Nodes notice a master that hangs by pings below the level of calls: allow as many as come.
-    ("grpc.http2.min_recv_ping_interval_without_data_ms", 100),
-    ("grpc.http2.max_ping_strikes", 0),
-)
 
 
 class MasterService(Protocol):
@@ -82,22 +77,42 @@ class MasterServer:
     """A gRPC server on a port of its own.
 
     Thread model: belongs to the asyncio loop that starts it.
+
+    Args:
+        service: Takes the calls.
+        token: The job's secret. A call without it ends before its message is received.
+        identity: For TLS in both directions; None speaks plain text.
+        limits: What strangers, and nodes, may do.
     """
 
-    def __init__(self, service: MasterService, token: str) -> None:
-        self._token = token.encode()
+    def __init__(
+        self,
+        service: MasterService,
+        token: str,
+        *,
+        identity: Identity | None = None,
+        limits: ServerLimits | None = None,
+    ) -> None:
         self._service = service
-        self._server = grpc.aio.server(options=_OPTIONS)
-        self._server.add_generic_rpc_handlers((self._handlers(),))
+        self._identity = identity
+        _LIBRARY_LOG.addFilter(_is_worth_a_line)
+        self._server = grpc.aio.server(options=_options(limits or ServerLimits()))
+        handlers = grpc.method_handlers_generic_handler(SERVICE, self._methods())
+        self._server.add_generic_rpc_handlers((_TokenGuard(token, handlers),))
 
     async def start(self, host: str) -> str:
-        """Bind a free port of `host` and serve; return the address "host:port".
+        """Bind a free port of `host` alone and serve; return the address "host:port".
 
         Raises:
             ConfigError: The host has no address here that can be bound.
         """
+        where = join_address(host, 0)
         try:
-            port = self._server.add_insecure_port(join_address(host, 0))
+            if self._identity is None:
+                port = self._server.add_insecure_port(where)
+            else:
+                credentials = self._identity.server_credentials()
+                port = self._server.add_secure_port(where, credentials)
         except RuntimeError as exc:
             msg = (
                 f"The master cannot listen on {host!r}: {exc}. The host is what Flink calls "
@@ -118,9 +133,9 @@ class MasterServer:
         if left:
             await asyncio.wait(left, timeout=_LAST_STEPS_S)
 
-    def _handlers(self) -> grpc.GenericRpcHandler:
+    def _methods(self) -> dict[str, grpc.RpcMethodHandler]:
         service = self._service
-        handlers = {
+        return {
             "Register": self._unary(Register, service.register),
             "ReportEnd": self._unary(ReportEnd, service.report_end),
             "Publish": self._unary(Publish, service.publish),
@@ -129,7 +144,6 @@ class MasterServer:
             "Attend": self._attend(),
             "Beat": self._beats(),
         }
-        return grpc.method_handlers_generic_handler(SERVICE, handlers)
 
     def _unary(
         self, kind: type[_Request], method: Callable[[_Request], Awaitable[object]]
@@ -138,7 +152,6 @@ class MasterServer:
         encoder = msgspec.json.Encoder()
 
         async def call(data: bytes, context: grpc.aio.ServicerContext[Any, Any]) -> bytes:
-            await self._check_token(context)
             try:
                 return encoder.encode(await method(decoder.decode(data)))
             except Exception as exc:
@@ -153,7 +166,6 @@ class MasterServer:
         async def call(
             data: bytes, context: grpc.aio.ServicerContext[Any, Any]
         ) -> AsyncIterator[bytes]:
-            await self._check_token(context)
             try:
                 async for directive in self._service.attend(decoder.decode(data)):
                     yield directive
@@ -168,7 +180,6 @@ class MasterServer:
         async def call(
             beats: AsyncIterator[bytes], context: grpc.aio.ServicerContext[Any, Any]
         ) -> bytes:
-            await self._check_token(context)
             try:
                 async for data in beats:
                     self._service.beat(decoder.decode(data))
@@ -178,13 +189,49 @@ class MasterServer:
 
         return grpc.stream_unary_rpc_method_handler(call)
 
-    async def _check_token(self, context: grpc.aio.ServicerContext[Any, Any]) -> None:
+
+def _is_worth_a_line(record: logging.LogRecord) -> bool:
+    """Say no to the traceback that the library writes for each name that is no UTF-8.
+
+    Whoever reaches the port could fill the log with them.
+    """
+    return not str(record.msg).startswith(_OF_STRANGERS)
+
+
+def _options(limits: ServerLimits) -> list[tuple[str, int]]:
+    return [*limits.options(), ("grpc.so_reuseport", 0)]
+
+
+class _TokenGuard(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpc has no types
+    """Hands calls with the job's token on; all others end without having been read.
+
+    Also those of methods that do not exist: a stranger learns nothing but that it is one.
+    """
+
+    def __init__(self, token: str, handlers: grpc.GenericRpcHandler) -> None:
+        self._token = token.encode()
+        self._handlers = handlers
+        # As a stream of requests: the library would receive a single one before it calls.
+        self._refusal = grpc.stream_stream_rpc_method_handler(_refuse)
+
+    def service(
+        self, handler_call_details: grpc.HandlerCallDetails
+    ) -> grpc.RpcMethodHandler | None:
+        """Return what takes the call; None if nothing does."""
         given = b""
-        for key, value in context.invocation_metadata() or ():
+        for key, value in handler_call_details.invocation_metadata or ():
             if key == TOKEN_KEY:
                 given = value.encode() if isinstance(value, str) else value
         if not hmac.compare_digest(given, self._token):
-            await context.abort(grpc.StatusCode.UNAUTHENTICATED, "wrong token")
+            return self._refusal
+        return self._handlers.service(handler_call_details)
+
+
+async def _refuse(
+    requests: AsyncIterator[bytes],  # noqa: ARG001 - the library's signature
+    context: grpc.aio.ServicerContext[Any, Any],
+) -> None:
+    await context.abort(grpc.StatusCode.UNAUTHENTICATED, "wrong token")
 
 
 def _is_of_call(task: asyncio.Task[Any]) -> bool:
@@ -200,7 +247,7 @@ async def _abort(context: grpc.aio.ServicerContext[Any, Any], exc: Exception) ->
         await context.abort(grpc.StatusCode.FAILED_PRECONDITION, str(exc.attempt))
     if isinstance(exc, UnknownNodeError):
         await context.abort(grpc.StatusCode.NOT_FOUND, str(exc))
-    if isinstance(exc, msgspec.DecodeError | UnicodeDecodeError):
+    if isinstance(exc, msgspec.DecodeError | UnicodeDecodeError | RecursionError):
         await context.abort(grpc.StatusCode.INVALID_ARGUMENT, f"cannot read the message: {exc}")
     _LOG.exception("a call failed", exc_info=exc)
     await context.abort(grpc.StatusCode.INTERNAL, f"{type(exc).__name__}: {exc}")

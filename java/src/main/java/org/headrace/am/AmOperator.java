@@ -184,7 +184,7 @@ final class AmOperator extends AbstractStreamOperator<String>
     private void startMaster() {
         int restart = masterRestarts;
         ObjectNode line =
-                home.startLine().put("token", token).put("attempt", attempt).put("restarts", restarts);
+                home.startLineWithMaster().put("token", token).put("attempt", attempt).put("restarts", restarts);
         master =
                 home.start(
                         cluster.masterModule(),
@@ -238,6 +238,7 @@ final class AmOperator extends AbstractStreamOperator<String>
                 Lines.ofType("master")
                         .put("address", address)
                         .put("token", token)
+                        .put("tls_name", home.tlsName())
                         .put("attempt", attempt)
                         .put("am_operator", operatorId.toHexString())
                         .put("deployment", getRuntimeContext().getTaskInfo().getAttemptNumber())

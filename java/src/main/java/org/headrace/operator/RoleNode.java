@@ -98,7 +98,8 @@ final class RoleNode implements AutoCloseable {
      * @param hasMaster false for a chained role, whose process starts at once
      */
     void start(Path queueSocket, boolean hasMaster, boolean isRestored) {
-        ObjectNode line = home.startLine().put("queue_socket", queueSocket == null ? null : queueSocket.toString());
+        ObjectNode line = hasMaster ? home.startLineWithMaster() : home.startLine();
+        line.put("queue_socket", queueSocket == null ? null : queueSocket.toString());
         line.put("is_restored", isRestored);
         ArrayNode gpus = line.putArray("gpus");
         task.gpus().forEach(gpus::add);

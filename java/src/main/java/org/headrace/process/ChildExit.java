@@ -56,13 +56,15 @@ public record ChildExit(OptionalInt exitCode, List<String> lastLines, Throwable 
     /**
      * The exception to throw for this end. A child that could not be started (no such interpreter,
      * requirements that pip cannot install after Flink's own retries) fails the job for good; one that the
-     * machine had no memory, process numbers or open files for, or whose files could not be copied, does not.
+     * machine had no memory, process numbers or open files for, or whose files could not be copied or written,
+     * does not.
      *
      * @param text the failure text
      */
     public Exception toException(String text) {
         PythonProcessException failure = new PythonProcessException(text, cause);
-        boolean isForGood = exitCode.isEmpty() && !isOfScarcity(cause) && !(cause instanceof MirrorException);
+        boolean isOfPlace = cause instanceof MirrorException || cause instanceof WorkDirException;
+        boolean isForGood = exitCode.isEmpty() && !isOfScarcity(cause) && !isOfPlace;
         return isForGood ? new SuppressRestartsException(failure) : failure;
     }
 

@@ -1,6 +1,7 @@
 package org.headrace.process;
 
 import org.apache.flink.annotation.Internal;
+import org.apache.flink.configuration.Configuration;
 import org.apache.flink.shaded.jackson2.com.fasterxml.jackson.databind.node.ObjectNode;
 
 import org.headrace.json.Lines;
@@ -15,10 +16,12 @@ import java.time.Duration;
 /**
  * What one subtask gives its child: a work directory with the plan's files, the Python environment
  * and the fields of the start line. Owns the child. One thread: the task's, or that
- * of a scorer.
+ * of a scorer; the child's own prepares its start, which may still go on when {@link #close} is called.
  */
 @Internal
 public final class ChildHome implements AutoCloseable {
+
+    private static final String TLS = "tls";
 
     private final ClusterPlan cluster;
     private final String label;
@@ -28,7 +31,15 @@ public final class ChildHome implements AutoCloseable {
     private final ObjectNode startLine;
     private final Duration stopGrace;
     private final FileMirror mirror;
+    private final Configuration flink;
+    private final boolean hasTls;
     private ChildProcess child;
+
+    private final Object lock = new Object();
+    private boolean isClosed;
+
+    /** Written before a child starts, read when it has said something. */
+    private volatile String tlsName;
 
     /**
      * Makes the work directory and writes the plan's files into it.
@@ -45,6 +56,8 @@ public final class ChildHome implements AutoCloseable {
             TaskFacts task)
             throws IOException {
         this.cluster = cluster;
+        flink = task.flink();
+        hasTls = InternalTls.isEnabled(flink);
         label = role + "-" + task.index();
         title = task.jobName() + " " + label;
         stopGrace = cluster.timeouts().stopGrace();
@@ -98,23 +111,51 @@ public final class ChildHome implements AutoCloseable {
         return startLine.deepCopy();
     }
 
+    /**
+     * A start line of a child that speaks with the master, or is it: it names the files of Flink's internal
+     * certificate where that is in use. They are written when the child is started.
+     */
+    public ObjectNode startLineWithMaster() {
+        ObjectNode line = startLine();
+        if (hasTls) {
+            InternalTls.putPaths(workDir, line.putObject(TLS));
+        }
+        return line;
+    }
+
+    /** A name in the certificate of the child that was started last; null without TLS. */
+    public String tlsName() {
+        return tlsName;
+    }
+
     /** Starts a child in the background; an earlier one is closed first. */
     public ChildProcess start(String module, ObjectNode firstLine, ChildProcess.Listener listener) {
         if (child != null) {
             child.close();
         }
+        boolean needsTls = firstLine.has(TLS);
         child =
                 new ChildProcess(
                         label,
                         "headrace " + title,
-                        () -> command(module),
+                        () -> command(module, needsTls),
                         listener,
                         stopGrace);
         child.start(firstLine);
         return child;
     }
 
-    private ProcessBuilder command(String module) throws Exception {
+    private ProcessBuilder command(String module, boolean needsTls) throws Exception {
+        if (needsTls) { // anew for each child, which removes the key
+            InternalTls tls = InternalTls.read(flink);
+            synchronized (lock) {
+                if (isClosed) {
+                    throw new IOException("The subtask was closed before its child was started");
+                }
+                tls.writeInto(workDir);
+            }
+            tlsName = tls.name();
+        }
         if (mirror != null) {
             mirror.fetch();
         }
@@ -135,6 +176,9 @@ public final class ChildHome implements AutoCloseable {
             try {
                 python.close();
             } finally {
+                synchronized (lock) {
+                    isClosed = true; // a key that is written later would stay
+                }
                 workDir.close();
             }
         }

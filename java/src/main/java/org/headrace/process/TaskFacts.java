@@ -5,6 +5,7 @@ import org.apache.flink.api.common.JobID;
 import org.apache.flink.api.common.TaskInfo;
 import org.apache.flink.api.common.cache.DistributedCache;
 import org.apache.flink.api.common.externalresource.ExternalResourceInfo;
+import org.apache.flink.configuration.Configuration;
 import org.apache.flink.configuration.ConfigurationUtils;
 import org.apache.flink.configuration.GlobalConfiguration;
 import org.apache.flink.runtime.execution.Environment;
@@ -28,6 +29,7 @@ import java.util.Set;
  * @param tmpDirs Flink's temporary directories
  * @param files what the job has shipped
  * @param gpus numbers of the GPUs that Flink has assigned to the TaskManager
+ * @param flink the TaskManager's configuration; empty for a function of a table program, which has no master
  */
 @Internal
 public record TaskFacts(
@@ -39,7 +41,8 @@ public record TaskFacts(
         String host,
         List<String> tmpDirs,
         DistributedCache files,
-        List<String> gpus) {
+        List<String> gpus,
+        Configuration flink) {
 
     /** What Flink's documentation calls the resource of its GPU plugin, and the plugin the number of one. */
     private static final String GPU_RESOURCE = "gpu";
@@ -57,7 +60,8 @@ public record TaskFacts(
                 environment.getTaskManagerInfo().getTaskManagerExternalAddress(),
                 List.of(environment.getTaskManagerInfo().getTmpDirectories()),
                 context.getDistributedCache(),
-                gpus(context.getExternalResourceInfos(GPU_RESOURCE)));
+                gpus(context.getExternalResourceInfos(GPU_RESOURCE)),
+                environment.getTaskManagerInfo().getConfiguration());
     }
 
     /**
@@ -74,7 +78,8 @@ public record TaskFacts(
                 variables.get(ScopeFormat.SCOPE_HOST),
                 List.of(ConfigurationUtils.parseTempDirectories(GlobalConfiguration.loadConfiguration())),
                 new DistributedCache(Map.of()),
-                gpus(context.getExternalResourceInfos(GPU_RESOURCE)));
+                gpus(context.getExternalResourceInfos(GPU_RESOURCE)),
+                new Configuration());
     }
 
     private static List<String> gpus(Set<ExternalResourceInfo> found) {
@@ -88,7 +93,8 @@ public record TaskFacts(
             String host,
             List<String> tmpDirs,
             DistributedCache files,
-            List<String> gpus) {
+            List<String> gpus,
+            Configuration flink) {
         return new TaskFacts(
                 task.getIndexOfThisSubtask(),
                 task.getNumberOfParallelSubtasks(),
@@ -98,6 +104,7 @@ public record TaskFacts(
                 host == null || host.isEmpty() ? NO_HOST : host,
                 tmpDirs,
                 files,
-                gpus);
+                gpus,
+                flink);
     }
 }
