@@ -20,7 +20,7 @@ from tests.waiting import until
 
 __all__ = ["Usage", "fuzz", "http2_connections", "pieces_of", "talk", "with_patience"]
 
-FACTOR = max(1, settings.default.max_examples // 100)
+FACTOR = max(1, settings().max_examples // 100)  # of the profile that is loaded
 _SETTLE_S = 10.0
 _ANSWER_S = 0.02
 _PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"

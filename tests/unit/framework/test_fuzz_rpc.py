@@ -13,13 +13,13 @@ from pathlib import Path
 from typing import Any
 
 import grpc as grpc_library
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from headrace._environ import copy_environment
 from headrace.framework.jvm_lines import FailLine
-from headrace.framework.messages import Register
 from headrace.framework.rpc.client import MasterClient
 from headrace.framework.rpc.library import grpc
 from headrace.framework.rpc.protocol import SERVICE, TOKEN_KEY
@@ -235,15 +235,7 @@ def test_what_is_replayed_of_an_older_attempt_or_process_changes_nothing(
     async def scenario(it: Served) -> None:
         await it.client().register(register(), timeout_s=_CALL_S)
         fail(it)
-        second = Register(
-            node="worker-0",
-            instance="two",
-            attempt=2,
-            role="worker",  # type: ignore[arg-type]
-            index=0,
-            parallelism=1,
-            host="127.0.0.1",  # type: ignore[arg-type]
-        )
+        second = msgspec.structs.replace(register(), instance="two", attempt=2)
         await it.client().register(second, timeout_s=_CALL_S)
         before, seen = it.master.job, it.master.status
         async with grpc.aio.insecure_channel(it.address) as channel:

@@ -49,11 +49,15 @@ def run(
     async def whole() -> None:
         async with served(limits) as it:
             await scenario(it)
-            assert it.master.job.state is JobState.GATHERING
+            assert state_of(it) is JobState.GATHERING
             await it.client().register(register(), timeout_s=_CALL_S)
-            assert it.master.job.state is JobState.RUNNING
+            assert state_of(it) is JobState.RUNNING
 
     asyncio.run(whole())
+
+
+def state_of(it: Served) -> JobState:
+    return it.master.job.state
 
 
 async def status_of(
