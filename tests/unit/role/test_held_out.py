@@ -116,6 +116,7 @@ def add(ctx: Any) -> None:
     ctx.report(total=total[0], count=total[1], again=again[0])
 
 
+@pytest.mark.timeout(90)  # processes start
 @pytest.mark.parametrize("workers", [1, 3])
 def test_all_processes_get_the_same_sums(workers: int) -> None:
     result = testing.run(add, framework="pytorch", workers=workers, timeout_s=60.0)
