@@ -72,6 +72,7 @@ class Channel:
         self._taken_batches = 0
         self._idle_batches = 0
         self._has_sent_end = False
+        self._aborted_checkpoint = -1
         self._pid = os.getpid()
         self._use = threading.Lock()
 
@@ -150,6 +151,19 @@ class Channel:
             if isinstance(head, End):
                 self._is_input_ended = True
             return head
+
+    @property
+    def aborted_checkpoint(self) -> int:
+        """The latest checkpoint that was aborted; see `Feed.aborted_checkpoint`."""
+        return self._aborted_checkpoint
+
+    def watch(self, *, timeout_s: float) -> None:
+        """Wait for a frame, and take no item; see `Feed.watch`."""
+        with self._in_use():
+            if self._input is not None:
+                self._give_back_slots(self._input)
+            if not self._pump() and self._connection.wait(time.monotonic() + timeout_s):
+                self._pump()
 
     def acknowledge(self, checkpoint_id: int) -> None:
         """Say that what was before the barrier is done; see `Feed.acknowledge`."""

@@ -28,6 +28,13 @@ class Feed(Protocol):
     def output_schema(self) -> pa.Schema | None:
         """Columns that go out, without the hidden timestamp; None if nothing goes out."""
 
+    @property
+    def aborted_checkpoint(self) -> int:
+        """The latest checkpoint of which the other side has said that it was aborted, or -1.
+
+        Told as far as it was read by `receive` or `watch`, ahead of the items before it.
+        """
+
     def receive(self, *, timeout_s: float | None, says_idle: bool = True) -> Item | None:
         """Take the next item in stream order.
 
@@ -46,6 +53,18 @@ class Feed(Protocol):
         Raises:
             PeerLostError: The other side is gone.
             UsageError: The role has no input.
+        """
+
+    def watch(self, *, timeout_s: float) -> None:
+        """Wait for anything from the other side, and take no item.
+
+        For a process at a barrier that it cannot acknowledge yet, and which may be aborted.
+
+        Args:
+            timeout_s: Longest wait, in seconds; 0 does not wait.
+
+        Raises:
+            PeerLostError: The other side is gone.
         """
 
     def acknowledge(self, checkpoint_id: int) -> None:

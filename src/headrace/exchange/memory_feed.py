@@ -29,6 +29,7 @@ class MemoryFeed:
         is_every_acknowledged: Whether `acknowledge_every` was called.
         has_sent_end: Whether `send_end` was called.
         is_closed: Whether `close` was called.
+        aborted_checkpoint: See `Feed.aborted_checkpoint`; set it.
     """
 
     def __init__(
@@ -52,6 +53,7 @@ class MemoryFeed:
         self.is_every_acknowledged = False
         self.has_sent_end = False
         self.is_closed = False
+        self.aborted_checkpoint = -1
 
     @classmethod
     def of_table(
@@ -99,6 +101,9 @@ class MemoryFeed:
             msg = "The items are used up without an End, and the wait has no limit"
             raise UsageError(msg)
         return item
+
+    def watch(self, *, timeout_s: float) -> None:
+        """Return at once; see `Feed.watch`."""
 
     def acknowledge(self, checkpoint_id: int) -> None:
         """Note the acknowledgement."""

@@ -103,6 +103,15 @@ class HeldOutFeed:
             raise UsageError(msg)
         return _cut(self._spool, rows)
 
+    @property
+    def aborted_checkpoint(self) -> int:
+        """See `Feed.aborted_checkpoint`."""
+        return self._feed.aborted_checkpoint
+
+    def watch(self, *, timeout_s: float) -> None:
+        """See `Feed.watch`."""
+        self._feed.watch(timeout_s=timeout_s)
+
     def acknowledge(self, checkpoint_id: int) -> None:
         """See `Feed.acknowledge`."""
         self._feed.acknowledge(checkpoint_id)
