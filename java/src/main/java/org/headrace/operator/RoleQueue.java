@@ -138,7 +138,7 @@ final class RoleQueue implements QueueListener, AutoCloseable {
      *     was aborted meanwhile
      */
     Optional<String> awaitHandled(long checkpointId) throws InterruptedException {
-        if (!hasRows || isProcessDone()) {
+        if (role.inputType() == null || isProcessDone()) {
             return Optional.empty();
         }
         if (lost == null && queue.writeBarrier(checkpointId)) {
