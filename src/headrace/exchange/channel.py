@@ -72,7 +72,7 @@ class Channel:
         self._taken_batches = 0
         self._idle_batches = 0
         self._has_sent_end = False
-        self._aborted_checkpoint = -1
+        self._aborted_id: int | None = None
         self._pid = os.getpid()
         self._use = threading.Lock()
 
@@ -152,10 +152,12 @@ class Channel:
                 self._is_input_ended = True
             return head
 
-    @property
-    def aborted_checkpoint(self) -> int:
-        """The latest checkpoint that was aborted; see `Feed.aborted_checkpoint`."""
-        return self._aborted_checkpoint
+    def is_aborted(self, checkpoint_id: int) -> bool:
+        """Say whether that checkpoint will not complete; see `Feed.is_aborted`."""
+        with self._in_use():
+            while self._pump():
+                pass
+            return self._aborted_id is not None and checkpoint_id <= self._aborted_id
 
     def watch(self, *, timeout_s: float) -> None:
         """Wait for a frame, and take no item; see `Feed.watch`."""

@@ -28,13 +28,6 @@ class Feed(Protocol):
     def output_schema(self) -> pa.Schema | None:
         """Columns that go out, without the hidden timestamp; None if nothing goes out."""
 
-    @property
-    def aborted_checkpoint(self) -> int:
-        """The latest checkpoint of which the other side has said that it was aborted, or -1.
-
-        Told as far as it was read by `receive` or `watch`, ahead of the items before it.
-        """
-
     def receive(self, *, timeout_s: float | None, says_idle: bool = True) -> Item | None:
         """Take the next item in stream order.
 
@@ -55,10 +48,19 @@ class Feed(Protocol):
             UsageError: The role has no input.
         """
 
+    def is_aborted(self, checkpoint_id: int) -> bool:
+        """Say whether the other side has given that checkpoint up. Does not block.
+
+        For whoever waits with an acknowledgement: nobody wants it any more.
+
+        Raises:
+            PeerLostError: The other side is gone.
+        """
+
     def watch(self, *, timeout_s: float) -> None:
         """Wait for anything from the other side, and take no item.
 
-        For a process at a barrier that it cannot acknowledge yet, and which may be aborted.
+        For whoever waits with an acknowledgement; see `is_aborted`.
 
         Args:
             timeout_s: Longest wait, in seconds; 0 does not wait.

@@ -73,7 +73,7 @@ class Barriers:
         if checkpoint_id <= self._lost:
             _LOG.warning(_NOT_ANSWERED, checkpoint_id)
             return True
-        if checkpoint_id <= self._feed.aborted_checkpoint:
+        if self._feed.is_aborted(checkpoint_id):
             self.held = None
             return True
         self.held = checkpoint_id
@@ -86,7 +86,7 @@ class Barriers:
 
     def look(self) -> None:
         """Drop the held barrier if the operator has said that it was aborted."""
-        if self.held is not None and self.held <= self._feed.aborted_checkpoint:
+        if self.held is not None and self._feed.is_aborted(self.held):
             self.drop_held()
 
     def answer_held(self) -> None:

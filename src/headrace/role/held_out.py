@@ -103,10 +103,9 @@ class HeldOutFeed:
             raise UsageError(msg)
         return _cut(self._spool, rows)
 
-    @property
-    def aborted_checkpoint(self) -> int:
-        """See `Feed.aborted_checkpoint`."""
-        return self._feed.aborted_checkpoint
+    def is_aborted(self, checkpoint_id: int) -> bool:
+        """See `Feed.is_aborted`."""
+        return self._feed.is_aborted(checkpoint_id)
 
     def watch(self, *, timeout_s: float) -> None:
         """See `Feed.watch`."""

@@ -79,9 +79,9 @@ def test_rows_behind_a_barrier_come_when_it_is_dropped_and_it_is_not_acknowledge
 def test_a_barrier_that_the_operator_aborts_is_dropped() -> None:
     held = Held(Barrier(7), batch(0, 4))
     assert held.reader.poll(0) is None
-    held.feed.aborted_checkpoint = 6
+    held.feed.aborted_ids = {6}
     assert held.reader.poll(0) is None
-    held.feed.aborted_checkpoint = 7
+    held.feed.aborted_ids = {7}
     assert xs_of(held.reader.poll(0)) == [0, 1, 2, 3]
     assert held.acknowledged == []
 
@@ -89,7 +89,7 @@ def test_a_barrier_that_the_operator_aborts_is_dropped() -> None:
 def test_a_barrier_that_was_aborted_before_it_was_reached_is_not_held() -> None:
     held = Held(batch(0, 4), Barrier(7), batch(4, 4))
     assert xs_of(held.reader.poll(0)) == [0, 1, 2, 3]
-    held.feed.aborted_checkpoint = 7
+    held.feed.aborted_ids = {7}
     assert xs_of(held.reader.poll(0)) == [4, 5, 6, 7]
     assert held.acknowledged == []
 
@@ -131,7 +131,7 @@ def test_behind_the_end_a_later_barrier_takes_the_place_of_one_that_is_held() ->
     held.feed.add(Barrier(9))
     held.reader.attend()
     assert held.place() == (9, [])
-    held.feed.aborted_checkpoint = 9
+    held.feed.aborted_ids = {9}
     held.reader.attend()
     assert held.place() == (None, [])
 

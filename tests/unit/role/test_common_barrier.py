@@ -97,7 +97,7 @@ class ScriptFeed(MemoryFeed):
             if checkpoint in self.rows_before:
                 self._aborts[checkpoint] = looks - 1
                 if looks <= 0:
-                    self.aborted_checkpoint = max(self.aborted_checkpoint, checkpoint)
+                    self.aborted_ids.add(checkpoint)
 
 
 @dataclass(frozen=True)
