@@ -76,6 +76,12 @@ def test_the_example_of_scoring_scores_what_can_be(tmp_path: Path) -> None:
 
 
 @pytest.mark.timeout(240)
+def test_the_example_of_checkpoints_trains_on_every_row(tmp_path: Path) -> None:
+    assert "2000 rows" in run_example(examples("docs/guide/checkpoints.md"), tmp_path)
+    assert (tmp_path / "trained" / "model.pt").exists()
+
+
+@pytest.mark.timeout(240)
 def test_the_example_of_sql_trains_and_scores(tmp_path: Path) -> None:
     printed = run_example(examples("docs/guide/sql.md"), tmp_path)
     rows = [re.findall(r"[^|\s]+", line) for line in printed.splitlines() if "+I" in line]

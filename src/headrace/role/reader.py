@@ -21,6 +21,7 @@ from headrace.exchange import (
     Rebatcher,
     Spool,
     SpoolWriter,
+    StateFile,
     Watermark,
     stamped,
     unstamped,
@@ -82,6 +83,7 @@ class BatchReader:
         spool_dir: Path | None = None,
         clock: Callable[[], float] = time.monotonic,
         on_poll: Callable[[], None] | None = None,
+        capture: Callable[[int | None], StateFile | None] = lambda _: None,
     ) -> None:
         """Prepare; nothing is read yet.
 
@@ -93,6 +95,8 @@ class BatchReader:
             clock: Monotonic seconds.
             on_poll: Called at the start of a `poll`: of every one in the first pass, every
                 5 ms in later ones.
+            capture: Called when the rows before a barrier were handled, with the id of the
+                checkpoint, and with None when all were; returns what goes into it.
 
         Raises:
             ConfigError: `rows` or `epochs` is below 1, or `spool_dir` is missing.
@@ -115,6 +119,7 @@ class BatchReader:
         self._epochs = epochs
         self._clock = clock
         self._on_poll = on_poll
+        self._capture = capture
         self._rebatcher = Rebatcher(rows)
         self._phase = _Phase.STREAM
         self._epoch = 0
@@ -274,7 +279,7 @@ class BatchReader:
             if rows is not None:
                 return self._hand_out(rows)
             if self._barrier is not None:
-                self._feed.acknowledge(self._barrier.checkpoint_id)
+                self._acknowledge(self._barrier)
                 self._barrier = None
             elif self._is_end_seen:
                 return self._end_epoch()
@@ -328,7 +333,7 @@ class BatchReader:
             self._phase = _Phase.ENDED
             self._send_watermarks()
             if self._feed.output_schema is None:  # else rows may still be emitted
-                self._feed.acknowledge_every()
+                self._feed.acknowledge_every(self._capture(None))
         return ended
 
     def _send_watermarks(self) -> None:
@@ -344,4 +349,7 @@ class BatchReader:
     def _answer_barriers(self) -> None:
         """Acknowledge what came after the end: all rows handed out so far were handled."""
         while isinstance(item := self._feed.receive(timeout_s=0), Barrier):
-            self._feed.acknowledge(item.checkpoint_id)
+            self._acknowledge(item)
+
+    def _acknowledge(self, barrier: Barrier) -> None:
+        self._feed.acknowledge(barrier.checkpoint_id, self._capture(barrier.checkpoint_id))
