@@ -39,7 +39,7 @@ __all__ = ["MasterServer", "MasterService"]
 
 _LOG = logging.getLogger(__name__)
 _LIBRARY_LOG = logging.getLogger("grpc._cython.cygrpc")
-_OF_STRANGERS = "Invalid encoding on "
+_LIBRARY_LINES = 20
 _Request = TypeVar("_Request", bound=NodeRequest)
 _LAST_STEPS_S = 1.0
 
@@ -95,7 +95,7 @@ class MasterServer:
     ) -> None:
         self._service = service
         self._identity = identity
-        _LIBRARY_LOG.addFilter(_is_worth_a_line)
+        _LIBRARY_LOG.addFilter(_FEW_LINES)
         self._server = grpc.aio.server(options=_options(limits or ServerLimits()))
         handlers = grpc.method_handlers_generic_handler(SERVICE, self._methods())
         self._server.add_generic_rpc_handlers((_TokenGuard(token, handlers),))
@@ -190,12 +190,26 @@ class MasterServer:
         return grpc.stream_unary_rpc_method_handler(call)
 
 
-def _is_worth_a_line(record: logging.LogRecord) -> bool:
-    """Say no to the traceback that the library writes for each name that is no UTF-8.
+class _FewLines(logging.Filter):
+    """Lets few lines of the library through, without their tracebacks.
 
-    Whoever reaches the port could fill the log with them.
+    It writes them before a call is looked at, such as for a method or a name in the metadata
+    that is no UTF-8: whoever reaches the port could fill the log with them.
     """
-    return not str(record.msg).startswith(_OF_STRANGERS)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._left = _LIBRARY_LINES
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        self._left -= 1
+        if self._left == 0:
+            record.msg, record.args = "no more lines of the RPC library are shown", ()
+        record.exc_info = None
+        return self._left >= 0
+
+
+_FEW_LINES = _FewLines()
 
 
 def _options(limits: ServerLimits) -> list[tuple[str, int]]:
