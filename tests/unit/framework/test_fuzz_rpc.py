@@ -98,8 +98,8 @@ def master(tmp_path: Path) -> Iterator[Master]:
         popen.stdin.flush()
         try:
             yield Master(popen, json.loads(popen.stdout.readline())["address"])
-            log = (tmp_path / "log").read_text()
-            assert "headrace/framework" not in log, "a traceback through code of ours"
+            written = (tmp_path / "log").read_text()
+            assert "headrace/framework" not in written, "a traceback through code of ours"
             popen.stdin.close()
             rest = [json.loads(line) for line in popen.stdout]
             assert popen.wait(5) == 0
