@@ -37,35 +37,28 @@ class ScoringContext(RoleContext):
         reader = self.open_reader(rows=rows)
         reader.takes_what_is_there = True
         with ModelThread() as thread:
-            while not isinstance(found := self._wait(reader.poll), InputEnded):
-                if isinstance(found, ReadyBatch):
-                    self._score_run(reader, found, thread, scorer, after_batch)
-                del found
+            # No other variable holds a batch: its slot is free once it is emitted.
+            while (ready := self._next_batch(reader)) is not None:
+                present = successor = scorer()
+                thread.start(present.begin(ready.columns))
+                while ready is not None:
+                    following = reader.poll_ahead()
+                    if following is not None:
+                        if self.between_batches is not None:
+                            self.between_batches()
+                        successor = scorer()
+                        thread.start(successor.begin(following.columns))
+                    self.emit(present.end(ready.columns, thread.result()), ready.timestamps_ms)
+                    reader.settle(ready.columns.num_rows)
+                    after_batch()
+                    ready, present = following, successor
 
-    def _score_run(
-        self,
-        reader: BatchReader,
-        ready: ReadyBatch,
-        thread: ModelThread,
-        scorer: Callable[[], Scorer],
-        after_batch: Callable[[], None],
-    ) -> None:
-        """Score a batch, and those that lie ready whole while the one before is scored."""
-        present = scorer()
-        thread.start(present.begin(ready.columns))
-        while True:
-            following = reader.poll_ahead()
-            if following is not None:
-                if self.between_batches is not None:
-                    self.between_batches()
-                successor = scorer()
-                thread.start(successor.begin(following.columns))
-            self.emit(present.end(ready.columns, thread.result()), ready.timestamps_ms)
-            reader.settle(ready.columns.num_rows)
-            after_batch()
-            if following is None:
-                return
-            ready, present = following, successor
+    def _next_batch(self, reader: BatchReader) -> ReadyBatch | None:
+        """Wait for a batch; return None at the end of the input."""
+        while not isinstance(found := self._wait(reader.poll), InputEnded):
+            if isinstance(found, ReadyBatch):
+                return found
+        return None
 
     def _wait(self, poll: Callable[[float], PollResult | None]) -> PollResult:
         between_batches = self.between_batches

@@ -61,9 +61,9 @@ class ModelThread:
         return returned
 
     def _run(self) -> None:
-        _take_settings_of_torch()
         while (call := self._calls.get()) is not None and not self._is_over:
             try:
+                _take_settings_of_torch()
                 self._results.put((call(), None))
             except BaseException as exc:  # noqa: BLE001 - the owner raises it
                 self._results.put((None, exc))
@@ -74,7 +74,8 @@ def _take_settings_of_torch() -> None:
     """Make `torch.set_num_threads`, which another thread has called, hold for this one.
 
     A new thread takes the number over when PyTorch first asks for it there, which a matrix
-    product alone does not do.
+    product alone does not do. Cheap, so that it can be asked before each call: a model may be
+    the first to import PyTorch.
     """
     torch = sys.modules.get("torch")
     if torch is not None:

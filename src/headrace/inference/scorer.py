@@ -69,10 +69,6 @@ class Scorer:
         if model.can_try:
             self._try()
 
-    def score(self, batch: pa.RecordBatch) -> pa.RecordBatch:
-        """Return the rows of `batch` with their scores, in order: `begin`, the call, `end`."""
-        return self.end(batch, self.begin(batch)())
-
     def begin(self, batch: pa.RecordBatch) -> Callable[[], Any]:
         """Return the call that scores `batch`; another thread may make it.
 

@@ -5,12 +5,20 @@ from __future__ import annotations
 import subprocess
 import sys
 import threading
+import weakref
+from collections.abc import Iterator
 from functools import partial
+from pathlib import Path
 
+import numpy as np
+import pyarrow as pa
 import pytest
 
 from headrace._environ import copy_environment
+from headrace.exchange import Batch, End, Item, MemoryFeed
+from headrace.inference import PythonModel, ScoringEntry, ScoringSettings
 from headrace.inference.model_thread import ModelThread
+from tests.unit.role.doubles import FakeLink, spec_in
 
 
 def test_results_come_in_the_order_of_the_starts_from_one_other_thread() -> None:
@@ -65,3 +73,31 @@ with ModelThread() as thread:
         [sys.executable, "-c", program], env=environment, capture_output=True, check=True
     )
     assert done.stdout.split() == [b"0"], done
+
+
+def test_a_batch_is_let_go_of_when_it_was_emitted_also_where_the_next_ones_lie_ready(
+    tmp_path: Path,
+) -> None:
+    alive: set[int] = set()
+    alive_at: list[set[int]] = []
+
+    def batches() -> Iterator[Item]:
+        for number in range(12):
+            alive_at.append(set(alive))
+            memory = np.full(4, number, np.int64)
+            alive.add(number)
+            weakref.finalize(memory, alive.discard, number)
+            xs = pa.Array.from_buffers(pa.int64(), 4, [None, pa.py_buffer(memory)])
+            yield Batch(pa.record_batch([xs], names=["x"]), None)
+        yield End()
+
+    feed = MemoryFeed(
+        batches(),
+        input_schema=pa.schema([("x", pa.int64())]),
+        output_schema=pa.schema([("y", pa.float64())]),
+    )
+    settings = ScoringSettings(kept=(), outputs=("y",), batch_rows=4)
+    model = PythonModel(lambda: lambda columns: columns["x"] * 0.5)
+    ScoringEntry(model, settings)(spec_in(tmp_path), FakeLink(), feed=feed)
+    assert feed.output["y"].to_pylist() == [n * 0.5 for n in range(12) for _ in range(4)]
+    assert all(min(numbers, default=n) >= n - 4 for n, numbers in enumerate(alive_at)), alive_at
