@@ -50,6 +50,8 @@ demo-sql: java ## Score November and December in SQL, with the models of both de
 
 # Two files at a time, for two cores. Those that take long come first.
 test: java lint ## Everything that CI runs: lint, then all tests
+	@# Each job starts processes of Python: where the environment forbids them to keep what they compile.
+	$(BIN)/python -m compileall -q src tests
 	$(BIN)/python -m pytest --durations=30 -n 2 --dist loadfile --no-loadscope-reorder \
 		tests/flink tests/faults tests/unit tests/conventions
 

@@ -12,9 +12,10 @@ import pytest
 
 PACKAGE = Path(__file__).resolve().parents[2] / "src" / "headrace"
 
-BASE = frozenset({"_counts", "_environ", "config", "errors"})
+BASE = frozenset({"_counts", "_environ", "_imports", "config", "errors"})
 MAY_IMPORT: dict[str, frozenset[str]] = {
     "_environ": frozenset(),
+    "_imports": frozenset(),
     "errors": frozenset(),
     "_counts": frozenset({"errors"}),
     "config": frozenset({"_counts", "errors"}),

@@ -15,6 +15,8 @@ from pyflink.common import Configuration
 from pyflink.datastream import StreamExecutionEnvironment
 from pyflink.table import StreamTableEnvironment
 
+from .java_classes import jar_of
+
 
 @contextmanager
 def one_jvm() -> Iterator[None]:
@@ -28,8 +30,9 @@ def one_jvm() -> Iterator[None]:
     _switch_off_udf_server()
     _compile_less()
     before = _children()
-    with tempfile.TemporaryDirectory(prefix="headrace-jvm-") as logs:
-        with warnings.catch_warnings(), _logging_to(logs):
+    # No name that the tests would take for something that a job has left.
+    with tempfile.TemporaryDirectory(prefix="jvm-of-tests-") as folder:
+        with warnings.catch_warnings(), _starting(_own_environment(Path(folder))):
             warnings.simplefilter("ignore")  # of the Beam that PyFlink imports, and its Popen
             gateway = pyflink.java_gateway.get_gateway()
             StreamExecutionEnvironment.get_execution_environment()
@@ -61,17 +64,35 @@ def _switch_off_udf_server() -> None:
     os.environ["_python_worker_execution_mode"] = "process"  # noqa: SIM112, TID251 (its name)
 
 
+def _own_environment(folder: Path) -> dict[str, str]:
+    """What the environment of this JVM has, and not that of JVMs of child processes."""
+    jar = jar_of(
+        "org.headrace.testing.SharedRpcSystemLoader",
+        "org.apache.flink.runtime.rpc.RpcSystemLoader",
+        folder,
+    )
+    arguments = f"{os.environ['JVM_ARGS']} -Dheadrace.testing.folder={folder}"  # noqa: TID251 (its name)
+    return {
+        # A log file of its own: others write over a common one. Who has set it reads it.
+        "FLINK_LOG_DIR": os.environ.get("FLINK_LOG_DIR", str(folder)),  # noqa: TID251 (its name)
+        "FLINK_TESTING": "1",  # PyFlink puts FLINK_TEST_LIBS on the class path
+        "FLINK_TEST_LIBS": str(jar),
+        "JVM_ARGS": arguments,
+    }
+
+
 @contextmanager
-def _logging_to(folder: str) -> Iterator[None]:
-    """Give a JVM that is started here a log file of its own: others write over a common one."""
-    if "FLINK_LOG_DIR" in os.environ:  # noqa: TID251 (its name)
-        yield  # whoever started this process reads the log
-        return
-    os.environ["FLINK_LOG_DIR"] = folder  # noqa: TID251 (its name)
+def _starting(variables: Mapping[str, str]) -> Iterator[None]:
+    before = {name: os.environ.get(name) for name in variables}  # noqa: TID251 (PyFlink's names)
+    os.environ.update(variables)  # noqa: TID251 (PyFlink's names)
     try:
         yield
     finally:
-        del os.environ["FLINK_LOG_DIR"]  # noqa: TID251 (its name)
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]  # noqa: TID251 (PyFlink's names)
+            else:
+                os.environ[name] = value  # noqa: TID251 (PyFlink's names)
 
 
 def _compile_less() -> None:

@@ -6,6 +6,7 @@ import math
 import re
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,18 +18,26 @@ import torch
 from headrace._environ import copy_environment
 
 ROOT = Path(__file__).resolve().parents[2]
+GUIDES = ("roles", "predict", "sql", "estimators", "tfrecord", "tensorflow")
+BEGIN = "=== guide "
+ONE_AFTER_THE_OTHER = f"""
+import runpy
+import sys
+
+for name in sys.argv[1:]:
+    print({BEGIN!r} + name)
+    runpy.run_path(f"example_{{name}}.py", run_name="__main__")
+"""
 
 
 def examples(document: str) -> list[str]:
     return re.findall(r"```python\n(.*?)```", (ROOT / document).read_text(), re.DOTALL)
 
 
-def run_example(blocks: list[str], folder: Path) -> str:
-    program = folder / "example.py"
-    program.write_text("\n\n".join(blocks))
+def run_program(program: Path, *arguments: str | Path) -> str:
     done = subprocess.run(
-        [sys.executable, str(program)],
-        cwd=folder,
+        [sys.executable, "-u", str(program), *map(str, arguments)],
+        cwd=program.parent,
         env={**copy_environment(), "PYTHONPATH": str(ROOT / "src")},
         capture_output=True,
         text=True,
@@ -36,6 +45,37 @@ def run_example(blocks: list[str], folder: Path) -> str:
     )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
+
+
+def write_program(document: str, folder: Path) -> Path:
+    program = folder / f"example_{Path(document).stem}.py"  # never the name of a library
+    program.write_text("\n\n".join(examples(document)))
+    return program
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GuideRun:
+    """What became of the guides.
+
+    Attributes:
+        folder: Where they have run.
+        printed: What each has printed, by the name of its document.
+    """
+
+    folder: Path
+    printed: dict[str, str]
+
+
+@pytest.fixture(scope="module")
+def guides(tmp_path_factory: pytest.TempPathFactory) -> GuideRun:
+    """The guides one after the other in one JVM, each a `__main__` of its own."""
+    folder = tmp_path_factory.mktemp("guides")
+    for name in GUIDES:
+        write_program(f"docs/guide/{name}.md", folder)
+    driver = folder / "all_guides.py"
+    driver.write_text(ONE_AFTER_THE_OTHER)
+    parts = run_program(driver, *GUIDES).split(BEGIN)[1:]
+    return GuideRun(folder=folder, printed=dict(part.split("\n", 1) for part in parts))
 
 
 def load_weights(folder: Path) -> list[np.ndarray[Any, Any]]:
@@ -49,25 +89,25 @@ def test_the_example_has_about_thirty_lines() -> None:
 
 @pytest.mark.timeout(300)
 def test_the_examples_train_on_every_row_and_find_the_weights(tmp_path: Path) -> None:
-    assert "20000 rows" in run_example(examples("README.md"), tmp_path)
+    assert "20000 rows" in run_program(write_program("README.md", tmp_path))
     in_pytorch = torch.load(tmp_path / "trained" / "model.pt")["weight"]
     assert torch.allclose(in_pytorch, torch.tensor([[3.0, -1.0]]), atol=0.05), in_pytorch
     in_tensorflow = load_weights(tmp_path / "trained")[0]
     assert np.allclose(in_tensorflow, [[3.0], [-1.0]], atol=0.05), in_tensorflow
 
 
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(600)  # the first of them waits for all
 def test_the_example_of_roles_keeps_the_rows_that_one_role_wants_of_the_other(
-    tmp_path: Path,
+    guides: GuideRun,
 ) -> None:
-    printed = run_example(examples("docs/guide/roles.md"), tmp_path)
+    printed = guides.printed["roles"]
     assert "4 rows" in printed
     assert sorted(re.findall(r"\+I\[.*?\]", printed)) == ["+I[5, 0.5]", "+I[9, 0.9]"]
 
 
-@pytest.mark.timeout(240)
-def test_the_example_of_scoring_scores_what_can_be(tmp_path: Path) -> None:
-    printed = run_example(examples("docs/guide/predict.md"), tmp_path)
+@pytest.mark.timeout(600)
+def test_the_example_of_scoring_scores_what_can_be(guides: GuideRun) -> None:
+    printed = guides.printed["predict"]
     lines = [line for line in printed.splitlines() if "+I" in line]
     rows = sorted(re.split(r"\s*\|\s*", line) for line in lines)
     assert [row[2] for row in rows] == ["1", "2", "3"]
@@ -75,18 +115,18 @@ def test_the_example_of_scoring_scores_what_can_be(tmp_path: Path) -> None:
     assert [row[6] for row in rows] == ["<NULL>", "departs is NULL", "<NULL>"]
 
 
-@pytest.mark.timeout(240)
-def test_the_example_of_sql_trains_and_scores(tmp_path: Path) -> None:
-    printed = run_example(examples("docs/guide/sql.md"), tmp_path)
+@pytest.mark.timeout(600)
+def test_the_example_of_sql_trains_and_scores(guides: GuideRun) -> None:
+    printed = guides.printed["sql"]
     rows = [re.findall(r"[^|\s]+", line) for line in printed.splitlines() if "+I" in line]
     found = {int(row[1]): float(row[2]) for row in rows}
     scores = {n: 3 * math.sin(n) - math.cos(n) for n in (1, 2, 3)}
     assert found == pytest.approx(scores, abs=0.1)
 
 
-@pytest.mark.timeout(240)
-def test_the_example_of_estimators_trains_saves_and_scores(tmp_path: Path) -> None:
-    printed = run_example(examples("docs/guide/estimators.md"), tmp_path)
+@pytest.mark.timeout(600)
+def test_the_example_of_estimators_trains_saves_and_scores(guides: GuideRun) -> None:
+    printed = guides.printed["estimators"]
     told = re.search(r"epochs (\d+) mae (\S+)", printed)
     assert told is not None, printed
     assert 3 <= int(told[1]) <= 20
@@ -95,16 +135,16 @@ def test_the_example_of_estimators_trains_saves_and_scores(tmp_path: Path) -> No
     late = {int(row[1]): float(row[4]) for row in rows}
     wanted = {n: 3 * math.sin(n) - math.cos(n) for n in range(3)}
     assert late == pytest.approx(wanted, abs=0.1)
-    assert sorted(path.name for path in (tmp_path / "delays").iterdir()) == [
+    assert sorted(path.name for path in (guides.folder / "delays").iterdir()) == [
         "estimator.pkl",
         "history.json",
         "model.pt",
     ]
 
 
-@pytest.mark.timeout(240)
-def test_the_example_of_record_files_reads_what_it_has_written(tmp_path: Path) -> None:
-    printed = run_example(examples("docs/guide/tfrecord.md"), tmp_path)
+@pytest.mark.timeout(600)
+def test_the_example_of_record_files_reads_what_it_has_written(guides: GuideRun) -> None:
+    printed = guides.printed["tfrecord"]
     rows = [re.findall(r"[^|\s]+", line) for line in printed.splitlines() if "+I" in line]
     assert rows == [
         ["+I", "1", "12.5", "<NULL>"],
@@ -113,18 +153,19 @@ def test_the_example_of_record_files_reads_what_it_has_written(tmp_path: Path) -
     ]
 
 
-@pytest.mark.timeout(400)
-def test_the_examples_of_tensorflow_find_the_weights_in_all_four_ways(tmp_path: Path) -> None:
-    blocks = examples("docs/guide/tensorflow.md")
-    assert len(blocks) == 4
-    printed = run_example(blocks, tmp_path)
+@pytest.mark.timeout(600)
+def test_the_examples_of_tensorflow_find_the_weights_in_all_four_ways(
+    guides: GuideRun,
+) -> None:
+    assert len(examples("docs/guide/tensorflow.md")) == 4
+    printed = guides.printed["tensorflow"]
     assert "on servers: 20000 rows" in printed
     assert "together: 20000 rows" in printed
     for name in ("on-servers", "together"):
-        weights, bias = load_weights(tmp_path / name)
+        weights, bias = load_weights(guides.folder / name)
         assert np.allclose(weights, [[3.0], [-1.0]], atol=0.05), (name, weights)
         assert np.allclose(bias, 0, atol=0.05), (name, bias)
     assert "mirrored: {'a': 3.0, 'b': -1.0}" in printed
     assert "watched: evaluator-0 asked to stop: good enough" in printed
-    logs = {path.parent.name for path in (tmp_path / "watched" / "logs").rglob("events.*")}
+    logs = {path.parent.name for path in (guides.folder / "watched" / "logs").rglob("events.*")}
     assert logs == {"evaluator-0", "worker-0"}

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 from pyflink.table import StreamTableEnvironment
 
+import headrace.sql
 from headrace.config import RoleConfig
 from headrace.errors import JobFailedError
 from headrace.operator import Cluster
+from headrace.operator.environment import open_environment
 
 from .conftest import MakeEnvironment
 from .test_roles import numbers
@@ -33,6 +36,23 @@ def test_requirements_that_cannot_be_installed_fail_the_job_for_good_and_are_nam
     (tmp_path / "wheels").mkdir()
     t_env.set_python_requirements(str(tmp_path / "requirements.txt"), str(tmp_path / "wheels"))
     assert "no-such-package-anywhere" in cause_of_failure(t_env, has_input=False)
+
+
+@pytest.mark.parametrize(
+    ("target", "names"),
+    [("local", ["headrace"]), ("remote", ["flink-python", "headrace"])],
+)
+def test_flink_python_travels_only_to_where_it_is_not_on_the_class_path(
+    make_t_env: MakeEnvironment, target: str, names: list[str]
+) -> None:
+    t_env = make_t_env(execution_target=target)
+    headrace.sql.add_jars(t_env)
+    in_sql = [row[0] for row in t_env.execute_sql("SHOW JARS").collect()]
+    in_python = str(open_environment(t_env).option("pipeline.jars")).split(", ")
+    for jars in (in_sql, in_python):
+        found = re.findall(r"/(headrace|flink-python)[^/]*\.jar", " ".join(jars))
+        assert sorted(found) == names
+        assert len(jars) == len(names)
 
 
 def patient(make_t_env: MakeEnvironment) -> StreamTableEnvironment:

@@ -12,7 +12,7 @@ from pyflink.java_gateway import get_gateway
 from pyflink.table import StreamTableEnvironment, TableEnvironment
 
 from headrace.errors import PlanError
-from headrace.operator.jars import add_jars
+from headrace.operator.jars import EMBEDDED, add_jars
 
 __all__ = ["FlinkEnvironment", "open_environment"]
 
@@ -114,10 +114,10 @@ def open_environment(
         env=env,
         t_env=t_env,
         j_configuration=j_configuration,
-        is_embedded=target in ("local", "minicluster"),
+        is_embedded=target in EMBEDDED,
     )
     _require_streaming_mode(flink)
-    add_jars(env, j_configuration)
+    add_jars(env, t_env, j_configuration)
     return flink
 
 

@@ -7,12 +7,17 @@ from typing import Any
 
 import pyflink
 from pyflink.datastream import StreamExecutionEnvironment
+from pyflink.java_gateway import get_gateway
 from pyflink.table import TableEnvironment
 
 import headrace
 from headrace.errors import PlanError
 
-__all__ = ["add_jars", "add_sql_jars", "flink_python_jar", "headrace_jar"]
+__all__ = ["EMBEDDED", "add_jars", "add_sql_jars", "flink_python_jar", "headrace_jar"]
+
+
+EMBEDDED = ("local", "minicluster")
+"""The values of `execution.target` with which jobs run in the JVM of their program."""
 
 
 def headrace_jar() -> Path:
@@ -40,15 +45,19 @@ def flink_python_jar() -> Path:
     return found[-1]
 
 
-def add_jars(env: StreamExecutionEnvironment, j_configuration: Any) -> None:
-    """Ship both jars with the job of `env`; doing it twice adds nothing.
+def add_jars(
+    env: StreamExecutionEnvironment, t_env: TableEnvironment, j_configuration: Any
+) -> None:
+    """Ship what a job of `env` needs; doing it twice adds nothing.
 
-    A session cluster has no `flink-python` on its class path, so it travels too. Where the
-    parent class loader has it already (embedded cluster), Flink's parent-first rule for its own
-    packages picks that one.
+    Args:
+        env: The environment.
+        t_env: The table environment over it, whose options count for its jobs too.
+        j_configuration: Flink's `Configuration` object of `env`.
     """
     present = j_configuration.getString("pipeline.jars", "")
-    wanted = [path.as_uri() for path in (headrace_jar(), flink_python_jar())]
+    target = j_configuration.getString("execution.target", EMBEDDED[0])
+    wanted = [path.as_uri() for path in _needed(target, _target_of(t_env))]
     missing = [uri for uri in wanted if uri.removeprefix("file://") not in present]
     if missing:
         env.add_jars(*missing)
@@ -60,5 +69,27 @@ def add_sql_jars(t_env: TableEnvironment) -> None:
         msg = f"t_env is a {type(t_env).__name__}; SQL needs a TableEnvironment"
         raise PlanError(msg)
     # Flink looks for factories in what ADD JAR names, and not in `pipeline.jars`.
-    for jar in (headrace_jar(), flink_python_jar()):
+    for jar in _needed(_target_of(t_env)):
         t_env.execute_sql(f"ADD JAR '{jar}'")
+
+
+def _target_of(t_env: TableEnvironment) -> str:
+    return t_env.get_config().get("execution.target", EMBEDDED[0])
+
+
+def _needed(*targets: str) -> list[Path]:
+    """Return the jars that a job has to bring, for what is said of `execution.target`.
+
+    A session cluster has no `flink-python` on its class path, so it travels too. The JVM of a
+    PyFlink program has it: a mini-cluster in it would copy and hash its 43 MB with each job, to
+    load nothing from there, since Flink's own packages come from the parent class loader.
+    """
+    is_embedded = all(target in EMBEDDED for target in targets)
+    if is_embedded and _is_on_class_path("org/apache/flink/python/util/PythonConfigUtil.class"):
+        return [headrace_jar()]
+    return [headrace_jar(), flink_python_jar()]
+
+
+def _is_on_class_path(name: str) -> bool:
+    """Return whether this program's JVM itself finds a class file."""
+    return get_gateway().jvm.ClassLoader.getSystemResource(name) is not None

@@ -138,3 +138,5 @@ def _set(t_env: StreamTableEnvironment, key: str, value: str) -> None:
         msg = f"SET '{_MODE}' = '{value}' must come before any other statement; it is {mode}"
         raise PlanError(msg)
     config.set(key, value)
+    if key == "execution.target":
+        add_sql_jars(t_env)  # a cluster lacks what is on the class path of this program's JVM

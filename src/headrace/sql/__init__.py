@@ -15,6 +15,8 @@ __all__ = ["add_jars", "jars"]
 def add_jars(t_env: Any) -> None:
     """Make the provider known to a table environment; its jars travel with every job of it.
 
+    If its jobs are to run on a cluster, say so before: set `execution.target`.
+
     Args:
         t_env: Any `TableEnvironment` of PyFlink. Calling it twice adds nothing.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from headrace._imports import without_collections
 from headrace.config import RoleConfig
 from headrace.framework.process import ProcessSpec
 from headrace.role import RoleContext, RoleEntry, RoleLink
@@ -30,10 +31,11 @@ class ServerEntry(RoleEntry):
 
     def prepare(self, context: RoleContext, spec: ProcessSpec, link: RoleLink) -> None:
         """Start to listen. Does not block."""
-        import tensorflow as tf
+        with without_collections():
+            import tensorflow as tf
 
-        from headrace.tensorflow.lease import LeaseServer
-        from headrace.tensorflow.ps_client import LEASE_KEY, ready_key
+            from headrace.tensorflow.lease import LeaseServer
+            from headrace.tensorflow.ps_client import LEASE_KEY, ready_key
 
         tf.config.set_visible_devices([], "GPU")
         cluster = TFCluster(role=PS, index=spec.index, addresses=spec.addresses)

@@ -19,6 +19,7 @@ import os
 import sys
 import threading
 
+from headrace._imports import without_collections
 from headrace.errors import ConfigError, HeadraceError
 from headrace.framework.failure import Failure
 from headrace.framework.link import ProcessLink
@@ -62,7 +63,8 @@ def main() -> None:
 
 def _run(spec: ProcessSpec, link: ProcessLink) -> tuple[Failure | None, int]:
     try:
-        entry = load_entry(spec.payload_path)
+        with without_collections():
+            entry = load_entry(spec.payload_path)
     except ConfigError as exc:
         cause = exc.__cause__ or exc
         failure = Failure(
