@@ -77,7 +77,8 @@ def alive(processes: list[Process]) -> list[str]:
 def test_a_job_that_lost_a_task_manager_with_the_master_counts_every_row_exactly_once(
     cluster: Standalone, tmp_path: Path
 ) -> None:
-    arguments = ("--name", "recovers", "--rows", "20000", "--rate", "1000", "--checkpoints")
+    rows = 45_000  # 45 s: the source runs while the processes start, and must outlast that
+    arguments = ("--name", "recovers", "--rows", str(rows), "--rate", "1000", "--checkpoints")
     with cluster.started(COUNT, tmp_path.as_uri(), *arguments) as program:
         cluster.wait_for_job("recovers", "RUNNING")
         until(lambda: len(ids(tmp_path)) > 0, "committed rows", 60, cluster.logs)
@@ -85,7 +86,7 @@ def test_a_job_that_lost_a_task_manager_with_the_master_counts_every_row_exactly
         summary = cluster.finish(program)
     assert summary["state"] == "FINISHED"
     assert summary["attempt"] > 1
-    assert ids(tmp_path) == list(range(1, 20001))
+    assert ids(tmp_path) == list(range(1, rows + 1))
 
 
 @pytest.mark.timeout(240)
