@@ -72,6 +72,7 @@ class Channel:
         self._taken_batches = 0
         self._idle_batches = 0
         self._has_sent_end = False
+        self._aborted_id: int | None = None
         self._pid = os.getpid()
         self._use = threading.Lock()
 
@@ -150,6 +151,21 @@ class Channel:
             if isinstance(head, End):
                 self._is_input_ended = True
             return head
+
+    def is_aborted(self, checkpoint_id: int) -> bool:
+        """Say whether that checkpoint will not complete; see `Feed.is_aborted`."""
+        with self._in_use():
+            while self._pump():
+                pass
+            return self._aborted_id is not None and checkpoint_id <= self._aborted_id
+
+    def watch(self, *, timeout_s: float) -> None:
+        """Wait for a frame, and take no item; see `Feed.watch`."""
+        with self._in_use():
+            if self._input is not None:
+                self._give_back_slots(self._input)
+            if not self._pump() and self._connection.wait(time.monotonic() + timeout_s):
+                self._pump()
 
     def acknowledge(self, checkpoint_id: int) -> None:
         """Say that what was before the barrier is done; see `Feed.acknowledge`."""

@@ -48,6 +48,27 @@ class Feed(Protocol):
             UsageError: The role has no input.
         """
 
+    def is_aborted(self, checkpoint_id: int) -> bool:
+        """Say whether the other side has given that checkpoint up. Does not block.
+
+        For whoever waits with an acknowledgement: nobody wants it any more.
+
+        Raises:
+            PeerLostError: The other side is gone.
+        """
+
+    def watch(self, *, timeout_s: float) -> None:
+        """Wait for anything from the other side, and take no item.
+
+        For whoever waits with an acknowledgement; see `is_aborted`.
+
+        Args:
+            timeout_s: Longest wait, in seconds; 0 does not wait.
+
+        Raises:
+            PeerLostError: The other side is gone.
+        """
+
     def acknowledge(self, checkpoint_id: int) -> None:
         """Say that everything before the barrier `checkpoint_id` was handled and emitted."""
 

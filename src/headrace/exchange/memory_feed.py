@@ -29,6 +29,7 @@ class MemoryFeed:
         is_every_acknowledged: Whether `acknowledge_every` was called.
         has_sent_end: Whether `send_end` was called.
         is_closed: Whether `close` was called.
+        aborted_ids: Ids of checkpoints to call aborted.
     """
 
     def __init__(
@@ -52,6 +53,7 @@ class MemoryFeed:
         self.is_every_acknowledged = False
         self.has_sent_end = False
         self.is_closed = False
+        self.aborted_ids: set[int] = set()
 
     @classmethod
     def of_table(
@@ -99,6 +101,13 @@ class MemoryFeed:
             msg = "The items are used up without an End, and the wait has no limit"
             raise UsageError(msg)
         return item
+
+    def is_aborted(self, checkpoint_id: int) -> bool:
+        """Look into `aborted_ids`."""
+        return checkpoint_id in self.aborted_ids
+
+    def watch(self, *, timeout_s: float) -> None:
+        """Return at once; see `Feed.watch`."""
 
     def acknowledge(self, checkpoint_id: int) -> None:
         """Note the acknowledgement."""

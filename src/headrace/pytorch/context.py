@@ -21,18 +21,16 @@ from headrace.pytorch.saving import save_atomically
 from headrace.pytorch.settings import TorchSettings
 from headrace.pytorch.tensors import Column, TensorConverter
 from headrace.role import (
-    EpochEnded,
     NullRule,
-    ReadyBatch,
     TrainingContext,
     require_not_restored,
 )
+from headrace.role.dropping import drop_rows
 from headrace.role.rounds import Reduction
 
 __all__ = ["TorchContext"]
 
 _M = TypeVar("_M", bound=torch.nn.Module)
-_DROPS_PER_ROUND = 64  # so that the others do not wait for a long input to be dropped
 
 
 class TorchContext(TrainingContext):
@@ -192,6 +190,7 @@ class TorchContext(TrainingContext):
                 idle_after_s=self.settings.idle_after_s,
                 collective_timeout_s=self.timeouts.collective_timeout_s,
             )
+            self._steps.use_barriers(self._barriers)
         else:
             self._steps = AloneSteps(optimizer, before_step)
         return model
@@ -268,10 +267,8 @@ class TorchContext(TrainingContext):
         """Take rows that nobody wants, lest they hold up the rows of the others in Flink."""
         if self._reader is None:
             self._reporter.tick()
-            return
-        for _ in range(_DROPS_PER_ROUND):
-            if not isinstance(self._reader.poll(0), ReadyBatch | EpochEnded):
-                return
+        else:
+            drop_rows(self._reader)
 
     def _require_data_parallel(self, method: str) -> None:
         if not self._is_data_parallel:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TypeVar
 
+from headrace.role.barriers import Barriers
 from headrace.role.reporting import wait_patiently
 
 __all__ = ["Alone"]
@@ -31,6 +32,9 @@ class Alone:
 
     def count(self, rows: int) -> None:
         """Rows have no weight here."""
+
+    def use_barriers(self, barriers: Barriers | None) -> None:
+        """Nobody else has barriers: each is answered when it is reached."""
 
     def wait(self, poll: Callable[[float], _T | None]) -> _T:
         """Call `poll` with a time-out in seconds until it returns something."""

@@ -16,6 +16,7 @@ from headrace.errors import ConfigError, DataError, UsageError
 from headrace.exchange import Feed
 from headrace.framework.process import ProcessSpec
 from headrace.role.arrays import NullRule, to_numpy
+from headrace.role.barriers import Barriers
 from headrace.role.bounded import bounded_poll
 from headrace.role.emission import to_batches, to_timestamps_ms
 from headrace.role.following import follow_saved
@@ -46,8 +47,7 @@ class RoleContext:
         cluster: Role to the hosts of its processes, in the order of their index.
         addresses: Role to the "host:port" of its processes, likewise; only roles whose
             processes have ports.
-        port: The TCP port that is kept for this process, see `RoleConfig.has_port`; None
-            without.
+        port: The TCP port kept for this process, see `RoleConfig.has_port`, or None.
         options: What the framework layer has set.
         checkpoint_dir: Directory that all attempts share; None if the job has none.
         is_restored: Whether the input starts behind a Flink checkpoint, so that rows before it
@@ -92,6 +92,7 @@ class RoleContext:
         self._link = link
         self._feed = feed
         self._clock = clock
+        self._barriers = None if feed is None or feed.input_schema is None else Barriers(feed)
         self._reader: BatchReader | None = None
         self._timestamps_ms: pa.Array | None = None
         self._nulls: NullRule = "error"
@@ -145,8 +146,7 @@ class RoleContext:
                 on disk.
             nulls: What to do with NULL in integer and BOOLEAN columns: "error", or "mask" for a
                 second array `<column>__valid`.
-            timeout_s: Longest wait for one batch, in seconds; None waits for as long as the job
-                runs.
+            timeout_s: Longest wait for one batch, in seconds; None: as long as the job runs.
 
         Raises:
             DataError: A column has a NULL that its array cannot hold.
@@ -190,6 +190,7 @@ class RoleContext:
                 spool_dir=self._work_dir,
                 clock=self._clock,
                 on_poll=self._reporter.tick,
+                barriers=self._barriers,
             )
         elif self._reader.epochs != epochs:
             msg = (
@@ -349,10 +350,9 @@ class RoleContext:
             if is_success and self._feed is not None:
                 self._feed.send_end()
         finally:
-            if self._reader is not None:
-                self._reader.close()
-            if self._feed is not None:
-                self._feed.close()
+            for each in (self._reader, self._feed):
+                if each is not None:
+                    each.close()
 
     def stop(self) -> None:
         """End the process's part because its node says so: as `close`, waiting for no peer."""

@@ -103,6 +103,14 @@ class HeldOutFeed:
             raise UsageError(msg)
         return _cut(self._spool, rows)
 
+    def is_aborted(self, checkpoint_id: int) -> bool:
+        """See `Feed.is_aborted`."""
+        return self._feed.is_aborted(checkpoint_id)
+
+    def watch(self, *, timeout_s: float) -> None:
+        """See `Feed.watch`."""
+        self._feed.watch(timeout_s=timeout_s)
+
     def acknowledge(self, checkpoint_id: int) -> None:
         """See `Feed.acknowledge`."""
         self._feed.acknowledge(checkpoint_id)

@@ -25,6 +25,7 @@ from headrace.exchange import (
     stamped,
     unstamped,
 )
+from headrace.role.barriers import Barriers
 from headrace.role.polled import EpochEnded, InputEnded, PollResult, ReadyBatch
 from headrace.role.replay import replay
 
@@ -52,7 +53,10 @@ class BatchReader:
     - A watermark is sent downstream once the rows before it were handled. It cuts no batch
       short.
     - A barrier of a Flink checkpoint cuts: the rows before it come as a shorter batch, and the
-      barrier is acknowledged when they were handled. Rows behind it are not touched before.
+      barrier is *reached* when they were handled. Rows behind it are not touched before it is
+      over, which `barriers` decides: a `poll` that reaches one that is held returns None at
+      once, and later ones wait for it as for rows. So it is in later passes, where a barrier
+      stands between no rows.
     - With `epochs` over 1, the rows are spooled to `spool_dir` during the first pass, and later
       passes read the spool. Watermarks then wait for the last pass, since rows of later passes
       would be late behind them.
@@ -82,6 +86,7 @@ class BatchReader:
         spool_dir: Path | None = None,
         clock: Callable[[], float] = time.monotonic,
         on_poll: Callable[[], None] | None = None,
+        barriers: Barriers | None = None,
     ) -> None:
         """Prepare; nothing is read yet.
 
@@ -93,6 +98,7 @@ class BatchReader:
             clock: Monotonic seconds.
             on_poll: Called at the start of a `poll`: of every one in the first pass, every
                 5 ms in later ones.
+            barriers: Answers the barriers of `feed`; None: each when it is reached.
 
         Raises:
             ConfigError: `rows` or `epochs` is below 1, or `spool_dir` is missing.
@@ -113,6 +119,7 @@ class BatchReader:
         self.takes_what_is_there = False
         self._feed = feed
         self._epochs = epochs
+        self._barriers = barriers or Barriers(feed)
         self._clock = clock
         self._on_poll = on_poll
         self._rebatcher = Rebatcher(rows)
@@ -141,6 +148,11 @@ class BatchReader:
     def epochs(self) -> int:
         """Passes over the input."""
         return self._epochs
+
+    @property
+    def is_at_barrier(self) -> bool:
+        """Whether no rows come because a barrier waits for other workers."""
+        return self._barriers.held is not None
 
     @property
     def rows(self) -> int:
@@ -180,7 +192,8 @@ class BatchReader:
                 long as the other side lives.
 
         Returns:
-            None if no batch became complete within `timeout_s`: ask again.
+            None if no batch became complete within `timeout_s`, or a barrier has just been
+            reached that is held: ask again.
 
         Raises:
             PeerLostError: The other side of the feed is gone.
@@ -188,10 +201,14 @@ class BatchReader:
         """
         self._handled_rows = self._handed_out_rows
         if self._phase is _REPLAY:
+            if self.is_at_barrier:
+                self._barriers.watch(timeout_s or 0.0)
             now = self._clock()
             if now >= self._next_attend:
                 self.attend()
                 self._next_attend = now + _ATTEND_EVERY_S
+            if self.is_at_barrier:
+                return None
             ready = next(self._replay, None)
             self._latest = ready if self.at_once > 1 else None
             return ready or self._end_epoch()
@@ -274,7 +291,8 @@ class BatchReader:
             if rows is not None:
                 return self._hand_out(rows)
             if self._barrier is not None:
-                self._feed.acknowledge(self._barrier.checkpoint_id)
+                if not self._is_over(self._barrier, deadline):
+                    return None
                 self._barrier = None
             elif self._is_end_seen:
                 return self._end_epoch()
@@ -286,6 +304,12 @@ class BatchReader:
                     if not (has_some or self.allows_short):
                         return None
                     is_late = True
+
+    def _is_over(self, barrier: Barrier, deadline: float | None) -> bool:
+        """Reach a barrier, or wait at it; a new one is told at once."""
+        if self._barriers.held == barrier.checkpoint_id:
+            self._barriers.watch(0.0 if deadline is None else deadline - self._clock())
+        return self._barriers.reach(barrier.checkpoint_id)
 
     def _hand_out(self, rows: pa.RecordBatch) -> ReadyBatch:
         self._handed_out_rows += rows.num_rows
@@ -328,7 +352,7 @@ class BatchReader:
             self._phase = _Phase.ENDED
             self._send_watermarks()
             if self._feed.output_schema is None:  # else rows may still be emitted
-                self._feed.acknowledge_every()
+                self._barriers.on_input_over()
         return ended
 
     def _send_watermarks(self) -> None:
@@ -342,6 +366,7 @@ class BatchReader:
             self._feed.send_watermark(due_ms)
 
     def _answer_barriers(self) -> None:
-        """Acknowledge what came after the end: all rows handed out so far were handled."""
+        """Reach what came after the end: all rows handed out so far were handled."""
         while isinstance(item := self._feed.receive(timeout_s=0), Barrier):
-            self._feed.acknowledge(item.checkpoint_id)
+            self._barriers.reach(item.checkpoint_id)
+        self._barriers.look()

@@ -10,13 +10,15 @@ import numpy as np
 import pyarrow as pa
 
 from headrace.errors import UsageError
-from headrace.framework.stopping import require_no_stop
+from headrace.framework.stopping import StopRequestedExit, require_no_stop
 from headrace.role.alone import Alone
 from headrace.role.arrays import NullRule
 from headrace.role.context import RoleContext
+from headrace.role.dropping import drop_rows
 from headrace.role.held_out import HeldOutFeed
 from headrace.role.output_dir import path_below, require_writable
 from headrace.role.polled import PollResult
+from headrace.role.reader import BatchReader
 from headrace.role.restored import require_not_restored
 from headrace.role.rounds import Rounds
 from headrace.role.settings import TrainingSettings
@@ -40,6 +42,8 @@ class TrainingContext(RoleContext):
     _steps: Rounds | Alone = Alone()
     _is_data_parallel = False
     _is_input_ended = False
+    _drops_rows = False
+    _dropped_rows = 0
     _held_out: HeldOutFeed | None = None
     _star: Star | None = None
 
@@ -200,17 +204,30 @@ class TrainingContext(RoleContext):
     def close(self, *, is_success: bool) -> None:
         """End the process's part; at success take part in the others' last steps. Idempotent.
 
-        Output and input end first: an entry function that has left its loop early reads no
-        more, and the rows that Flink still has for it must not hold up the others.
+        After `data_parallel` the others' steps come first: until all are finished, this worker
+        answers its barriers with the others, and its model is part of the answer. An entry
+        function that has left its loop early reads no more: the rows that Flink still has for
+        it are dropped, so they hold nobody up.
         """
         try:
-            if self._is_data_parallel and not self._is_closed:
-                self.report()  # the steps that it has only shared, too
+            self._end_common(is_success=is_success)
             super().close(is_success=is_success)
-            if is_success:
+            if is_success and not self._is_data_parallel:
                 self._steps.finish(self._attend)
         finally:
             self._close_parts()
+
+    def _end_common(self, *, is_success: bool) -> None:
+        if not self._is_data_parallel or self._is_closed:
+            return
+        try:
+            if is_success:
+                self._drops_rows = True
+                self._steps.finish(self._attend)
+            self.report()  # the steps that it has only shared, too
+        except BaseException as error:
+            super().close(is_success=isinstance(error, StopRequestedExit))
+            raise
 
     def stop(self) -> None:
         """End the process's part because its node says so; the others are ended as well."""
@@ -247,14 +264,23 @@ class TrainingContext(RoleContext):
 
     def _attend(self) -> None:
         """Answer what must not wait while this worker only shadows the others."""
+        if self._drops_rows and self._reader is None and self.input_schema is not None:
+            self.open_reader(rows=1024)
         if self._reader is None:
             self._reporter.tick()
         elif not self._is_closed:
-            self._reader.attend()
+            self._attend_input(self._reader)
+
+    def _attend_input(self, reader: BatchReader) -> None:
+        if self._drops_rows:
+            self._dropped_rows += drop_rows(reader)
+        else:
+            reader.attend()
 
     def _row_counts(self) -> tuple[int, int]:
         rows_in, rows_out = super()._row_counts()
-        return rows_in + (0 if self._held_out is None else self._held_out.rows), rows_out
+        held_out = 0 if self._held_out is None else self._held_out.rows
+        return rows_in - self._dropped_rows + held_out, rows_out
 
     def _wait(self, poll: Callable[[float], PollResult | None]) -> PollResult:
         return cast("PollResult", self._steps.wait(poll))

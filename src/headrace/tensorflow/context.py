@@ -63,7 +63,7 @@ class TFContext(TrainingContext):
     def __init__(self, **facts: Any) -> None:
         super().__init__(**facts)
         self._cluster = TFCluster(role=self.role, index=self.index, addresses=self.addresses)
-        self._turn = threading.RLock()
+        self._turn = threading.RLock() if self._barriers is None else self._barriers.turn
         self._steps = ServedSteps(self) if self._cluster.servers else AloneSteps()
         self._servers: ParameterServers | None = None
         self._scalars: ScalarWriter | None = None
@@ -218,6 +218,7 @@ class TFContext(TrainingContext):
             timeouts=self.timeouts,
             check=require_no_stop,
         )
+        self._steps.use_barriers(self._barriers)
         self._steps.count_batches(self._portions.rest if self._portions else [])
         return model
 

@@ -44,6 +44,7 @@ final class RoleQueue implements QueueListener, AutoCloseable {
     private final RoleOutput output;
     private final Path socketPath;
     private final MemoryQueue queue;
+    private final boolean isOneOfSeveral;
 
     private boolean isConnected;
     private boolean hasRows;
@@ -75,6 +76,7 @@ final class RoleQueue implements QueueListener, AutoCloseable {
         label = node.label();
         socketPath = node.workDir().socketPath();
         Environment environment = parameters.getContainingTask().getEnvironment();
+        isOneOfSeveral = role.inputType() != null && environment.getTaskInfo().getNumberOfParallelSubtasks() > 1;
         List<Path> tmpDirs =
                 Arrays.stream(environment.getTaskManagerInfo().getTmpDirectories()).map(Path::of).toList();
         TimerGauge blocked = environment.getMetricGroup().getIOMetricGroup().getHardBackPressuredTimePerSecond();
@@ -132,13 +134,14 @@ final class RoleQueue implements QueueListener, AutoCloseable {
     /**
      * Sends a barrier and waits until the process has handled everything before it. A process that is
      * still starting is first given the time that it may take to gather and start. Once the process is lost
-     * this waits for the failure of the task.
+     * this waits for the failure of the task. A process that has had no row has nothing to handle and is not
+     * asked, unless it is one of several: those may train in common, and answer a barrier together.
      *
      * @return why the checkpoint must not complete; empty if all rows before it were handled, or if it
      *     was aborted meanwhile
      */
     Optional<String> awaitHandled(long checkpointId) throws InterruptedException {
-        if (!hasRows || isProcessDone()) {
+        if (isProcessDone() || !(hasRows || isOneOfSeveral)) {
             return Optional.empty();
         }
         if (lost == null && queue.writeBarrier(checkpointId)) {
