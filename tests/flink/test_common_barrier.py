@@ -29,18 +29,17 @@ def noting(folder: str, models: list[Any]) -> Callable[[Any], None]:
     """Write the weights, the step and the rows at each answer of a barrier, then give it."""
 
     def on_start(ctx: Any) -> None:
-        barriers, feed = ctx._barriers, ctx._feed
-
-        def answer(checkpoint: int) -> None:
+        def capture(checkpoint: int | None) -> None:
+            if checkpoint is None:
+                return
             (model,) = models
             place = Path(folder) / f"{checkpoint}-{ctx.rank}"
             torch.save(model.state_dict(), place.with_suffix(".pt"))
             place.with_suffix(".json").write_text(
                 json.dumps({"steps": ctx.steps, "rows": ctx._reader.rows_in})
             )
-            feed.acknowledge(checkpoint)
 
-        barriers._answer = answer
+        ctx._barriers._capture = capture
         touch(f"{folder}/started-{ctx.rank}")
 
     return on_start

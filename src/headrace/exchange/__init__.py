@@ -25,6 +25,7 @@ from headrace.exchange.items import (
 from headrace.exchange.memory_feed import MemoryFeed
 from headrace.exchange.rebatch import Rebatcher
 from headrace.exchange.spool import Spool, SpoolWriter
+from headrace.exchange.state_files import StateFile, StateFiles
 
 __all__ = [
     "TIMESTAMP_COLUMN",
@@ -39,6 +40,8 @@ __all__ = [
     "Rebatcher",
     "Spool",
     "SpoolWriter",
+    "StateFile",
+    "StateFiles",
     "Watermark",
     "conform",
     "conform_column",

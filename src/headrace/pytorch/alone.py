@@ -20,14 +20,16 @@ class AloneSteps(Alone):
     Args:
         optimizer: Its steps are counted until `close`; None: there are none to count.
         before_step: Called before each step.
+        steps: How many there were before a restored checkpoint.
     """
 
     def __init__(
         self,
         optimizer: torch.optim.Optimizer | None = None,
         before_step: Callable[[], object] | None = None,
+        steps: int = 0,
     ) -> None:
-        self._steps = 0
+        self._steps = steps
         self._before_step = before_step
         self._hooks = []
         if optimizer is not None:

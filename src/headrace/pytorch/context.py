@@ -31,6 +31,11 @@ from headrace.role.rounds import Reduction
 __all__ = ["TorchContext"]
 
 _M = TypeVar("_M", bound=torch.nn.Module)
+_SINGLE_ROWS = (
+    "ctx.checkpointed with ctx.dataset() of single rows: a DataLoader keeps some of them while "
+    "it asks for more, so a checkpoint would miss them. Let Headrace group them: "
+    "DataLoader(ctx.dataset(rows=n), batch_size=None)"
+)
 
 
 class TorchContext(TrainingContext):
@@ -56,11 +61,12 @@ class TorchContext(TrainingContext):
         super().__init__(**facts)
         self._steps = AloneSteps()
         self._watch = LoneStep()
+        self._kept.parts["steps"] = lambda: self.steps
 
     def watch_steps(self) -> None:
         """Notice an optimizer that steps without `data_parallel`; `TorchEntry` calls this."""
         if self.input_schema is not None:
-            self._watch.open(workers=self.world_size, is_restored=self.is_restored)
+            self._watch.open(workers=self.world_size, is_restored=self._kept.misses_rows)
 
     @property
     def rank(self) -> int:
@@ -71,6 +77,16 @@ class TorchContext(TrainingContext):
     def world_size(self) -> int:
         """Workers in the group."""
         return self.parallelism
+
+    def checkpointed(self, **objects: Any) -> None:
+        """Keep objects in Flink's checkpoints; see `RoleContext.checkpointed`.
+
+        Call it before `data_parallel`. Several workers that step in common keep each a model
+        of its own, and cannot be restored yet.
+        """
+        super().checkpointed(**objects)
+        if not self._kept.misses_rows:
+            self._watch.allow_restored()
 
     def batches(
         self,
@@ -116,6 +132,8 @@ class TorchContext(TrainingContext):
             batches = self.batches(size, epochs, nulls=nulls)
             if rows is not None:
                 return batches
+            if self._kept.has_objects:
+                raise UsageError(_SINGLE_ROWS)
             assert self._reader is not None
             self._reader.allows_short = True  # the loader groups them: no row waits for others
             return self._single_rows(batches)
@@ -167,8 +185,8 @@ class TorchContext(TrainingContext):
             ConfigError: The workers' models differ, or the model or optimizer cannot be used
             like this.
             CollectiveError: A peer ended, or did not come within the limit.
-            PlanError: The job was restored from a Flink checkpoint, which holds no model yet:
-                an untrained model would get only the rows behind it.
+            PlanError: The job was restored from a Flink checkpoint, and the model was not
+                restored from it: it would get only the rows behind it.
         """
         if self._is_data_parallel:
             msg = (
@@ -176,7 +194,10 @@ class TorchContext(TrainingContext):
                 "parameters of several models into one optimizer with parameter groups."
             )
             raise UsageError(msg)
-        require_not_restored(is_restored=self.is_restored)
+        misses_rows = self._kept.misses_rows
+        if self.world_size > 1:  # their states are not of one common step yet
+            misses_rows = self._kept.began_behind_rows
+        require_not_restored(is_restored=misses_rows)
         require_supported(model, optimizer, scheduler, loss_reduction)
         self._watch.close()
         self._is_data_parallel = True
@@ -192,7 +213,8 @@ class TorchContext(TrainingContext):
             )
             self._steps.use_barriers(self._barriers)
         else:
-            self._steps = AloneSteps(optimizer, before_step)
+            steps = self._kept.restored_part("steps", 0)
+            self._steps = AloneSteps(optimizer, before_step, steps)
         return model
 
     def step_rows(self, rows: int) -> None:

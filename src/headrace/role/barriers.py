@@ -19,7 +19,7 @@ import logging
 import threading
 from collections.abc import Callable
 
-from headrace.exchange import Feed
+from headrace.exchange import Feed, StateFile
 
 __all__ = ["Barriers"]
 
@@ -35,9 +35,9 @@ class Barriers:
 
     Args:
         feed: Where barriers come from.
-        answer: Called with the id once everything before the barrier was handled, by all
-            workers that train in common; captures what is to be kept and acknowledges. None:
-            `feed.acknowledge`.
+        capture: Called with the id once everything before the barrier was handled, by all
+            workers that train in common, and with None when no row will come any more; returns
+            what goes into the checkpoint, or into every later one. None: nothing does.
 
     Attributes:
         held: Id of the barrier that waits for the other workers, or None.
@@ -46,12 +46,14 @@ class Barriers:
             rounds call.
     """
 
-    def __init__(self, feed: Feed, answer: Callable[[int], object] | None = None) -> None:
+    def __init__(
+        self, feed: Feed, capture: Callable[[int | None], StateFile | None] = lambda _: None
+    ) -> None:
         self.held: int | None = None
         self.newest = _NONE
         self.turn = threading.RLock()
         self._feed = feed
-        self._answer = feed.acknowledge if answer is None else answer
+        self._capture = capture
         self._is_common = False
         self._passed = _NONE
         self._lost = _NONE
@@ -121,17 +123,17 @@ class Barriers:
             self.answer_held()
         if self._is_input_over:
             with self.turn:
-                self._feed.acknowledge_every()
+                self._feed.acknowledge_every(self._capture(None))
 
     def on_input_over(self) -> None:
         """All rows were handled and none will be emitted: no later barrier must wait."""
         self._is_input_over = True
         if not self._is_common:
-            self._feed.acknowledge_every()
+            self._feed.acknowledge_every(self._capture(None))
 
     def _pass(self, checkpoint_id: int) -> None:
         self._passed = self.newest = checkpoint_id
-        self._answer(checkpoint_id)
+        self._feed.acknowledge(checkpoint_id, self._capture(checkpoint_id))
 
 
 _NOT_ANSWERED = (

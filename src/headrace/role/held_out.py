@@ -15,7 +15,16 @@ import pyarrow.compute as pc
 
 from headrace._counts import require_count
 from headrace.errors import ConfigError, UsageError
-from headrace.exchange import Batch, End, Feed, Item, Rebatcher, Spool, SpoolWriter
+from headrace.exchange import (
+    Batch,
+    End,
+    Feed,
+    Item,
+    Rebatcher,
+    Spool,
+    SpoolWriter,
+    StateFile,
+)
 
 __all__ = ["HELD_OUT", "HeldOutFeed"]
 
@@ -103,6 +112,10 @@ class HeldOutFeed:
             raise UsageError(msg)
         return _cut(self._spool, rows)
 
+    def take_state(self, size_bytes: int) -> StateFile:
+        """See `Feed.take_state`."""
+        return self._feed.take_state(size_bytes)
+
     def is_aborted(self, checkpoint_id: int) -> bool:
         """See `Feed.is_aborted`."""
         return self._feed.is_aborted(checkpoint_id)
@@ -111,13 +124,13 @@ class HeldOutFeed:
         """See `Feed.watch`."""
         self._feed.watch(timeout_s=timeout_s)
 
-    def acknowledge(self, checkpoint_id: int) -> None:
+    def acknowledge(self, checkpoint_id: int, state: StateFile | None = None) -> None:
         """See `Feed.acknowledge`."""
-        self._feed.acknowledge(checkpoint_id)
+        self._feed.acknowledge(checkpoint_id, state)
 
-    def acknowledge_every(self) -> None:
+    def acknowledge_every(self, state: StateFile | None = None) -> None:
         """See `Feed.acknowledge_every`."""
-        self._feed.acknowledge_every()
+        self._feed.acknowledge_every(state)
 
     def send(self, batch: pa.RecordBatch, timestamps_ms: pa.Array | None = None) -> None:
         """See `Feed.send`."""
@@ -127,9 +140,9 @@ class HeldOutFeed:
         """See `Feed.send_watermark`."""
         self._feed.send_watermark(timestamp_ms)
 
-    def send_end(self) -> None:
+    def send_end(self, state: StateFile | None = None) -> None:
         """See `Feed.send_end`."""
-        self._feed.send_end()
+        self._feed.send_end(state)
 
     def close(self) -> None:
         """Let go of everything, the held-out rows too. Idempotent."""

@@ -74,6 +74,11 @@ class TrainingContext(RoleContext):
         """Common optimizer steps since `data_parallel`; the same on all workers."""
         return self._steps.steps
 
+    def checkpointed(self, **objects: Any) -> None:
+        """Keep objects in Flink's checkpoints; see `RoleContext.checkpointed`."""
+        self._require_one_pass(self.epochs)
+        super().checkpointed(**objects)
+
     def batches(
         self,
         rows: int = 1024,
@@ -148,7 +153,7 @@ class TrainingContext(RoleContext):
         if self._held_out is None:
             msg = "ctx.held_out: no rows are held out; plan the training with held_out=table"
             raise UsageError(msg)
-        require_not_restored(is_restored=self.is_restored)
+        require_not_restored(is_restored=self._kept.began_behind_rows)
         return self._attending(self._held_out.held_out(rows))
 
     def add_up(self, values: Sequence[float]) -> list[float]:

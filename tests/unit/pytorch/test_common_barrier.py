@@ -118,7 +118,9 @@ class Worker:
             self.optimizer.zero_grad()
             self.scheduler.step()
 
-    def _capture(self, checkpoint_id: int) -> None:
+    def _capture(self, checkpoint_id: int | None) -> None:
+        if checkpoint_id is None:
+            return
         self.captured[checkpoint_id] = Captured(
             model=copy.deepcopy(self.model.state_dict()),
             optimizer=copy.deepcopy(self.optimizer.state_dict()),

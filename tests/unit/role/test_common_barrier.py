@@ -124,7 +124,7 @@ class Worker:
 
     def __post_init__(self) -> None:
         self.trainer = Trainer(self.add)
-        self.barriers = Barriers(self.feed, self._answer)
+        self.barriers = Barriers(self.feed, self._capture)
         ticks = itertools.count()
         self.reader = BatchReader(
             self.feed,
@@ -181,7 +181,9 @@ class Worker:
         self.feed.attend()
         drop_rows(self.reader)
 
-    def _answer(self, checkpoint_id: int) -> None:
+    def _capture(self, checkpoint_id: int | None) -> None:
+        if checkpoint_id is None:
+            return
         trainer = self.trainer
         self.answers.append(
             Answer(
@@ -191,7 +193,6 @@ class Worker:
                 rows=self.rows,
             )
         )
-        self.feed.acknowledge(checkpoint_id)
 
     @property
     def answered(self) -> list[int]:

@@ -9,6 +9,7 @@ import org.apache.flink.table.data.RowData;
 import org.headrace.exchange.MemoryQueue;
 import org.headrace.exchange.QueueListener;
 import org.headrace.exchange.QueuePlace;
+import org.headrace.exchange.StateFile;
 import org.headrace.exchange.TaskHooks;
 import org.headrace.plan.ClusterPlan;
 import org.headrace.plan.RolePlan;
@@ -42,6 +43,7 @@ final class RoleQueue implements QueueListener, AutoCloseable {
     private final MailboxWait wait;
     private final RoleMetrics metrics;
     private final RoleOutput output;
+    private final RoleState state;
     private final Path socketPath;
     private final MemoryQueue queue;
     private final boolean isOneOfSeveral;
@@ -56,6 +58,7 @@ final class RoleQueue implements QueueListener, AutoCloseable {
     private Exception failure;
     private WatermarkStatus pendingStatus;
     private long marker; // of idleness; below zero, where no checkpoint id is
+    private long writtenBarrier = Long.MIN_VALUE;
     private long handledBarrier = Long.MIN_VALUE;
     private long abortedBarrier = Long.MIN_VALUE;
 
@@ -66,12 +69,14 @@ final class RoleQueue implements QueueListener, AutoCloseable {
             StreamOperatorParameters<RowData> parameters,
             MailboxWait wait,
             RoleMetrics metrics,
-            RoleOutput output)
+            RoleOutput output,
+            RoleState state)
             throws IOException {
         this.role = role;
         this.wait = wait;
         this.metrics = metrics;
         this.output = output;
+        this.state = state;
         timeouts = cluster.timeouts();
         label = node.label();
         socketPath = node.workDir().socketPath();
@@ -93,6 +98,7 @@ final class RoleQueue implements QueueListener, AutoCloseable {
                                 blocked::markEnd),
                         this);
         metrics.addBytes(queue::bytesIn, queue::bytesOut);
+        state.bind(queue);
     }
 
     Path socketPath() {
@@ -145,6 +151,7 @@ final class RoleQueue implements QueueListener, AutoCloseable {
             return Optional.empty();
         }
         if (lost == null && queue.writeBarrier(checkpointId)) {
+            writtenBarrier = checkpointId;
             Duration start = timeouts.gather().plus(timeouts.processStart());
             wait.until(() -> isConnected || isReleased(checkpointId), start);
             if (!wait.until(() -> isReleased(checkpointId), timeouts.checkpointHold())) {
@@ -160,8 +167,18 @@ final class RoleQueue implements QueueListener, AutoCloseable {
         return Optional.empty();
     }
 
+    /** The process is told, if it may be waiting at that barrier; its state of that place is not kept. */
     void onCheckpointAborted(long checkpointId) {
         abortedBarrier = Math.max(abortedBarrier, checkpointId);
+        state.onCheckpointAborted(checkpointId);
+        if (writtenBarrier >= checkpointId && handledBarrier < checkpointId && lost == null) {
+            queue.writeAbort(checkpointId);
+        }
+    }
+
+    /** Whether the process is as it was started: no row has been handed to it. */
+    boolean isUntouched() {
+        return !hasRows;
     }
 
     /** The process is about to be stopped: its loss is no failure from here on. */
@@ -237,7 +254,10 @@ final class RoleQueue implements QueueListener, AutoCloseable {
     }
 
     @Override
-    public void onBarrierAck(long checkpointId) {
+    public void onBarrierAck(long checkpointId, StateFile offered) {
+        if (offered != null) {
+            state.onHandled(checkpointId, offered);
+        }
         handledBarrier = Math.max(handledBarrier, checkpointId);
         if (checkpointId == marker && pendingStatus != null) {
             output.emitStatus(pendingStatus);
@@ -248,6 +268,7 @@ final class RoleQueue implements QueueListener, AutoCloseable {
     @Override
     public void onOutputEnd() {
         isOutputEnded = true;
+        state.onProcessEnd();
     }
 
     /**

@@ -112,7 +112,7 @@ public final class QueueEcho implements QueueListener {
     }
 
     @Override
-    public void onBarrierAck(long checkpointId) {
+    public void onBarrierAck(long checkpointId, StateFile state) {
         Behaviours.checkEqual(next, checkpointId + 1);
         lastBarrier = checkpointId;
     }

@@ -1,0 +1,98 @@
+"""What a process keeps in Flink's checkpoints, as its entry function says it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pyarrow as pa
+
+from headrace.errors import UsageError
+from headrace.exchange import Feed, StateFile
+from headrace.role.kept_state import KeptState
+from headrace.role.reader import BatchReader
+
+__all__ = ["KeepingContext"]
+
+
+class KeepingContext:
+    """The part of a `RoleContext` that has to do with Flink's checkpoints."""
+
+    _feed: Feed | None
+    _kept: KeptState
+    _reader: BatchReader | None
+
+    @property
+    def input_schema(self) -> pa.Schema | None:
+        """Columns that come in; None if the role has no input."""
+        return None if self._feed is None else self._feed.input_schema
+
+    @property
+    def state(self) -> dict[str, Any]:
+        """Values of your own that Flink's checkpoints hold; empty at the first start.
+
+        A restored process finds here what was here when the rows before the checkpoint had been
+        handled: numbers, arrays, tensors, whatever pickles.
+
+        Example:
+            ctx.state["rows"] = ctx.state.get("rows", 0) + len(batch["x"])
+
+        Raises:
+            UsageError: The role has no input, so there are no rows to be in step with.
+        """
+        self._require_input("ctx.state")
+        return self._kept.values
+
+    def checkpointed(self, **objects: Any) -> None:
+        """Keep objects in Flink's checkpoints, in step with the rows of the input.
+
+        Each has `state_dict` and `load_state_dict`, as models, optimizers and schedulers have.
+        What they are when the rows before a checkpoint have been handled goes into it, beside
+        `state`; so do the random number generators of Python, NumPy (the global one) and torch.
+        In a job that Flink has restored, this restores them all, in place: call it when the
+        objects are as at the first start, before the loop over the input.
+
+        One copy in memory is made while the loop waits; the rest happens beside it. Gradients
+        are not kept: step before you ask for the next batch.
+
+        Args:
+            objects: By a name of your own, the same in every run of the job.
+
+        Example:
+            ctx.checkpointed(model=model, optimizer=optimizer)
+
+        Raises:
+            UsageError: It was called before, the input is being read already, the role has no
+                input, or the job makes more than one pass over it.
+            ConfigError: An object lacks one of the methods.
+            PlanError: The restored checkpoint holds other objects, or an object does not take
+                its state; the text lists what is missing, unexpected or of another shape.
+        """
+        self._require_input("ctx.checkpointed")
+        if self._reader is not None:
+            msg = "ctx.checkpointed must be called before the input is read"
+            raise UsageError(msg)
+        self._kept.name(objects)
+
+    def _capture(self, checkpoint_id: int | None) -> StateFile | None:
+        """Return the state as it is now, for the checkpoint or, with None, every later one."""
+        if self._feed is None or self.input_schema is None or self._kept.is_empty:
+            return None
+        self._require_one_pass(1 if self._reader is None else self._reader.epochs)
+        return self._kept.capture(self._feed, checkpoint_id)
+
+    def _require_input(self, name: str) -> None:
+        if self.input_schema is None:
+            msg = (
+                f"{name} goes into Flink's checkpoints in step with the rows of an input, and "
+                "this role has none. Save by ctx.checkpoint_path, and go on from "
+                "ctx.latest_checkpoint()"
+            )
+            raise UsageError(msg)
+
+    def _require_one_pass(self, epochs: int) -> None:
+        if epochs > 1:
+            msg = (
+                f"ctx.checkpointed and ctx.state with epochs={epochs}: Flink's checkpoints do "
+                "not hold the rows of an earlier pass, nor where a later one is. Use epochs=1"
+            )
+            raise UsageError(msg)

@@ -1,0 +1,281 @@
+"""What of a process goes into Flink's checkpoints, and comes out of one."""
+
+from __future__ import annotations
+
+import mmap
+import os
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from headrace.errors import ConfigError, ExchangeError, HeadraceError, PlanError, UsageError
+from headrace.exchange import Feed, StateFile
+from headrace.framework.process import ProcessSpec, StateRef
+from headrace.role.generators import generator_states, restore_generators
+from headrace.role.state_format import decode_state, encode_state
+
+__all__ = ["KeptState"]
+
+_NO_OBJECTS: Mapping[str, Any] = {}
+
+
+class KeptState:
+    """The state of one process: the user's own values, and the objects that he has named.
+
+    What a checkpoint holds is read at once; `values` has its part then, and `name` gives each
+    object and the random number generators theirs. From then on `capture` takes the state.
+
+    Thread model: one thread at a time, the one that asks for rows.
+
+    Args:
+        spec: Who the process is, and where what the checkpoint holds for it lies.
+
+    Raises:
+        PlanError: The checkpoint holds the state of other processes than this one.
+        ExchangeError: What it holds cannot be opened.
+
+    Attributes:
+        values: `ctx.state`.
+        parts: What a framework keeps beside it: name to a function that returns a value. Of a
+            process that keeps nothing else, nothing is kept.
+    """
+
+    def __init__(self, spec: ProcessSpec) -> None:
+        self._node = spec.node
+        self._is_restored = spec.is_restored
+        self._objects: dict[str, Any] | None = None
+        self._has_restored_objects = False
+        restored = _read(spec)
+        self._is_untouched = bool(spec.states) and restored is None
+        self._restored: Mapping[str, Any] = restored or {}
+        self.values: dict[str, Any] = self._restored.get("values", {})
+        self.parts: dict[str, Callable[[], Any]] = {}
+
+    @property
+    def misses_rows(self) -> bool:
+        """Whether a model that is now trained lacks rows from before a restored checkpoint."""
+        return self.began_behind_rows and not self._has_restored_objects
+
+    @property
+    def began_behind_rows(self) -> bool:
+        """Whether this process got rows before a restored checkpoint."""
+        return self._is_restored and not self._is_untouched
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether there is nothing to keep."""
+        return self._objects is None and not self.values
+
+    @property
+    def has_objects(self) -> bool:
+        """Whether objects were named."""
+        return self._objects is not None
+
+    def restored_part(self, name: str, default: Any) -> Any:
+        """Return what the function `name` of `parts` returned at the restored checkpoint."""
+        return self._restored.get("parts", {}).get(name, default)
+
+    def name(self, objects: Mapping[str, Any]) -> None:
+        """Name what is kept, and restore it if there is something to restore.
+
+        Raises:
+            UsageError: It was called before.
+            ConfigError: An object has no state to give or to take.
+            PlanError: The restored state has other names, or an object does not take its own.
+        """
+        if self._objects is not None:
+            msg = "ctx.checkpointed was called before; name all objects in one call"
+            raise UsageError(msg)
+        for name, each in objects.items():
+            _require_stateful(name, each)
+        self._objects = dict(objects)
+        if self.began_behind_rows:
+            self._restore()
+
+    def require_all_named(self) -> None:
+        """Refuse to read on behind a checkpoint of which a part is restored by nobody.
+
+        Raises:
+            PlanError: It holds objects, and none was named.
+        """
+        kept = self._restored.get("objects")
+        if kept is not None and self._objects is None:
+            msg = (
+                f"The restored checkpoint holds {_names(kept)} of {self._node}, and "
+                "ctx.checkpointed was not called before the input was read: name them there, "
+                "or start the job without restoring it"
+            )
+            raise PlanError(msg)
+
+    def capture(self, feed: Feed, checkpoint_id: int | None) -> StateFile | None:
+        """Copy the state into shared memory.
+
+        Args:
+            feed: Whose memory; the file goes to an acknowledgement of it.
+            checkpoint_id: Whose barrier is acknowledged; None: every later one.
+
+        Returns:
+            None if there is nothing to keep, or nobody wants it: markers of the operator have
+            negative ids, and a checkpoint may have been aborted.
+
+        Raises:
+            UsageError: A part of it cannot be pickled; the text names it.
+            ExchangeError: There is not enough memory.
+        """
+        if self.is_empty:
+            return None
+        if checkpoint_id is not None and (checkpoint_id < 0 or feed.is_aborted(checkpoint_id)):
+            return None
+        content: dict[str, Any] = {
+            "values": self.values,
+            "parts": {name: part() for name, part in self.parts.items()},
+        }
+        if self._objects is not None:
+            content["objects"] = {k: each.state_dict() for k, each in self._objects.items()}
+            content["generators"] = generator_states()
+        try:
+            encoded = encode_state(content)
+        except Exception as exc:
+            raise _not_pickled(content, exc) from exc
+        file = feed.take_state(encoded.size_bytes)
+        with file.memory as memory:
+            encoded.write_to(memory)
+        return file
+
+    def _restore(self) -> None:
+        assert self._objects is not None
+        kept = self._restored.get("objects", _NO_OBJECTS)
+        if kept.keys() != self._objects.keys():
+            msg = (
+                f"ctx.checkpointed names {_names(self._objects)}, and the restored checkpoint "
+                f"holds {_names(kept)} of {self._node}: name the same objects as the program "
+                "that wrote it, or start the job without restoring it"
+            )
+            raise PlanError(msg)
+        for name, each in self._objects.items():
+            _load(name, each, kept[name])
+        if "generators" in self._restored:
+            restore_generators(self._restored["generators"])
+        self._has_restored_objects = bool(kept)
+        self._restored = {
+            key: self._restored[key] for key in ("parts",) if key in self._restored
+        }
+
+
+def _read(spec: ProcessSpec) -> dict[str, Any] | None:
+    """Return what the checkpoint holds of this process; None without."""
+    kept = [each for each in spec.states if each.path is not None]
+    if not kept:
+        return None
+    own = kept[0]
+    if len(kept) > 1 or (own.index, own.parallelism) != (spec.index, spec.parallelism):
+        msg = (
+            f"The restored checkpoint holds states of {own.parallelism} processes of role "
+            f"{spec.role!r}, and the job runs {spec.parallelism}: a state belongs to one "
+            "process. Restore the job with the same parallelism, or start it without restoring"
+        )
+        raise PlanError(msg)
+    try:
+        return dict(decode_state(_map(own)))
+    except HeadraceError:
+        raise
+    except OSError as exc:
+        msg = f"The state of {spec.node} in the restored checkpoint cannot be opened: {exc}"
+        raise ExchangeError(msg) from exc
+    except Exception as exc:
+        msg = (
+            f"The state of {spec.node} in the restored checkpoint cannot be read: "
+            f"{type(exc).__name__}: {exc}. The versions of Python and of the modules that it "
+            "uses must fit those of the program that wrote it"
+        )
+        raise PlanError(msg) from exc
+
+
+def _map(ref: StateRef) -> memoryview:
+    """Map a state privately: what is restored from it may be changed, the file is not."""
+    assert ref.path is not None
+    fd = os.open(ref.path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        prot = mmap.PROT_READ | mmap.PROT_WRITE
+        return memoryview(mmap.mmap(fd, 0, flags=mmap.MAP_PRIVATE, prot=prot))
+    finally:
+        os.close(fd)
+
+
+def _require_stateful(name: str, each: object) -> None:
+    missing = [
+        method
+        for method in ("state_dict", "load_state_dict")
+        if not callable(getattr(each, method, None))
+    ]
+    if missing:
+        msg = (
+            f"ctx.checkpointed({name}=...): a {type(each).__name__} has no "
+            f"{' and no '.join(missing)}. Name models, optimizers and schedulers there, and "
+            "put values of your own into the dictionary ctx.state"
+        )
+        raise ConfigError(msg)
+
+
+def _load(name: str, each: Any, kept: object) -> None:
+    try:
+        each.load_state_dict(kept)
+    except Exception as exc:
+        raise _not_taken(name, each, kept, exc) from exc
+
+
+def _not_taken(name: str, each: Any, kept: object, cause: Exception) -> PlanError:
+    try:
+        found = _differences(_flat(each.state_dict()), _flat(kept))
+    except Exception:  # noqa: BLE001 - the first error is the one to tell
+        found = []
+    listed = "".join(f"\n  {line}" for line in found)
+    return PlanError(
+        f"ctx.checkpointed: {name!r} (a {type(each).__name__}) does not take its state from "
+        f"the restored checkpoint: {type(cause).__name__}: {cause}{listed}"
+    )
+
+
+def _differences(own: dict[str, Any], kept: dict[str, Any]) -> list[str]:
+    lines = [f"missing in the checkpoint: {key}" for key in own if key not in kept]
+    lines += [f"unexpected in the checkpoint: {key}" for key in kept if key not in own]
+    for key in own.keys() & kept.keys():
+        shapes = [getattr(value, "shape", None) for value in (own[key], kept[key])]
+        if shapes[0] != shapes[1]:
+            lines.append(f"{key}: shape {shapes[1]} in the checkpoint, {shapes[0]} here")
+    return lines
+
+
+def _flat(value: object, prefix: str = "") -> dict[str, Any]:
+    """Return the leaves of nested dictionaries by their paths."""
+    if not isinstance(value, Mapping):
+        return {prefix: value}
+    leaves: dict[str, Any] = {}
+    for key, part in value.items():
+        leaves.update(_flat(part, f"{prefix}.{key}" if prefix else str(key)))
+    return leaves
+
+
+def _not_pickled(content: Mapping[str, Any], cause: Exception) -> UsageError:
+    places = [(f"ctx.state[{key!r}]", value) for key, value in content["values"].items()]
+    places += [
+        (f"the state_dict of {key!r}", value)
+        for key, value in content.get("objects", _NO_OBJECTS).items()
+    ]
+    where = [place for place, value in places if not _can_be_pickled(value)]
+    return UsageError(
+        f"The state cannot go into Flink's checkpoint: {', '.join(where) or 'it'} cannot be "
+        f"pickled: {type(cause).__name__}: {cause}. Keep values there, not open files, locks, "
+        "connections or generators"
+    )
+
+
+def _can_be_pickled(value: object) -> bool:
+    try:
+        encode_state(value)
+    except Exception:  # noqa: BLE001 - that it raises is the answer
+        return False
+    return True
+
+
+def _names(objects: Mapping[str, Any]) -> str:
+    return ", ".join(map(repr, sorted(objects))) or "no objects"
