@@ -23,6 +23,7 @@ from headrace.exchange.frames import (
     BarrierFrame,
     BatchFrame,
     CreditFrame,
+    DeclineFrame,
     EndFrame,
     Frame,
     HelloFrame,
@@ -182,6 +183,11 @@ class Channel:
         """Say that what was before the barrier is done; see `Feed.acknowledge`."""
         with self._in_use():
             self._acknowledge(checkpoint_id, state)
+
+    def decline(self, checkpoint_id: int) -> None:
+        """Say that a barrier will not be acknowledged; see `Feed.decline`."""
+        with self._in_use():
+            self._send_frame(DeclineFrame(checkpoint_id))
 
     def acknowledge_every(self, state: StateFile | None = None) -> None:
         """Say that no later barrier must wait; see `Feed.acknowledge_every`."""

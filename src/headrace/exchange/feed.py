@@ -87,6 +87,9 @@ class Feed(Protocol):
                 `take_state`, and not to be touched any more. None: it keeps no state.
         """
 
+    def decline(self, checkpoint_id: int) -> None:
+        """Say that the barrier `checkpoint_id` will not be acknowledged: nobody need wait."""
+
     def acknowledge_every(self, state: StateFile | None = None) -> None:
         """Say that all rows were handled and none will be emitted: no barrier must wait.
 

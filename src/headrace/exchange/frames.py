@@ -37,6 +37,7 @@ __all__ = [
     "BarrierFrame",
     "BatchFrame",
     "CreditFrame",
+    "DeclineFrame",
     "DirectionOffer",
     "EndFrame",
     "Frame",
@@ -167,6 +168,13 @@ class AbortFrame:
     checkpoint_id: int
 
 
+@dataclass(frozen=True, slots=True)
+class DeclineFrame:
+    """A barrier will not be acknowledged, and the process goes on behind it."""
+
+    checkpoint_id: int
+
+
 Frame: TypeAlias = (
     HelloFrame
     | OpenFrame
@@ -182,6 +190,7 @@ Frame: TypeAlias = (
     | IdleFrame
     | StateCreditFrame
     | AbortFrame
+    | DeclineFrame
 )
 
 
@@ -224,6 +233,8 @@ def _parts(frame: Frame) -> tuple[int, int, bytes]:
             return 13, frame.number, b""
         case AbortFrame():
             return 14, frame.checkpoint_id, b""
+        case DeclineFrame():
+            return 15, frame.checkpoint_id, b""
         case OversizeFrame():
             return 5, frame.message_bytes, frame.path.encode()
         case OversizeCreditFrame():
@@ -319,15 +330,17 @@ def _frame(code: int, value: int, payload: bytes) -> Frame:
             if code == 6:
                 return CreditFrame(_at_least(0, "CREDIT", value))
             return BarrierFrame(value)
-        case 13 | 14 if not payload:
+        case 13 | 14 | 15 if not payload:
             if code == 13:
                 return StateCreditFrame(_at_least(0, "STATE_CREDIT", value))
-            return AbortFrame(_at_least(0, "ABORT", value))
+            if code == 14:
+                return AbortFrame(_at_least(0, "ABORT", value))
+            return DeclineFrame(_at_least(0, "DECLINE", value))
         case 3 | 7 | 11 if not payload and value == 0:
             if code == 7:
                 return OversizeCreditFrame()
             return MappedFrame() if code == 3 else EndFrame()
-        case 3 | 6 | 7 | 8 | 9 | 11 | 12 | 13 | 14:
+        case 3 | 6 | 7 | 8 | 9 | 11 | 12 | 13 | 14 | 15:
             raise breach(
                 name=f"type {code}", what=f"value {value}, {len(payload)} payload bytes"
             )

@@ -27,6 +27,7 @@ class MemoryFeed:
         watermarks_ms: Watermarks that were sent, each with the number of rows sent before it.
         acknowledged: Ids of the barriers that were acknowledged, each with the number of rows
             sent before it.
+        declined: Ids of the barriers that were declined.
         is_every_acknowledged: Whether `acknowledge_every` was called.
         states: States that came with acknowledgements, each with the id of its barrier; None
             for every later one.
@@ -53,6 +54,7 @@ class MemoryFeed:
         self.sent_rows = 0
         self.watermarks_ms: list[tuple[int, int]] = []
         self.acknowledged: list[tuple[int, int]] = []
+        self.declined: list[int] = []
         self.is_every_acknowledged = False
         self.states: list[tuple[int | None, bytes]] = []
         self.aborted_ids: set[int] = set()
@@ -122,6 +124,10 @@ class MemoryFeed:
         """Note the acknowledgement."""
         self.acknowledged.append((checkpoint_id, self.sent_rows))
         self._note(checkpoint_id, state)
+
+    def decline(self, checkpoint_id: int) -> None:
+        """Note it."""
+        self.declined.append(checkpoint_id)
 
     def acknowledge_every(self, state: StateFile | None = None) -> None:
         """Note that no later barrier must wait."""

@@ -20,16 +20,14 @@ class AloneSteps(Alone):
     Args:
         optimizer: Its steps are counted until `close`; None: there are none to count.
         before_step: Called before each step.
-        steps: How many there were before a restored checkpoint.
     """
 
     def __init__(
         self,
         optimizer: torch.optim.Optimizer | None = None,
         before_step: Callable[[], object] | None = None,
-        steps: int = 0,
     ) -> None:
-        self._steps = steps
+        self._steps = 0
         self._before_step = before_step
         self._hooks = []
         if optimizer is not None:
@@ -40,6 +38,10 @@ class AloneSteps(Alone):
     def steps(self) -> int:
         """Steps of the optimizer."""
         return self._steps
+
+    def restore(self, common: dict[str, Any], own: dict[str, Any]) -> None:  # noqa: ARG002
+        """Go on counting; see `Alone.restore`."""
+        self._steps = common["steps"]
 
     def give_rows(self, rows: int) -> None:
         """Rows have no weight here."""

@@ -61,7 +61,6 @@ class TorchContext(TrainingContext):
         super().__init__(**facts)
         self._steps = AloneSteps()
         self._watch = LoneStep()
-        self._kept.parts["steps"] = lambda: self.steps
 
     def watch_steps(self) -> None:
         """Notice an optimizer that steps without `data_parallel`; `TorchEntry` calls this."""
@@ -81,8 +80,7 @@ class TorchContext(TrainingContext):
     def checkpointed(self, **objects: Any) -> None:
         """Keep objects in Flink's checkpoints; see `RoleContext.checkpointed`.
 
-        Call it before `data_parallel`. Several workers that step in common keep each a model
-        of its own, and cannot be restored yet.
+        Call it before `data_parallel`.
         """
         super().checkpointed(**objects)
         if not self._kept.misses_rows:
@@ -194,10 +192,7 @@ class TorchContext(TrainingContext):
                 "parameters of several models into one optimizer with parameter groups."
             )
             raise UsageError(msg)
-        misses_rows = self._kept.misses_rows
-        if self.world_size > 1:  # their states are not of one common step yet
-            misses_rows = self._kept.began_behind_rows
-        require_not_restored(is_restored=misses_rows)
+        require_not_restored(is_restored=self._kept.misses_rows)
         require_supported(model, optimizer, scheduler, loss_reduction)
         self._watch.close()
         self._is_data_parallel = True
@@ -211,10 +206,9 @@ class TorchContext(TrainingContext):
                 idle_after_s=self.settings.idle_after_s,
                 collective_timeout_s=self.timeouts.collective_timeout_s,
             )
-            self._steps.use_barriers(self._barriers)
         else:
-            steps = self._kept.restored_part("steps", 0)
-            self._steps = AloneSteps(optimizer, before_step, steps)
+            self._steps = AloneSteps(optimizer, before_step)
+        self._begin_steps(model, optimizer, scheduler)
         return model
 
     def step_rows(self, rows: int) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from headrace.role.barriers import Barriers
 from headrace.role.reporting import wait_patiently
@@ -32,6 +32,17 @@ class Alone:
 
     def count(self, rows: int) -> None:
         """Rows have no weight here."""
+
+    def common_part(self) -> dict[str, Any]:
+        """Return the steps; see `Rounds.common_part`."""
+        return {"steps": self.steps}
+
+    def own_part(self) -> dict[str, Any]:
+        """Nothing but what was named is kept."""
+        return {}
+
+    def restore(self, common: dict[str, Any], own: dict[str, Any]) -> None:
+        """Go on counting behind a restored checkpoint, before the first step."""
 
     def use_barriers(self, barriers: Barriers | None) -> None:
         """Nobody else has barriers: each is answered when it is reached."""

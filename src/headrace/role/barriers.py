@@ -8,6 +8,7 @@ and takes part in the others' steps as a shadow, until all are there (`headrace.
 a held barrier is                     when
 ====================================  ==========================================================
 answered                              all workers hold this one; or the common training is over
+declined                              another worker has answered it before the common training
 dropped                               another worker holds a later one; or the operator has said
                                       that it was aborted, or has sent a later one
 ====================================  ==========================================================
@@ -73,7 +74,9 @@ class Barriers:
             self._pass(checkpoint_id)
             return True
         if checkpoint_id <= self._lost:
-            _LOG.warning(_NOT_ANSWERED, checkpoint_id)
+            _LOG.warning(_DECLINED, checkpoint_id)
+            self._passed = checkpoint_id
+            self._feed.decline(checkpoint_id)
             return True
         if self._feed.is_aborted(checkpoint_id):
             self.held = None
@@ -136,8 +139,8 @@ class Barriers:
         self._feed.acknowledge(checkpoint_id, self._capture(checkpoint_id))
 
 
-_NOT_ANSWERED = (
-    "Checkpoint %d is not acknowledged: another worker had passed its barrier before "
+_DECLINED = (
+    "Checkpoint %d is declined: another worker had passed its barrier before "
     "ctx.data_parallel, so there is no common step for it. Call ctx.data_parallel before the "
     "first row is read."
 )

@@ -128,6 +128,10 @@ class HeldOutFeed:
         """See `Feed.acknowledge`."""
         self._feed.acknowledge(checkpoint_id, state)
 
+    def decline(self, checkpoint_id: int) -> None:
+        """See `Feed.decline`."""
+        self._feed.decline(checkpoint_id)
+
     def acknowledge_every(self, state: StateFile | None = None) -> None:
         """See `Feed.acknowledge_every`."""
         self._feed.acknowledge_every(state)

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from contextlib import closing
 from typing import Any
 
 import pyarrow as pa
 
+from headrace.config import TimeoutConfig
 from headrace.errors import UsageError
 from headrace.exchange import Feed, StateFile
+from headrace.framework.stopping import require_no_stop
 from headrace.role.kept_state import KeptState
+from headrace.role.link import RoleLink
 from headrace.role.reader import BatchReader
+from headrace.role.spreading import spread_bytes
+from headrace.role.star import StarSpec, open_star
 
 __all__ = ["KeepingContext"]
 
@@ -17,6 +24,13 @@ __all__ = ["KeepingContext"]
 class KeepingContext:
     """The part of a `RoleContext` that has to do with Flink's checkpoints."""
 
+    role: str
+    index: int
+    parallelism: int
+    attempt: int
+    cluster: Mapping[str, tuple[str, ...]]
+    timeouts: TimeoutConfig
+    _link: RoleLink
     _feed: Feed | None
     _kept: KeptState
     _reader: BatchReader | None
@@ -51,8 +65,11 @@ class KeepingContext:
         In a job that Flink has restored, this restores them all, in place: call it when the
         objects are as at the first start, before the loop over the input.
 
-        One copy in memory is made while the loop waits; the rest happens beside it. Gradients
-        are not kept: step before you ask for the next batch.
+        One copy in memory is made while the loop waits; the rest happens beside it. What
+        workers have given to `data_parallel` is kept once, by worker 0. Gradients are not kept
+        by one worker alone: step before you ask for the next batch.
+
+        In a restored job it may be collective: every process of the role calls it.
 
         Args:
             objects: By a name of your own, the same in every run of the job.
@@ -66,12 +83,15 @@ class KeepingContext:
             ConfigError: An object lacks one of the methods.
             PlanError: The restored checkpoint holds other objects, or an object does not take
                 its state; the text lists what is missing, unexpected or of another shape.
+            WaitTimeoutError: In a restored job, not all came within
+                `timeouts.gather_timeout_s`.
+            CollectiveError: A peer ended meanwhile.
         """
         self._require_input("ctx.checkpointed")
         if self._reader is not None:
             msg = "ctx.checkpointed must be called before the input is read"
             raise UsageError(msg)
-        self._kept.name(objects)
+        self._kept.name(objects, self._spread)
 
     def _capture(self, checkpoint_id: int | None) -> StateFile | None:
         """Return the state as it is now, for the checkpoint or, with None, every later one."""
@@ -79,6 +99,22 @@ class KeepingContext:
             return None
         self._require_one_pass(1 if self._reader is None else self._reader.epochs)
         return self._kept.capture(self._feed, checkpoint_id)
+
+    def _spread(self, memory: memoryview) -> memoryview:
+        """Return what the first process of the role gives. Collective."""
+        spec = StarSpec(
+            name=f"restored/{self.role}/{self.attempt}",
+            rank=self.index,
+            world_size=self.parallelism,
+            host=self.cluster[self.role][self.index],
+            gather_timeout_s=self.timeouts.gather_timeout_s,
+            collective_timeout_s=self.timeouts.collective_timeout_s,
+            check=require_no_stop,
+            met_by="ctx.checkpointed",
+            advice="Restore every process from the same checkpoint",
+        )
+        with closing(open_star(spec, self._link)) as star:
+            return spread_bytes(star, memory)
 
     def _require_input(self, name: str) -> None:
         if self.input_schema is None:

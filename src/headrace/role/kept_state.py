@@ -41,12 +41,15 @@ class KeptState:
 
     def __init__(self, spec: ProcessSpec) -> None:
         self._node = spec.node
+        self._is_first = spec.index == 0
         self._is_restored = spec.is_restored
         self._objects: dict[str, Any] | None = None
+        self._shared: frozenset[str] = frozenset()
         self._has_restored_objects = False
-        restored = _read(spec)
-        self._is_untouched = bool(spec.states) and restored is None
-        self._restored: Mapping[str, Any] = restored or {}
+        memory = _read(spec)
+        self._is_untouched = bool(spec.states) and memory is None
+        self._memory = memory
+        self._restored: Mapping[str, Any] = {} if memory is None else _decode(memory, spec.node)
         self.values: dict[str, Any] = self._restored.get("values", {})
         self.parts: dict[str, Callable[[], Any]] = {}
 
@@ -74,8 +77,15 @@ class KeptState:
         """Return what the function `name` of `parts` returned at the restored checkpoint."""
         return self._restored.get("parts", {}).get(name, default)
 
-    def name(self, objects: Mapping[str, Any]) -> None:
+    def name(
+        self, objects: Mapping[str, Any], spread: Callable[[memoryview], memoryview]
+    ) -> None:
         """Name what is kept, and restore it if there is something to restore.
+
+        Args:
+            objects: By name.
+            spread: Returns the argument that it has in the first process of the role. Called
+                in all of them, if the restored checkpoint holds objects that they share.
 
         Raises:
             UsageError: It was called before.
@@ -89,7 +99,17 @@ class KeptState:
             _require_stateful(name, each)
         self._objects = dict(objects)
         if self.began_behind_rows:
-            self._restore()
+            self._restore(spread)
+
+    def share(self, *objects: object) -> None:
+        """Say that all processes of the role hold these alike whenever a state is captured.
+
+        Those that were named are kept by the first process only.
+        """
+        named = self._objects or _NO_OBJECTS
+        self._shared = frozenset(
+            name for name, each in named.items() if any(each is other for other in objects)
+        )
 
     def require_all_named(self) -> None:
         """Refuse to read on behind a checkpoint of which a part is restored by nobody.
@@ -127,10 +147,18 @@ class KeptState:
             return None
         content: dict[str, Any] = {
             "values": self.values,
-            "parts": {name: part() for name, part in self.parts.items()},
+            "parts": {
+                **self._restored.get("parts", {}),
+                **{name: part() for name, part in self.parts.items()},
+            },
         }
         if self._objects is not None:
-            content["objects"] = {k: each.state_dict() for k, each in self._objects.items()}
+            content["objects"] = {
+                name: each.state_dict()
+                for name, each in self._objects.items()
+                if self._is_first or name not in self._shared
+            }
+            content["shared"] = sorted(self._shared)
             content["generators"] = generator_states()
         try:
             encoded = encode_state(content)
@@ -141,16 +169,24 @@ class KeptState:
             encoded.write_to(memory)
         return file
 
-    def _restore(self) -> None:
+    def _restore(self, spread: Callable[[memoryview], memoryview]) -> None:
         assert self._objects is not None
         kept = self._restored.get("objects", _NO_OBJECTS)
-        if kept.keys() != self._objects.keys():
+        shared = self._restored.get("shared", ())
+        held = {**dict.fromkeys(shared), **kept}
+        if held.keys() != self._objects.keys():
             msg = (
                 f"ctx.checkpointed names {_names(self._objects)}, and the restored checkpoint "
-                f"holds {_names(kept)} of {self._node}: name the same objects as the program "
+                f"holds {_names(held)} of {self._node}: name the same objects as the program "
                 "that wrote it, or start the job without restoring it"
             )
             raise PlanError(msg)
+        if shared:
+            assert self._memory is not None
+            memory = spread(self._memory)
+            if not self._is_first:
+                of_first = _decode(memory, self._node)["objects"]
+                kept = {**kept, **{name: of_first[name] for name in shared}}
         for name, each in self._objects.items():
             _load(name, each, kept[name])
         if "generators" in self._restored:
@@ -159,10 +195,11 @@ class KeptState:
         self._restored = {
             key: self._restored[key] for key in ("parts",) if key in self._restored
         }
+        self._memory = None
 
 
-def _read(spec: ProcessSpec) -> dict[str, Any] | None:
-    """Return what the checkpoint holds of this process; None without."""
+def _read(spec: ProcessSpec) -> memoryview | None:
+    """Return the state that the checkpoint holds of this process; None without."""
     kept = [each for each in spec.states if each.path is not None]
     if not kept:
         return None
@@ -175,15 +212,20 @@ def _read(spec: ProcessSpec) -> dict[str, Any] | None:
         )
         raise PlanError(msg)
     try:
-        return dict(decode_state(_map(own)))
-    except HeadraceError:
-        raise
+        return _map(own)
     except OSError as exc:
         msg = f"The state of {spec.node} in the restored checkpoint cannot be opened: {exc}"
         raise ExchangeError(msg) from exc
+
+
+def _decode(memory: memoryview, node: str) -> dict[str, Any]:
+    try:
+        return dict(decode_state(memory))
+    except HeadraceError:
+        raise
     except Exception as exc:
         msg = (
-            f"The state of {spec.node} in the restored checkpoint cannot be read: "
+            f"The state of {node} in the restored checkpoint cannot be read: "
             f"{type(exc).__name__}: {exc}. The versions of Python and of the modules that it "
             "uses must fit those of the program that wrote it"
         )

@@ -252,6 +252,23 @@ class TrainingContext(RoleContext):
             self._attend()
             yield batch
 
+    def _begin_steps(self, *shared: object) -> None:
+        """Begin the common steps, or go on where a restored checkpoint has left them.
+
+        Args:
+            shared: What all workers hold alike after each of them; the rest is each one's own.
+        """
+        if self.parallelism > 1:
+            self._kept.share(*shared)
+        restored = self._kept.restored_part("steps", None)
+        if restored is not None:
+            self._steps.restore(*restored)
+        self._kept.parts["steps"] = lambda: (
+            self._steps.common_part(),
+            self._steps.own_part(),
+        )
+        self._steps.use_barriers(self._barriers)
+
     def _with_steps(self, values: dict[str, Any]) -> dict[str, Any]:
         return {"steps": self.steps, **values} if self._is_data_parallel else values
 

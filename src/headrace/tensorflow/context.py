@@ -218,7 +218,7 @@ class TFContext(TrainingContext):
             timeouts=self.timeouts,
             check=require_no_stop,
         )
-        self._steps.use_barriers(self._barriers)
+        self._begin_steps(model, optimizer)
         self._steps.count_batches(self._portions.rest if self._portions else [])
         return model
 

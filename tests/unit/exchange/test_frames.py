@@ -15,6 +15,7 @@ from headrace.exchange.frames import (
     BarrierFrame,
     BatchFrame,
     CreditFrame,
+    DeclineFrame,
     DirectionOffer,
     EndFrame,
     Frame,
@@ -61,6 +62,7 @@ FRAMES: st.SearchStrategy[Frame] = st.one_of(
     ),
     st.builds(StateCreditFrame, _COUNT),
     st.builds(AbortFrame, _COUNT),
+    st.builds(DeclineFrame, _COUNT),
     st.just(EndFrame()),
     st.builds(IdleFrame, _COUNT),
 )
@@ -114,6 +116,7 @@ def _is_exact(frame: Frame) -> bool:
         ),
         (StateCreditFrame(3), "0d000000 00000000 0300000000000000"),
         (AbortFrame(258), "0e000000 00000000 0201000000000000"),
+        (DeclineFrame(258), "0f000000 00000000 0201000000000000"),
         (EndFrame(), "0b000000 00000000 0000000000000000"),
         (IdleFrame(3), "0c000000 00000000 0300000000000000"),
         (MappedFrame(), "03000000 00000000 0000000000000000"),
@@ -130,7 +133,7 @@ def test_a_frame_has_the_bytes_of_the_document(frame: Frame, wire: str) -> None:
     "wire",
     [
         header(0),
-        header(15),
+        header(16),
         header(13, value=-1),
         header(13, b"x"),
         header(14, value=-1),

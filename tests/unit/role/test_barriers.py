@@ -164,7 +164,7 @@ def test_rows_that_nobody_wants_are_dropped_up_to_a_held_barrier() -> None:
     assert held.barriers.held == 8
 
 
-def test_a_barrier_that_another_worker_answered_by_itself_is_not_answered(
+def test_a_barrier_that_another_worker_answered_by_itself_is_declined(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     held = Held(Barrier(7), Barrier(8))
@@ -172,4 +172,5 @@ def test_a_barrier_that_another_worker_answered_by_itself_is_not_answered(
     with caplog.at_level(logging.WARNING):
         assert held.reader.poll(0) is None
     assert held.place() == (8, [])
-    assert "Checkpoint 7 is not acknowledged" in caplog.text
+    assert held.feed.declined == [7]
+    assert "Checkpoint 7 is declined" in caplog.text

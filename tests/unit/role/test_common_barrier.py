@@ -315,6 +315,7 @@ def test_what_was_answered_alone_before_is_not_answered_in_common_by_another() -
         looks_first=(True, True),
     )
     assert (one.answered, two.answered) == ([1, 2], [2])
+    assert (one.feed.declined, two.feed.declined) == ([], [1])
     assert one.answers[1].steps == two.answers[0].steps
 
 

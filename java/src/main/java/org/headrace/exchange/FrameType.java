@@ -15,7 +15,8 @@ enum FrameType {
     END(11),
     IDLE(12),
     STATE_CREDIT(13),
-    ABORT(14);
+    ABORT(14),
+    DECLINE(15);
 
     private final int code;
 

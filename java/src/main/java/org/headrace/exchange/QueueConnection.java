@@ -202,6 +202,9 @@ final class QueueConnection implements QueueIo.Events, InputSide.Port {
             case BARRIER_ACK:
                 onBarrierAck(frame);
                 break;
+            case DECLINE:
+                listener.onBarrierDeclined(frame.value());
+                break;
             case END:
                 onEnd();
                 break;

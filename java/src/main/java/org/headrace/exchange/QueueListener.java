@@ -30,6 +30,9 @@ public interface QueueListener {
      */
     void onBarrierAck(long checkpointId, StateFile state) throws Exception;
 
+    /** The process will not acknowledge this barrier, and goes on behind it. */
+    void onBarrierDeclined(long checkpointId) throws Exception;
+
     /** The process has sent END: no more rows, watermarks or acknowledgements will come. */
     void onOutputEnd() throws Exception;
 

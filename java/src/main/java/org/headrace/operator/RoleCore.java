@@ -103,7 +103,7 @@ final class RoleCore implements RoleNode.ProcessListener, AutoCloseable {
         TaskFacts task = TaskFacts.of(environment, context);
         node = new RoleNode(cluster, role, task, wait, metrics, this);
         if (role.inputType() != null || role.outputType() != null) {
-            queue = new RoleQueue(cluster, role, node, parameters, wait, metrics, output, state);
+            queue = new RoleQueue(cluster, role, node, parameters, wait, metrics, output, state, hasMaster);
         }
         node.start(queue == null ? null : queue.socketPath(), hasMaster, isRestored, state.restored());
     }

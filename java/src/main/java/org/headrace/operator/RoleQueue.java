@@ -60,6 +60,7 @@ final class RoleQueue implements QueueListener, AutoCloseable {
     private long marker; // of idleness; below zero, where no checkpoint id is
     private long writtenBarrier = Long.MIN_VALUE;
     private long handledBarrier = Long.MIN_VALUE;
+    private long declinedBarrier = Long.MIN_VALUE;
     private long abortedBarrier = Long.MIN_VALUE;
 
     RoleQueue(
@@ -70,7 +71,8 @@ final class RoleQueue implements QueueListener, AutoCloseable {
             MailboxWait wait,
             RoleMetrics metrics,
             RoleOutput output,
-            RoleState state)
+            RoleState state,
+            boolean hasMaster)
             throws IOException {
         this.role = role;
         this.wait = wait;
@@ -81,7 +83,8 @@ final class RoleQueue implements QueueListener, AutoCloseable {
         label = node.label();
         socketPath = node.workDir().socketPath();
         Environment environment = parameters.getContainingTask().getEnvironment();
-        isOneOfSeveral = role.inputType() != null && environment.getTaskInfo().getNumberOfParallelSubtasks() > 1;
+        int processes = environment.getTaskInfo().getNumberOfParallelSubtasks();
+        isOneOfSeveral = hasMaster && role.inputType() != null && processes > 1;
         List<Path> tmpDirs =
                 Arrays.stream(environment.getTaskManagerInfo().getTmpDirectories()).map(Path::of).toList();
         TimerGauge blocked = environment.getMetricGroup().getIOMetricGroup().getHardBackPressuredTimePerSecond();
@@ -141,7 +144,7 @@ final class RoleQueue implements QueueListener, AutoCloseable {
      * Sends a barrier and waits until the process has handled everything before it. A process that is
      * still starting is first given the time that it may take to gather and start. Once the process is lost
      * this waits for the failure of the task. A process that has had no row has nothing to handle and is not
-     * asked, unless it is one of several: those may train in common, and answer a barrier together.
+     * asked, unless it is one of several in an ML cluster: those may train in common, and answer together.
      *
      * @return why the checkpoint must not complete; empty if all rows before it were handled, or if it
      *     was aborted meanwhile
@@ -161,6 +164,11 @@ final class RoleQueue implements QueueListener, AutoCloseable {
                                         + " `timeouts.checkpoint_hold_timeout_s`)",
                                 Timeouts.text(timeouts.checkpointHold())));
             }
+            if (declinedBarrier == checkpointId) {
+                return Optional.of(
+                        "shares no step with the others at which all have handled the rows before the barrier:"
+                                + " ctx.data_parallel was called behind it in one of them, before it in another");
+            }
         }
         // No reason to decline: Flink may fail the job for that, and then not for what ended the process.
         wait.until(() -> lost == null || abortedBarrier >= checkpointId);
@@ -176,9 +184,9 @@ final class RoleQueue implements QueueListener, AutoCloseable {
         }
     }
 
-    /** Whether the process is as it was started: no row has been handed to it. */
+    /** Whether the process is as it was started: no row has been handed to it, and no step shared with it. */
     boolean isUntouched() {
-        return !hasRows;
+        return !hasRows && !isOneOfSeveral;
     }
 
     /** The process is about to be stopped: its loss is no failure from here on. */
@@ -266,6 +274,11 @@ final class RoleQueue implements QueueListener, AutoCloseable {
     }
 
     @Override
+    public void onBarrierDeclined(long checkpointId) {
+        declinedBarrier = checkpointId;
+    }
+
+    @Override
     public void onOutputEnd() {
         isOutputEnded = true;
         state.onProcessEnd();
@@ -306,7 +319,11 @@ final class RoleQueue implements QueueListener, AutoCloseable {
     }
 
     private boolean isReleased(long checkpointId) {
-        return handledBarrier >= checkpointId || abortedBarrier >= checkpointId || isProcessDone() || lost != null;
+        return handledBarrier >= checkpointId
+                || declinedBarrier == checkpointId
+                || abortedBarrier >= checkpointId
+                || isProcessDone()
+                || lost != null;
     }
 
     private void cancelLostTimer() {

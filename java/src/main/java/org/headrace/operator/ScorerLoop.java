@@ -180,6 +180,9 @@ final class ScorerLoop implements Runnable, RoleNode.ProcessListener, QueueListe
     public void onBarrierAck(long checkpointId, StateFile state) {}
 
     @Override
+    public void onBarrierDeclined(long checkpointId) {}
+
+    @Override
     public void onOutputEnd() throws PythonProcessException {
         if (!isEnding) {
             throw new PythonProcessException("The process of " + node.label() + " ended its output before its input");

@@ -108,6 +108,11 @@ final class QueueFixture implements QueueListener, AutoCloseable {
     }
 
     @Override
+    public void onBarrierDeclined(long checkpointId) {
+        heard.add("declined " + checkpointId);
+    }
+
+    @Override
     public void onBarrierAck(long checkpointId, StateFile state) {
         heard.add("acknowledged " + checkpointId);
         if (state != null) {

@@ -70,6 +70,9 @@ public final class QueueHop implements QueueListener {
     public void onBarrierAck(long checkpointId, StateFile state) {}
 
     @Override
+    public void onBarrierDeclined(long checkpointId) {}
+
+    @Override
     public void onOutputEnd() {}
 
     @Override

@@ -73,6 +73,9 @@ public final class QueuePing implements QueueListener {
     public void onBarrierAck(long checkpointId, StateFile state) {}
 
     @Override
+    public void onBarrierDeclined(long checkpointId) {}
+
+    @Override
     public void onOutputEnd() {
         isEnded = true;
     }

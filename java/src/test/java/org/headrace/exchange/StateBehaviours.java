@@ -30,6 +30,7 @@ public final class StateBehaviours {
         check(Frame.of(FrameType.BARRIER_ACK, 258).state() == null, "a state out of nothing");
         checkHex(Frame.of(FrameType.STATE_CREDIT, 3), "0d000000000000000300000000000000");
         checkHex(Frame.of(FrameType.ABORT, 258), "0e000000000000000201000000000000");
+        checkHex(Frame.of(FrameType.DECLINE, 258), "0f000000000000000201000000000000");
     }
 
     private static void checkHex(Frame frame, String expected) {
