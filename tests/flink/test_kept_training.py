@@ -20,12 +20,13 @@ from tests.waiting import until, work_for
 
 from .conftest import MakeEnvironment
 from .kept_state import Killer
-from .test_kept_state import LIMIT_S, NARROW, RETRIES, SMALL, in_dir
+from .test_kept_state import NARROW, RETRIES, SMALL, in_dir
 from .test_operator_rows import CHECKPOINTS
 from .test_training import require_union
 from .training_jobs import STEPS, add_sink, read_rows, split_rows, trainer
 
-ROWS = 4_000
+ROWS = 3_000
+LIMIT_S = 200.0
 UNEVEN = "CASE WHEN MOD(id, 10) = 0 THEN 1 ELSE 0 END"
 ALL_FOR_ONE = "0"
 """All rows are for worker 0; the other has none, ever."""
@@ -36,8 +37,8 @@ EARLY = "CASE WHEN id < 200 THEN MOD(id, 2) ELSE 0 END"
 def add_slow_numbers(t_env: StreamTableEnvironment, rows: int, per_second: int) -> None:
     """Register the table `numbers`, of wide rows, so that few of them are under way."""
     t_env.execute_sql(
-        "CREATE TEMPORARY TABLE numbers (id BIGINT) WITH ('connector'='datagen', "
-        "'fields.id.kind'='sequence', 'fields.id.start'='0', "
+        "CREATE TEMPORARY TABLE numbers (id BIGINT, padding STRING) WITH "
+        "('connector'='datagen', 'fields.id.kind'='sequence', 'fields.id.start'='0', 'fields.padding.length'='1000', "
         f"'fields.id.end'='{rows - 1}', 'rows-per-second'='{per_second}', "
         f"'number-of-rows'='{rows}', 'scan.parallelism'='1')"
     )
@@ -71,7 +72,7 @@ def submit(
 ) -> JobHandle:
     add_slow_numbers(t_env, ROWS, per_second)
     plan = headrace.pytorch.train(
-        split_rows(t_env, worker, more=", REPEAT('x', 1000) AS padding"),
+        split_rows(t_env, worker, more=", padding"),
         entry,
         workers=2,
         exchange=SMALL,
@@ -98,6 +99,7 @@ def require_exact(job: JobHandle, folder: Path) -> list[dict[str, Any]]:
     return rows
 
 
+@pytest.mark.timeout(240)
 @pytest.mark.parametrize(
     ("worker", "ranks"),
     [
@@ -116,6 +118,7 @@ def test_workers_that_are_killed_end_with_the_model_of_the_steps_that_count(
     assert len(list(tmp_path.glob("death-*"))) == 2
 
 
+@pytest.mark.timeout(240)
 def test_another_job_goes_on_from_a_savepoint_of_two_workers(
     make_t_env: MakeEnvironment, tmp_path: Path
 ) -> None:
