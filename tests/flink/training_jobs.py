@@ -135,6 +135,8 @@ def trainer(
                 ctx.state["rows"] = ctx.state.get("rows", 0) + count
                 ctx.report(rows=ctx.state["rows"])
             after_batch(ctx)
+        if keeps:
+            ctx.report(rows=ctx.state.get("rows", 0))  # of rows before a restore, perhaps
         ctx.save(model)
 
     return train
