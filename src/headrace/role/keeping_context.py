@@ -91,7 +91,11 @@ class KeepingContext:
         if self._reader is not None:
             msg = "ctx.checkpointed must be called before the input is read"
             raise UsageError(msg)
-        self._kept.name(objects, self._spread)
+        self._kept.name(objects, self._spread, self._stateful)
+
+    def _stateful(self, objects: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Return what has `state_dict` and `load_state_dict` for each; a framework's own."""
+        return objects
 
     def _capture(self, checkpoint_id: int | None) -> StateFile | None:
         """Return the state as it is now, for the checkpoint or, with None, every later one."""

@@ -44,6 +44,7 @@ class KeptState:
         self._is_first = spec.index == 0
         self._is_restored = spec.is_restored
         self._objects: dict[str, Any] | None = None
+        self._given: Mapping[str, Any] = {}
         self._shared: frozenset[str] = frozenset()
         self._has_restored_objects = False
         memory = _read(spec)
@@ -73,12 +74,20 @@ class KeptState:
         """Whether objects were named."""
         return self._objects is not None
 
+    @property
+    def named(self) -> list[Any]:
+        """What was named."""
+        return list(self._given.values())
+
     def restored_part(self, name: str, default: Any) -> Any:
         """Return what the function `name` of `parts` returned at the restored checkpoint."""
         return self._restored.get("parts", {}).get(name, default)
 
     def name(
-        self, objects: Mapping[str, Any], spread: Callable[[memoryview], memoryview]
+        self,
+        objects: Mapping[str, Any],
+        spread: Callable[[memoryview], memoryview],
+        stateful: Callable[[Mapping[str, Any]], Mapping[str, Any]] = lambda each: each,
     ) -> None:
         """Name what is kept, and restore it if there is something to restore.
 
@@ -86,6 +95,7 @@ class KeptState:
             objects: By name.
             spread: Returns the argument that it has in the first process of the role. Called
                 in all of them, if the restored checkpoint holds objects that they share.
+            stateful: Returns what has the methods of a state for each.
 
         Raises:
             UsageError: It was called before.
@@ -95,9 +105,11 @@ class KeptState:
         if self._objects is not None:
             msg = "ctx.checkpointed was called before; name all objects in one call"
             raise UsageError(msg)
-        for name, each in objects.items():
+        found = stateful(objects)
+        for name, each in found.items():
             _require_stateful(name, each)
-        self._objects = dict(objects)
+        self._given = dict(objects)
+        self._objects = dict(found)
         if self.began_behind_rows:
             self._restore(spread)
 
@@ -106,9 +118,10 @@ class KeptState:
 
         Those that were named are kept by the first process only.
         """
-        named = self._objects or _NO_OBJECTS
         self._shared = frozenset(
-            name for name, each in named.items() if any(each is other for other in objects)
+            name
+            for name, each in self._given.items()
+            if any(each is other for other in objects)
         )
 
     def require_all_named(self) -> None:
