@@ -16,10 +16,10 @@ from pyflink.table import StreamTableEnvironment
 
 import headrace.pytorch
 from headrace.operator import JobHandle
-from tests.waiting import until, work_for
+from tests.waiting import until
 
 from .conftest import MakeEnvironment
-from .kept_state import Killer
+from .kept_state import Killer, Turns
 from .test_kept_state import NARROW, RETRIES, SMALL, in_dir
 from .test_operator_rows import CHECKPOINTS
 from .test_training import require_union
@@ -42,24 +42,6 @@ def add_slow_numbers(t_env: StreamTableEnvironment, rows: int, per_second: int) 
         f"'fields.padding.length'='1000', 'fields.id.end'='{rows - 1}', "
         f"'rows-per-second'='{per_second}', 'number-of-rows'='{rows}', 'scan.parallelism'='1')"
     )
-
-
-class Turns:
-    """Kills one worker after the other, each when it has had checkpoints."""
-
-    def __init__(self, killer: Killer, *ranks: int) -> None:
-        self.killer = killer
-        self.ranks = ranks
-
-    def begin(self, ctx: Any) -> None:
-        self.killer.begin()
-
-    def look(self, ctx: Any) -> None:
-        deaths = self.killer.deaths
-        if deaths < self.killer.times and ctx.rank == self.ranks[deaths % len(self.ranks)]:
-            self.killer.look()
-        elif deaths < self.killer.times:
-            work_for(0.03)
 
 
 def submit(
