@@ -24,7 +24,7 @@ from headrace.exchange.items import (
 )
 from headrace.exchange.memory_feed import MemoryFeed
 from headrace.exchange.rebatch import Rebatcher
-from headrace.exchange.spool import Spool, SpoolWriter
+from headrace.exchange.spool import Spool, SpoolContent, SpoolWriter
 from headrace.exchange.state_files import StateFile, StateFiles
 
 __all__ = [
@@ -39,6 +39,7 @@ __all__ = [
     "MemoryFeed",
     "Rebatcher",
     "Spool",
+    "SpoolContent",
     "SpoolWriter",
     "StateFile",
     "StateFiles",

@@ -74,11 +74,6 @@ class TrainingContext(RoleContext):
         """Common optimizer steps since `data_parallel`; the same on all workers."""
         return self._steps.steps
 
-    def checkpointed(self, **objects: Any) -> None:
-        """Keep objects in Flink's checkpoints; see `RoleContext.checkpointed`."""
-        self._require_one_pass(self.epochs)
-        super().checkpointed(**objects)
-
     def batches(
         self,
         rows: int = 1024,
@@ -130,7 +125,7 @@ class TrainingContext(RoleContext):
     def arrow_passes(self, rows: int = 1024) -> Iterator[Iterator[pa.RecordBatch]]:
         """Iterate over the planned passes as Arrow record batches; else like `passes`."""
         reader = self.open_reader(rows=rows, epochs=self.epochs)
-        for _ in range(self.epochs):
+        for _ in range(self.epoch, self.epochs):  # behind a restored checkpoint, the rest
             yield self._ready(reader, None, is_one_pass=True)
 
     def held_out(self, rows: int = 1024) -> Iterator[dict[str, Any]]:
@@ -263,9 +258,8 @@ class TrainingContext(RoleContext):
         restored = self._kept.restored_part("steps", None)
         if restored is not None:
             self._steps.restore(*restored)
-        self._kept.parts["steps"] = lambda: (
-            self._steps.common_part(),
-            self._steps.own_part(),
+        self._kept.keep_part(
+            "steps", lambda: (self._steps.common_part(), self._steps.own_part())
         )
         self._steps.use_barriers(self._barriers)
 
