@@ -16,7 +16,7 @@ from headrace.errors import ExchangeError, ProtocolError
 from headrace.exchange.items import TIMESTAMP_FIELD, Batch, stamped, unstamped
 from headrace.exchange.rebatch import Rebatcher
 
-__all__ = ["Spool", "SpoolContent", "SpoolWriter"]
+__all__ = ["NO_ROWS", "Spool", "SpoolContent", "SpoolWriter"]
 
 _FILE_BATCH_ROWS = 16_384
 _MAP_NORESERVE = 0x4000  # Linux; `mmap.MAP_NORESERVE` exists from Python 3.13 on
@@ -39,6 +39,9 @@ class SpoolContent:
 
     file: npt.NDArray[np.uint8]
     rest: bytes
+
+
+NO_ROWS = SpoolContent(np.empty(0, np.uint8), b"")
 
 
 class SpoolWriter:

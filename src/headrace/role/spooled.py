@@ -9,7 +9,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from headrace.errors import PlanError
-from headrace.exchange import Batch, Rebatcher, Spool, SpoolContent, SpoolWriter
+from headrace.exchange import NO_ROWS, Batch, Rebatcher, Spool, SpoolContent, SpoolWriter
 from headrace.role.polled import ReadyBatch
 from headrace.role.replay import behind, replay
 
@@ -59,6 +59,7 @@ class SpooledPasses:
         self._replay: Iterator[ReadyBatch] = iter(())
         self._begun_epoch = 0
         self._rows = 0
+        self._is_over = False
 
     @property
     def size_bytes(self) -> int:
@@ -68,6 +69,8 @@ class SpooledPasses:
     @property
     def place(self) -> InputPlace:
         """Where to go on once all that was handed out was handled; refers to the spool."""
+        if self._is_over:  # nobody reads the rows again
+            return InputPlace(self.epoch, 0, NO_ROWS, is_streaming=False)
         spool = self._writer or self._spool
         assert spool is not None
         is_streaming = self._writer is not None
@@ -86,6 +89,7 @@ class SpooledPasses:
             self._rows = self._spool.rows
         assert self._spool is not None
         if self.epoch + 1 == self._epochs:
+            self._is_over = True
             return False
         self.epoch += 1
         self._replay = replay(self._spool.read(), self._rebatcher, self.epoch)

@@ -222,6 +222,9 @@ def test_what_has_no_variables_yet_is_refused(
 
 
 def test_with_parameter_servers_it_is_refused(tmp_path: Path) -> None:
-    facts = {"cluster": {"worker": ("h",), "ps": ("h",)}, "ports": {"worker": (1,), "ps": (2,)}}
+    facts: dict[str, Any] = {
+        "cluster": {"worker": ("h",), "ps": ("h",)},
+        "ports": {"worker": (1,), "ps": (2,)},
+    }
     with pytest.raises(PlanError, match=r"parameter servers"):
         run(tmp_path, lambda ctx: ctx.checkpointed(model=build_model()), [End()], **facts)
