@@ -1,4 +1,4 @@
-"""Rows/s and latency of `predict`, against the same model called in other ways.
+"""Rows/s of `predict`, against the same model called in other ways.
 
 - `identity`: 16 FLOAT columns in, one out, no model to speak of: what the way to the process
   and back costs. Against PyFlink's pandas UDF and row UDF.

@@ -255,6 +255,8 @@ class BatchReader:
         """Say that the first `rows` rows of those not yet settled were handled."""
         self._handled_rows += rows
         self._send_watermarks()
+        if self._on_poll is not None:
+            self._on_poll()
 
     def attend(self) -> None:
         """Answer what must not wait while the caller waits for something else.
