@@ -12,7 +12,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from headrace._counts import require_count
-from headrace.errors import ConfigError, UsageError
+from headrace.errors import ConfigError, PlanError, UsageError
 from headrace.exchange import (
     Barrier,
     Batch,
@@ -39,6 +39,10 @@ class _Phase(Enum):
 
 
 _REPLAY = _Phase.REPLAY  # looked up for each batch
+_NEW_ROWS = (
+    "Rows came from Flink behind a restored checkpoint whose input had ended: it was in a "
+    "later pass. Restore it with the input that it had"
+)
 
 
 class BatchReader:
@@ -383,6 +387,8 @@ class BatchReader:
                     self._watermarks.append((self._streamed_rows, item.timestamp_ms))
                 case End() if not self._is_end_seen:
                     self._is_end_seen = True
+                case Batch():
+                    raise PlanError(_NEW_ROWS)
                 case _:
                     break
         self._barriers.look()

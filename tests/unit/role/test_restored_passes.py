@@ -125,6 +125,13 @@ def test_several_passes_behind_the_checkpoint_of_one_are_refused(tmp_path: Path)
     restored.close(is_success=False)
 
 
+def test_new_rows_in_a_later_pass_are_refused(tmp_path: Path) -> None:
+    feed, _ = run(tmp_path, [*STREAM, *(Barrier(number) for number in LATER)])
+    state = dict(feed.states)[LATER[3]]
+    with pytest.raises(PlanError, match=r"whose input had ended"):
+        run(tmp_path, [STREAM[0], End()], **restored_by(tmp_path, state))
+
+
 def test_rows_with_other_columns_are_refused(tmp_path: Path) -> None:
     writer = SpoolWriter(tmp_path, SCHEMA, rows=2)
     writer.write(Batch(pa.record_batch([[1, 2, 3]], schema=SCHEMA)))
