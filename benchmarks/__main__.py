@@ -19,6 +19,7 @@ _SCRIPTS = (
     "benchmarks.tf_start",
     "benchmarks.tfrecord",
     "benchmarks.epochs",
+    "benchmarks.checkpoint_pause",
     "benchmarks.lifecycle",
     "benchmarks.many_nodes",
     "benchmarks.memory",

@@ -27,6 +27,7 @@ import pytest
         "tf_start",
         "tfrecord",
         "epochs",
+        "checkpoint_pause",
         "lifecycle",
         "many_nodes",
         "memory",

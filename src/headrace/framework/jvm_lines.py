@@ -8,6 +8,7 @@ import msgspec
 
 from headrace.errors import ProtocolError
 from headrace.framework.failure import Failure
+from headrace.framework.process import StateRef
 from headrace.framework.status import JobStatus
 
 __all__ = [
@@ -74,6 +75,7 @@ class StartLine(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag
         payload_path: File with the payload; None if there is none.
         queue_socket: Path of the memory queue's socket; nodes only, None without a queue.
         is_restored: Whether the input starts behind a Flink checkpoint; nodes only.
+        states: What that checkpoint holds for the process; nodes only.
         gpus: Indices of the GPUs that Flink has assigned to this TaskManager; nodes only.
         mirror: Path of the copy of what `RoleConfig.mirror` names; nodes only.
         deployment: Number of the Flink execution of the region.
@@ -95,6 +97,7 @@ class StartLine(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag
     payload_path: str | None = None
     queue_socket: str | None = None
     is_restored: bool = False
+    states: tuple[StateRef, ...] = ()
     gpus: tuple[str, ...] = ()
     mirror: str | None = None
     deployment: int = 0

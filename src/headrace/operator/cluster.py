@@ -15,6 +15,7 @@ from headrace.operator.drain import Drain
 from headrace.operator.environment import open_environment
 from headrace.operator.failure import cause_text
 from headrace.operator.handle import JobHandle
+from headrace.operator.local_checkpoints import LocalCheckpoints
 from headrace.operator.offer import slot_offer
 from headrace.operator.plan import (
     am_payload,
@@ -200,13 +201,21 @@ class Cluster:
         if statements is not None:
             statements.attach_as_datastream()
         drain = Drain(self._flink) if self._has_unbounded_input else None
-        client = self._flink.env.execute_async(self._name)
+        checkpoints = LocalCheckpoints(self._flink)
+        try:
+            client = self._flink.env.execute_async(self._name)
+        except BaseException:
+            checkpoints.close()
+            raise
+        finally:
+            checkpoints.forget()
         self._is_submitted = True
         return JobHandle(
             client,
             job_name=self._name,
             am_uid=f"{self._uid_prefix}-am",
             drain=drain,
+            checkpoints=checkpoints,
         )
 
     def _call_builder(self, name: str, method: str, *arguments: Any) -> Any:

@@ -15,6 +15,7 @@ from headrace.errors import JobFailedError, WaitTimeoutError
 from headrace.framework.status import JobStatus
 from headrace.operator.drain import Drain
 from headrace.operator.failure import cause_text
+from headrace.operator.local_checkpoints import LocalCheckpoints
 from headrace.operator.progress import Progress
 
 __all__ = ["JobHandle", "JobResult"]
@@ -47,12 +48,19 @@ class JobHandle:
     """
 
     def __init__(
-        self, client: JobClient, *, job_name: str, am_uid: str, drain: Drain | None = None
+        self,
+        client: JobClient,
+        *,
+        job_name: str,
+        am_uid: str,
+        drain: Drain | None = None,
+        checkpoints: LocalCheckpoints | None = None,
     ) -> None:
         self._client = client
         self._j_client = client._j_job_client  # noqa: SLF001 - PyFlink has no public way
         self._am_uid = am_uid
         self._drain = drain
+        self._checkpoints = checkpoints
         self._last_status = JobStatus()
         self.job_name = job_name
         self.job_id = str(client.get_job_id())
@@ -103,8 +111,9 @@ class JobHandle:
                     progress.update(status)
                 if self._drain is not None and status.state == "FINISHED":
                     self._drain.start_if_needed(self._client, self._am_uid)
-            if self._drain is not None:
-                self._drain.close()  # not before the job's end: its checkpoints may be there
+            for directory in (self._drain, self._checkpoints):
+                if directory is not None:  # not before the job's end: it writes there
+                    directory.close()
             return self._result(j_future)
         finally:
             if progress is not None:

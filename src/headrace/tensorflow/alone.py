@@ -30,6 +30,10 @@ class AloneSteps(Alone):
         """Steps of the optimizer since `ctx.data_parallel`."""
         return self._iterations() - self._begin
 
+    def restore(self, common: dict[str, Any], own: dict[str, Any]) -> None:  # noqa: ARG002
+        """Go on counting, once the optimizer was restored; see `Alone.restore`."""
+        self._begin = self._iterations() - common["steps"]
+
     def count_batches(self, rows: Sequence[int]) -> None:
         """Rows have no weight here."""
 

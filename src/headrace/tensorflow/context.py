@@ -21,11 +21,11 @@ from headrace.role import (
     NullRule,
     PollResult,
     ReadyBatch,
-    TrainingContext,
     require_not_restored,
 )
 from headrace.tensorflow.alone import AloneSteps
 from headrace.tensorflow.cluster import TFCluster
+from headrace.tensorflow.keeping import TFKeepingContext
 from headrace.tensorflow.passes import Passes
 from headrace.tensorflow.served import ServedSteps
 from headrace.tensorflow.settings import TFSettings
@@ -46,7 +46,7 @@ _M = TypeVar("_M")
 _SLICE_S = 0.02  # of a wait that holds the queue, while another thread may want to emit
 
 
-class TFContext(TrainingContext):
+class TFContext(TFKeepingContext):
     """The one argument of a TensorFlow entry function.
 
     When the function starts, the addresses of all processes are known, their ports are kept for
@@ -63,11 +63,11 @@ class TFContext(TrainingContext):
     def __init__(self, **facts: Any) -> None:
         super().__init__(**facts)
         self._cluster = TFCluster(role=self.role, index=self.index, addresses=self.addresses)
-        self._turn = threading.RLock()
+        self._turn = threading.RLock() if self._barriers is None else self._barriers.turn
         self._steps = ServedSteps(self) if self._cluster.servers else AloneSteps()
         self._servers: ParameterServers | None = None
         self._scalars: ScalarWriter | None = None
-        self._dataset_passes = Passes()
+        self._dataset_passes = Passes(self._kept.restored_epoch)
         self._portions: Portions | None = None
         self._error: BaseException | None = None
 
@@ -75,16 +75,6 @@ class TFContext(TrainingContext):
     def cluster_spec(self) -> dict[str, list[str]]:
         """What `tf.train.ClusterSpec` takes: role to the "host:port" of its processes."""
         return self._cluster.spec
-
-    @property
-    def rank(self) -> int:
-        """This process' number among the chief and the workers."""
-        return self._cluster.rank
-
-    @property
-    def world_size(self) -> int:
-        """Processes that train: the chief and the workers."""
-        return self._cluster.group_size
 
     @property
     def is_chief(self) -> bool:
@@ -198,11 +188,12 @@ class TFContext(TrainingContext):
             UsageError: It was called before, or in a role that does not train.
             ConfigError: The model is not built or not that of a peer, or has no optimizer.
             CollectiveError: A peer ended, or did not come within the limit.
-            PlanError: The job has parameter servers, or was restored from a Flink checkpoint.
+            PlanError: The job has parameter servers, or was restored from a Flink checkpoint
+                and the model was not.
         """
         from headrace.tensorflow.parallel import open_lockstep
 
-        require_not_restored(is_restored=self.is_restored)
+        require_not_restored(is_restored=self._kept.misses_rows)
         if self._is_data_parallel:
             msg = "ctx.data_parallel was called before; it takes one model and one optimizer"
             raise UsageError(msg)
@@ -218,6 +209,7 @@ class TFContext(TrainingContext):
             timeouts=self.timeouts,
             check=require_no_stop,
         )
+        self._begin_steps(model, optimizer)
         self._steps.count_batches(self._portions.rest if self._portions else [])
         return model
 

@@ -1,12 +1,19 @@
 package org.headrace.operator;
 
 import org.apache.flink.api.common.TaskInfo;
+import org.apache.flink.api.common.state.ListStateDescriptor;
+import org.apache.flink.api.common.typeutils.base.BooleanSerializer;
 import org.apache.flink.runtime.checkpoint.CheckpointException;
 import org.apache.flink.runtime.checkpoint.CheckpointFailureReason;
 import org.apache.flink.runtime.execution.Environment;
 import org.apache.flink.runtime.jobgraph.OperatorID;
 import org.apache.flink.runtime.operators.coordination.CoordinationRequest;
 import org.apache.flink.runtime.operators.coordination.CoordinationResponse;
+import org.apache.flink.runtime.state.CheckpointStreamFactory;
+import org.apache.flink.runtime.state.OperatorStateHandle;
+import org.apache.flink.runtime.state.SnapshotResult;
+import org.apache.flink.runtime.state.StateInitializationContext;
+import org.apache.flink.streaming.api.operators.OperatorSnapshotFutures;
 import org.apache.flink.streaming.api.operators.StreamOperatorParameters;
 import org.apache.flink.streaming.api.operators.StreamingRuntimeContext;
 import org.apache.flink.streaming.api.watermark.Watermark;
@@ -29,7 +36,9 @@ import org.slf4j.LoggerFactory;
 
 import java.io.IOException;
 import java.time.Duration;
+import java.util.List;
 import java.util.Optional;
+import java.util.concurrent.RunnableFuture;
 
 /**
  * What all role operators have in common: the node process, the queue to its algorithm process, and
@@ -42,6 +51,9 @@ final class RoleCore implements RoleNode.ProcessListener, AutoCloseable {
 
     private static final Logger LOG = LoggerFactory.getLogger(RoleCore.class);
 
+    private static final ListStateDescriptor<Boolean> WAS_HERE =
+            new ListStateDescriptor<>("was-here", BooleanSerializer.INSTANCE);
+
     private final ClusterPlan cluster;
     private final RolePlan role;
     private final StreamOperatorParameters<RowData> parameters;
@@ -53,6 +65,8 @@ final class RoleCore implements RoleNode.ProcessListener, AutoCloseable {
     private OperatorID amOperator;
     private RoleMetrics metrics;
     private RoleOutput output;
+    private RoleState state;
+    private boolean isRestored;
     private RoleNode node;
     private RoleQueue queue;
     private boolean hasMaster;
@@ -65,14 +79,23 @@ final class RoleCore implements RoleNode.ProcessListener, AutoCloseable {
         this.parameters = parameters;
         environment = parameters.getContainingTask().getEnvironment();
         wait = new MailboxWait(parameters.getMailboxExecutor());
+        state = new RoleState(role.role(), environment.getTaskInfo(), wait, List.of());
     }
 
     /**
-     * Opens the queue and starts the node in the background.
+     * Takes from a checkpoint what it holds for the process. Blocks for as long as that takes to copy.
      *
-     * @param isRestored whether the rows to come are only those behind a checkpoint
+     * <p>Flink tells of a restore only tasks that had state in the checkpoint, so this one always has some. A list
+     * that is split, not a union: with a union no checkpoint completes once one subtask has finished.
      */
-    void open(StreamingRuntimeContext runtimeContext, boolean withMaster, boolean isRestored) throws Exception {
+    void restore(StateInitializationContext checkpoint) throws Exception {
+        isRestored = checkpoint.isRestored();
+        checkpoint.getOperatorStateStore().getListState(WAS_HERE).update(List.of(true));
+        state = RoleState.restore(role.role(), environment, wait, checkpoint.getRawOperatorStateInputs());
+    }
+
+    /** Opens the queue and starts the node in the background; {@link #restore} comes before. */
+    void open(StreamingRuntimeContext runtimeContext, boolean withMaster) throws Exception {
         context = runtimeContext;
         hasMaster = withMaster;
         metrics = new RoleMetrics(context.getMetricGroup());
@@ -80,9 +103,9 @@ final class RoleCore implements RoleNode.ProcessListener, AutoCloseable {
         TaskFacts task = TaskFacts.of(environment, context);
         node = new RoleNode(cluster, role, task, wait, metrics, this);
         if (role.inputType() != null || role.outputType() != null) {
-            queue = new RoleQueue(cluster, role, node, parameters, wait, metrics, output);
+            queue = new RoleQueue(cluster, role, node, parameters, wait, metrics, output, state, hasMaster);
         }
-        node.start(queue == null ? null : queue.socketPath(), hasMaster, isRestored);
+        node.start(queue == null ? null : queue.socketPath(), hasMaster, isRestored, state.restored());
     }
 
     /** A record of the control stream, by either of its ways. */
@@ -165,6 +188,28 @@ final class RoleCore implements RoleNode.ProcessListener, AutoCloseable {
                 checkpointId, new CheckpointException(text, CheckpointFailureReason.CHECKPOINT_DECLINED));
     }
 
+    /** Adds to a checkpoint what writes the state of the process into it, beside the task. */
+    void snapshotState(long checkpointId, CheckpointStreamFactory factory, OperatorSnapshotFutures futures)
+            throws Exception {
+        if (queue == null) {
+            return;
+        }
+        try {
+            RunnableFuture<SnapshotResult<OperatorStateHandle>> written =
+                    state.snapshot(
+                            checkpointId,
+                            queue.isUntouched(),
+                            factory,
+                            parameters.getContainingTask().getCancelables());
+            if (written != null) {
+                futures.setOperatorStateRawFuture(written);
+            }
+        } catch (Exception e) {
+            futures.cancel();
+            throw e;
+        }
+    }
+
     void onCheckpointAborted(long checkpointId) {
         if (queue != null) {
             queue.onCheckpointAborted(checkpointId);
@@ -198,8 +243,12 @@ final class RoleCore implements RoleNode.ProcessListener, AutoCloseable {
                 node.close();
             }
         } finally {
-            if (queue != null) {
-                queue.close();
+            try {
+                if (queue != null) {
+                    queue.close();
+                }
+            } finally {
+                state.close();
             }
         }
     }

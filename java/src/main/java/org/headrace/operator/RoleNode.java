@@ -17,6 +17,7 @@ import org.headrace.process.WorkDir;
 
 import java.io.IOException;
 import java.nio.file.Path;
+import java.util.List;
 import java.util.Locale;
 import java.util.Map;
 
@@ -96,11 +97,15 @@ final class RoleNode implements AutoCloseable {
      *
      * @param queueSocket where the algorithm process finds its queue; null without rows
      * @param hasMaster false for a chained role, whose process starts at once
+     * @param isRestored whether the rows to come are only those behind a checkpoint
+     * @param states what the checkpoint holds for the process
      */
-    void start(Path queueSocket, boolean hasMaster, boolean isRestored) {
+    void start(Path queueSocket, boolean hasMaster, boolean isRestored, List<StatePart> states) {
         ObjectNode line = hasMaster ? home.startLineWithMaster() : home.startLine();
         line.put("queue_socket", queueSocket == null ? null : queueSocket.toString());
         line.put("is_restored", isRestored);
+        ArrayNode described = line.putArray("states");
+        states.forEach(state -> state.describe(described.addObject()));
         ArrayNode gpus = line.putArray("gpus");
         task.gpus().forEach(gpus::add);
         if (!hasMaster) {

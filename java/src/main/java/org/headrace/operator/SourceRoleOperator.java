@@ -28,7 +28,7 @@ final class SourceRoleOperator extends AbstractStreamOperator<RowData>
     @Override
     public void open() throws Exception {
         super.open();
-        core.open(getRuntimeContext(), true, false);
+        core.open(getRuntimeContext(), true);
     }
 
     @Override

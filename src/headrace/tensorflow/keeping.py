@@ -1,0 +1,83 @@
+"""What a TensorFlow process keeps in Flink's checkpoints."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from headrace.errors import PlanError, UsageError
+from headrace.exchange import StateFile
+from headrace.role import TrainingContext
+from headrace.tensorflow.cluster import TFCluster
+
+if TYPE_CHECKING:  # a program that plans a job needs no TensorFlow
+    from headrace.tensorflow.portions import Portions
+
+__all__ = ["TFKeepingContext"]
+
+
+class TFKeepingContext(TrainingContext):
+    """The part of a `TFContext` that has to do with Flink's checkpoints."""
+
+    _cluster: TFCluster
+    _portions: Portions | None
+
+    def checkpointed(self, **objects: Any) -> None:
+        """Keep objects in Flink's checkpoints; see `RoleContext.checkpointed`.
+
+        Keras models and optimizers, variables, `tf.Module` and `tf.train.Checkpoint` are taken
+        as they are; an optimizer that is not built yet is built for the model beside it. Call
+        it before `data_parallel`.
+
+        Random numbers: the states of Keras' layers are variables of the model; a
+        `tf.random.Generator` is kept if it is part of what is named. Those of `tf.random` with
+        a global seed begin anew.
+
+        Raises:
+            ConfigError: A model is not built, or an optimizer belongs to no one model.
+            PlanError: The job has parameter servers, or what `RoleContext.checkpointed` says.
+        """
+        if self._cluster.servers:
+            msg = (
+                "ctx.checkpointed: Flink's checkpoints do not hold variables that are on "
+                "parameter servers. Use ps=0, or save with ctx.checkpoint_path"
+            )
+            raise PlanError(msg)
+        super().checkpointed(**objects)
+
+    def _stateful(self, objects: Mapping[str, Any]) -> Mapping[str, Any]:
+        from headrace.tensorflow.stateful import as_stateful
+
+        return as_stateful(objects, self._work_dir)
+
+    def _begin_steps(self, *shared: object) -> None:
+        if self._kept.began_behind_rows and self.rank != self.index:
+            msg = (
+                "This job was restored from a Flink checkpoint, and has a chief, which gets no "
+                "rows and so no state: it would spread an untrained model. Plan it without"
+            )
+            raise PlanError(msg)
+        super()._begin_steps(*shared, *(getattr(each, "optimizer", None) for each in shared))
+
+    def _capture(self, checkpoint_id: int | None) -> StateFile | None:
+        at_once = [getattr(each, "steps_per_execution", 1) or 1 for each in self._kept.named]
+        if self.world_size == 1 and self._portions is not None and max(at_once, default=1) > 1:
+            raise UsageError(_UNFINISHED)
+        return super()._capture(checkpoint_id)
+
+    @property
+    def rank(self) -> int:
+        """This process' number among the chief and the workers."""
+        return self._cluster.rank
+
+    @property
+    def world_size(self) -> int:
+        """Processes that train: the chief and the workers."""
+        return self._cluster.group_size
+
+
+_UNFINISHED = (
+    "ctx.checkpointed with steps_per_execution above 1 in one worker: Keras asks for the next "
+    "batch while the step on the one before still computes, so a checkpoint would hold half of "
+    "it. Compile the model with steps_per_execution=1"
+)
