@@ -62,12 +62,13 @@ def submit(
     rows: int = ROWS,
     per_second: int = 100_000,
     epochs: int = 1,
+    workers: int = 2,
 ) -> JobHandle:
     add_slow_numbers(t_env, rows, per_second)
     plan = headrace.pytorch.train(
         split_rows(t_env, worker, more=", padding"),
         entry,
-        workers=2,
+        workers=workers,
         epochs=epochs,
         exchange=SMALL,
         output=STEPS,
@@ -113,12 +114,16 @@ def test_workers_that_are_killed_end_with_the_model_of_the_steps_that_count(
 
 
 @pytest.mark.timeout(240)
+@pytest.mark.parametrize(
+    ("worker", "ranks"),
+    [pytest.param("0", (0,), id="alone"), pytest.param(UNEVEN, (0, 1), id="two")],
+)
 def test_workers_that_are_killed_in_later_passes_go_on_there(
-    make_t_env: MakeEnvironment, tmp_path: Path
+    make_t_env: MakeEnvironment, tmp_path: Path, worker: str, ranks: tuple[int, ...]
 ) -> None:
-    rows, epochs = 600, 3
-    t_env = make_t_env(2, **CHECKPOINTS, **RETRIES, **NARROW, **in_dir(tmp_path / "cp"))
-    turns = Turns(Killer(tmp_path, tmp_path / "cp", 2), 0, 1)
+    rows, epochs, workers = 600, 3, len(ranks)
+    t_env = make_t_env(workers, **CHECKPOINTS, **RETRIES, **NARROW, **in_dir(tmp_path / "cp"))
+    turns = Turns(Killer(tmp_path, tmp_path / "cp", 2), *ranks)
     passes: list[int] = []
 
     def look(ctx: Any) -> None:
@@ -128,7 +133,7 @@ def test_workers_that_are_killed_in_later_passes_go_on_there(
         ctx.report(first=passes[0])
 
     entry = trainer(rows=16, keeps=True, on_start=turns.begin, after_batch=look)
-    job = submit(t_env, tmp_path, UNEVEN, entry, rows=rows, epochs=epochs)
+    job = submit(t_env, tmp_path, worker, entry, rows=rows, epochs=epochs, workers=workers)
     result = job.wait(timeout_s=LIMIT_S, show_progress=False)
     assert len(list(tmp_path.glob("death-*"))) == 2
     found = read_rows(tmp_path / "out")
@@ -139,7 +144,7 @@ def test_workers_that_are_killed_in_later_passes_go_on_there(
     saved = torch.load(tmp_path / "model.pt", weights_only=True)
     for name, value in model.state_dict().items():
         torch.testing.assert_close(saved[name], value, rtol=1e-9, atol=1e-9)
-    for rank in range(2):
+    for rank in range(workers):
         report = result.status.nodes[f"worker-{rank}"].report
         assert report["steps"] == len(by_step)
         assert report["rows"] == sum(row["worker"] == rank for row in found)

@@ -79,7 +79,7 @@ final class RoleCore implements RoleNode.ProcessListener, AutoCloseable {
         this.parameters = parameters;
         environment = parameters.getContainingTask().getEnvironment();
         wait = new MailboxWait(parameters.getMailboxExecutor());
-        state = new RoleState(role.role(), environment.getTaskInfo(), wait, List.of());
+        state = new RoleState(role.role(), environment.getTaskInfo(), wait, false, List.of());
     }
 
     /**
@@ -91,7 +91,9 @@ final class RoleCore implements RoleNode.ProcessListener, AutoCloseable {
     void restore(StateInitializationContext checkpoint) throws Exception {
         isRestored = checkpoint.isRestored();
         checkpoint.getOperatorStateStore().getListState(WAS_HERE).update(List.of(true));
-        state = RoleState.restore(role.role(), environment, wait, checkpoint.getRawOperatorStateInputs());
+        state =
+                RoleState.restore(
+                        role.role(), environment, wait, isRestored, checkpoint.getRawOperatorStateInputs());
     }
 
     /** Opens the queue and starts the node in the background; {@link #restore} comes before. */

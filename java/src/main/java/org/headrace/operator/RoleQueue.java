@@ -23,8 +23,10 @@ import java.io.IOException;
 import java.nio.file.Path;
 import java.time.Duration;
 import java.util.Arrays;
+import java.util.HashSet;
 import java.util.List;
 import java.util.Optional;
+import java.util.Set;
 import java.util.concurrent.CompletableFuture;
 
 /**
@@ -50,6 +52,7 @@ final class RoleQueue implements QueueListener, AutoCloseable {
 
     private boolean isConnected;
     private boolean hasRows;
+    private boolean hasEnded;
     private boolean isOutputEnded;
     private boolean isProcessFinished;
     private boolean isStopping;
@@ -61,7 +64,7 @@ final class RoleQueue implements QueueListener, AutoCloseable {
     private long writtenBarrier = Long.MIN_VALUE;
     private long handledBarrier = Long.MIN_VALUE;
     private long declinedBarrier = Long.MIN_VALUE;
-    private long abortedBarrier = Long.MIN_VALUE;
+    private final Set<Long> aborted = new HashSet<>(); // from the barrier on that was written last
 
     RoleQueue(
             ClusterPlan cluster,
@@ -135,6 +138,7 @@ final class RoleQueue implements QueueListener, AutoCloseable {
     }
 
     void writeEnd() {
+        hasEnded = true;
         if (!isProcessDone() && lost == null) {
             queue.writeEnd();
         }
@@ -143,14 +147,15 @@ final class RoleQueue implements QueueListener, AutoCloseable {
     /**
      * Sends a barrier and waits until the process has handled everything before it. A process that is
      * still starting is first given the time that it may take to gather and start. Once the process is lost
-     * this waits for the failure of the task. A process that has had no row has nothing to handle and is not
-     * asked, unless it is one of several in an ML cluster: those may train in common, and answer together.
+     * this waits for the failure of the task. A process that is as it was started is not asked; see
+     * {@link #isUntouched}.
      *
      * @return why the checkpoint must not complete; empty if all rows before it were handled, or if it
      *     was aborted meanwhile
      */
     Optional<String> awaitHandled(long checkpointId) throws InterruptedException {
-        if (isProcessDone() || !(hasRows || isOneOfSeveral)) {
+        aborted.removeIf(id -> id < checkpointId);
+        if (isProcessDone() || isUntouched()) {
             return Optional.empty();
         }
         if (lost == null && queue.writeBarrier(checkpointId)) {
@@ -171,22 +176,27 @@ final class RoleQueue implements QueueListener, AutoCloseable {
             }
         }
         // No reason to decline: Flink may fail the job for that, and then not for what ended the process.
-        wait.until(() -> lost == null || abortedBarrier >= checkpointId);
+        wait.until(() -> lost == null || aborted.contains(checkpointId));
         return Optional.empty();
     }
 
     /** The process is told, if it may be waiting at that barrier; its state of that place is not kept. */
     void onCheckpointAborted(long checkpointId) {
-        abortedBarrier = Math.max(abortedBarrier, checkpointId);
+        aborted.add(checkpointId);
         state.onCheckpointAborted(checkpointId);
-        if (writtenBarrier >= checkpointId && handledBarrier < checkpointId && lost == null) {
+        if (writtenBarrier == checkpointId && handledBarrier < checkpointId && lost == null) {
             queue.writeAbort(checkpointId);
         }
     }
 
-    /** Whether the process is as it was started: no row has been handed to it, and no step shared with it. */
+    /**
+     * Whether the process is as it was started: it has had no row, and not the end behind which it may emit
+     * some; it has no state to go on from, such as passes over rows that it has; and it is not one of several
+     * in an ML cluster, which may train in common, and answer together.
+     */
     boolean isUntouched() {
-        return !hasRows && !isOneOfSeveral;
+        boolean mayEmit = hasEnded && role.outputType() != null;
+        return !hasRows && !mayEmit && !isOneOfSeveral && !state.hasRestored();
     }
 
     /** The process is about to be stopped: its loss is no failure from here on. */
@@ -321,7 +331,7 @@ final class RoleQueue implements QueueListener, AutoCloseable {
     private boolean isReleased(long checkpointId) {
         return handledBarrier >= checkpointId
                 || declinedBarrier == checkpointId
-                || abortedBarrier >= checkpointId
+                || aborted.contains(checkpointId)
                 || isProcessDone()
                 || lost != null;
     }

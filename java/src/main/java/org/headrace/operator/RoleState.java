@@ -20,8 +20,10 @@ import java.nio.file.Path;
 import java.util.ArrayList;
 import java.util.Arrays;
 import java.util.HashMap;
+import java.util.HashSet;
 import java.util.List;
 import java.util.Map;
+import java.util.Set;
 import java.util.concurrent.RunnableFuture;
 import java.util.function.Consumer;
 
@@ -47,18 +49,28 @@ final class RoleState implements AutoCloseable {
     private final int parallelism;
     private final MailboxWait wait;
     private final List<StatePart> restored;
+    private final boolean isRestored;
+    private final boolean hasRestored;
     private final Map<StateFile, Integer> uses = new HashMap<>();
 
     private Consumer<StateFile> giveBack = file -> {};
     private StateFile latest; // null: none
     private long latestCheckpoint = NO_CHECKPOINT;
     private StateFile last; // of every later checkpoint; null: the process goes on, or keeps no state
-    private long aborted = NO_CHECKPOINT;
+    private final Set<Long> aborted = new HashSet<>(); // what the process has not acknowledged, perhaps never
 
-    RoleState(String role, TaskInfo task, MailboxWait wait, List<StatePart> restored) {
+    /**
+     * The state of a process that is about to start.
+     *
+     * @param isRestored whether its input starts behind a checkpoint
+     * @param restored what that checkpoint holds for it
+     */
+    RoleState(String role, TaskInfo task, MailboxWait wait, boolean isRestored, List<StatePart> restored) {
         this.role = role;
         this.wait = wait;
+        this.isRestored = isRestored;
         this.restored = new ArrayList<>(restored);
+        hasRestored = restored.stream().anyMatch(part -> part.file() != null);
         index = task.getIndexOfThisSubtask();
         parallelism = task.getNumberOfParallelSubtasks();
         restored.stream().filter(part -> part.file() != null).forEach(part -> retain(part.file()));
@@ -66,7 +78,11 @@ final class RoleState implements AutoCloseable {
 
     /** Copies what a checkpoint holds for this subtask to files. Blocks for as long as that takes. */
     static RoleState restore(
-            String role, Environment environment, MailboxWait wait, Iterable<StatePartitionStreamProvider> states)
+            String role,
+            Environment environment,
+            MailboxWait wait,
+            boolean isRestored,
+            Iterable<StatePartitionStreamProvider> states)
             throws Exception {
         List<Path> directories =
                 Arrays.stream(environment.getTaskManagerInfo().getTmpDirectories()).map(Path::of).toList();
@@ -79,7 +95,12 @@ final class RoleState implements AutoCloseable {
             restored.stream().filter(part -> part.file() != null).forEach(part -> part.file().close());
             throw e;
         }
-        return new RoleState(role, environment.getTaskInfo(), wait, restored);
+        return new RoleState(role, environment.getTaskInfo(), wait, isRestored, restored);
+    }
+
+    /** Whether the process goes on from a state, and so may do something before it has had a row. */
+    boolean hasRestored() {
+        return hasRestored;
     }
 
     /** What the process is to go on with; several, if the role had another parallelism. */
@@ -100,9 +121,10 @@ final class RoleState implements AutoCloseable {
             StateFile before = last;
             last = state;
             release(before);
-        } else if (checkpointId <= aborted) {
+        } else if (aborted.remove(checkpointId)) {
             release(state);
         } else {
+            aborted.removeIf(id -> id < checkpointId);
             StateFile before = latest;
             latest = state;
             latestCheckpoint = checkpointId;
@@ -119,9 +141,10 @@ final class RoleState implements AutoCloseable {
     }
 
     void onCheckpointAborted(long checkpointId) {
-        aborted = Math.max(aborted, checkpointId);
-        if (latestCheckpoint <= checkpointId) {
+        if (latestCheckpoint == checkpointId) {
             releaseLatest();
+        } else if (latestCheckpoint < checkpointId) {
+            aborted.add(checkpointId);
         }
     }
 
@@ -157,7 +180,10 @@ final class RoleState implements AutoCloseable {
         if (!isUntouched) {
             return List.of();
         }
-        return restored.isEmpty() ? List.of(new StatePart(role, index, parallelism, null)) : List.copyOf(restored);
+        if (isRestored) { // nothing of a process that has had rows and kept no state
+            return List.copyOf(restored);
+        }
+        return List.of(new StatePart(role, index, parallelism, null));
     }
 
     /** Flink would refuse it as well, but only after it was on the heap, and in a text that gets lost on its way. */
