@@ -216,6 +216,7 @@ class Cluster:
             am_uid=f"{self._uid_prefix}-am",
             drain=drain,
             checkpoints=checkpoints,
+            fed_roles=[name for name, is_fed in self._has_input_by_role.items() if is_fed],
         )
 
     def _call_builder(self, name: str, method: str, *arguments: Any) -> Any:
