@@ -116,7 +116,7 @@ def test_a_job_goes_on_where_no_savepoint_can_be_made(
     (tmp_path / "file").touch()
     for bad, told in (
         (tmp_path / "file" / "below", str(tmp_path / "file")),
-        ("nowhere://host/saved", "nowhere"),
+        ("nowhere://host/saved", "UnsupportedFileSystemScheme"),
     ):
         before = reported(job, "count")
         with pytest.raises(StopError) as caught:

@@ -204,14 +204,15 @@ class JobHandle:
 
     def _begin_stop(self, j_result: Any, target: str, *, drains: bool) -> SavepointStop:
         """Give the order, or find the one that was given."""
-        if self._stop is not None:
-            self._stop.require_same(target, drains=drains)
+        if self._stop is not None and self._stop.is_same(target, drains=drains):
             return self._stop
         if has_ended(j_result, 0):
             self._result(j_result)  # raises where it failed
             raise StopError(
                 job_name=self.job_name, target=target, cause=_TOO_LATE, job_state="FINISHED"
             )
+        if self._stop is not None:
+            raise self._stop.other_error()
         self._stop = SavepointStop(
             self._j_client, job_name=self.job_name, target=target, drains=drains
         )

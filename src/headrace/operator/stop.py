@@ -34,18 +34,16 @@ class SavepointStop:
         )
         self.j_future = j_client.stopWithSavepoint(drains, target, j_format)
 
-    def require_same(self, target: str, *, drains: bool) -> None:
-        """Refuse another order while this one is carried out.
+    def is_same(self, target: str, *, drains: bool) -> bool:
+        """Return whether another order would be this one again."""
+        return (target, drains) == (self.target, self.drains)
 
-        Raises:
-            UsageError: It has another directory, or drains while this one does not.
-        """
-        if (target, drains) != (self.target, self.drains):
-            msg = (
-                f"Job {self._job_name!r} is being stopped with a savepoint in {self.target} "
-                f"(drain={self.drains}); call stop with the same to wait for that"
-            )
-            raise UsageError(msg)
+    def other_error(self) -> UsageError:
+        """Return the error for another order, while this one is carried out."""
+        return UsageError(
+            f"Job {self._job_name!r} is being stopped with a savepoint in {self.target} "
+            f"(drain={self.drains}); call stop with the same to wait for that"
+        )
 
     def savepoint(self) -> str:
         """Return the URI of the savepoint, once `j_future` is done.
