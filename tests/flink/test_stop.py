@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlparse
@@ -13,7 +14,7 @@ import torch
 
 import headrace.pytorch
 from headrace import Cluster, RoleConfig
-from headrace.config import AMConfig, TimeoutConfig
+from headrace.config import AMConfig, ExchangeConfig, TimeoutConfig
 from headrace.errors import StopError, UsageError, WaitTimeoutError
 from headrace.operator import JobHandle
 from tests.waiting import until, work_for
@@ -162,6 +163,73 @@ def test_a_stop_in_which_the_process_dies_is_told_and_the_job_goes_on(
     require_complete(result.savepoint, tmp_path / "saved")
     done = int(result.status.nodes["worker-0"].report["count"])
     assert counted(out) == expected_counts(done)
+
+
+def test_a_worker_that_has_seen_enough_stops_an_endless_job_with_a_savepoint(
+    make_t_env: MakeEnvironment, tmp_path: Path
+) -> None:
+    def entry(ctx: Any) -> None:
+        ctx.state.setdefault("rows", 0)
+        ctx.report(before=ctx.state["rows"])
+        for batch in ctx.batches(rows=16):
+            ctx.state["rows"] += len(batch["id"])
+            ctx.report(rows=ctx.state["rows"])
+            if ctx.state["rows"] >= 1_000 * ctx.attempt:
+                ctx.stop_job("seen enough", savepoint=True)
+        ctx.report(ended=1)
+
+    def start(**options: str) -> JobHandle:
+        t_env = make_t_env(**CHECKPOINTS, **in_dir(tmp_path / "cp"), **options)
+        t_env.execute_sql(
+            "CREATE TEMPORARY TABLE endless (id BIGINT) WITH ('connector'='datagen', "
+            "'rows-per-second'='1000')"
+        )
+        cluster = Cluster(t_env, name="early")
+        cluster.add_am_role()
+        worker = RoleConfig(entry=entry, exchange=SMALL)
+        cluster.add_role("worker", worker, input=t_env.from_path("endless"))
+        return cluster.submit()
+
+    job = start()
+    with pytest.raises(UsageError, match=r"worker-0 asked to stop: seen enough, with a sav"):
+        job.wait(timeout_s=LIMIT_S)
+    result = job.wait(timeout_s=LIMIT_S, savepoint=tmp_path / "saved")
+    savepoint = require_complete(result.savepoint, tmp_path / "saved")
+    report = result.status.nodes["worker-0"].report
+    assert report["ended"] == 1, "the loop has ended by itself"
+    assert report["rows"] == result.status.rows_in >= 1_000
+
+    place = {"execution_checkpointing_savepoint__dir": (tmp_path / "again").as_uri()}
+    second = start(execution_state__recovery_path=savepoint, **place)
+    result = second.wait(timeout_s=LIMIT_S)
+    require_complete(result.savepoint, tmp_path / "again")
+    assert result.status.nodes["worker-0"].report["before"] == report["rows"]
+
+
+def test_a_drain_waits_for_a_process_that_goes_on_with_its_rows(
+    make_t_env: MakeEnvironment, tmp_path: Path
+) -> None:
+    def entry(ctx: Any) -> None:
+        rows = 0
+        for batch in ctx.batches(rows=16):
+            rows += len(batch["id"])
+            ctx.report(rows=rows)
+            work_for(0.2)
+
+    t_env = make_t_env(
+        execution_checkpointing_interval="10 min", **NARROW, **in_dir(tmp_path / "cp")
+    )
+    cluster = Cluster(t_env, name="slow")
+    cluster.add_am_role(AMConfig(timeouts=TimeoutConfig(stop_timeout_s=2)))
+    given = wide_rows(t_env, 1_000_000, 1_000)
+    exchange = ExchangeConfig(batch_rows=16, slots=20)
+    cluster.add_role("worker", RoleConfig(entry=entry, exchange=exchange), input=given)
+    job = cluster.submit()
+    until(lambda: reported(job, "rows") > 100, "rows")
+    begin = time.monotonic()
+    result = job.stop(tmp_path / "saved", timeout_s=LIMIT_S)
+    assert time.monotonic() - begin > 4, "longer than the limit without progress"
+    require_complete(result.savepoint, tmp_path / "saved")
 
 
 def test_a_function_that_does_not_end_in_time_is_named(

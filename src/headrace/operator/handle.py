@@ -13,7 +13,7 @@ from py4j.protocol import Py4JJavaError
 from pyflink.common import JobClient
 from pyflink.java_gateway import get_gateway
 
-from headrace.errors import JobFailedError, StopError, WaitTimeoutError
+from headrace.errors import JobFailedError, StopError, UsageError, WaitTimeoutError
 from headrace.framework.status import JobStatus
 from headrace.operator.drain import Drain
 from headrace.operator.failure import cause_text
@@ -62,6 +62,7 @@ class JobHandle:
         drain: Drain | None = None,
         checkpoints: LocalCheckpoints | None = None,
         fed_roles: Iterable[str] = (),
+        savepoint_dir: str | None = None,
     ) -> None:
         self._client = client
         self._j_client = client._j_job_client  # noqa: SLF001 - PyFlink has no public way
@@ -69,6 +70,7 @@ class JobHandle:
         self._drain = drain
         self._checkpoints = checkpoints
         self._fed_roles = frozenset(fed_roles)
+        self._savepoint_dir = savepoint_dir
         self._stop: SavepointStop | None = None
         self._last_status = JobStatus()
         self.job_name = job_name
@@ -90,17 +92,26 @@ class JobHandle:
             self._last_status = JobStatus.from_json(text)
         return self._last_status
 
-    def wait(self, *, timeout_s: float | None = None, show_progress: bool = True) -> JobResult:
+    def wait(
+        self,
+        *,
+        timeout_s: float | None = None,
+        show_progress: bool = True,
+        savepoint: str | Path | None = None,
+    ) -> JobResult:
         """Block until the job has ended; shows progress on stderr meanwhile.
 
         If the ML cluster ends before an unbounded input does (`ctx.stop_job`, or every entry
         function has returned), Flink's job would go on without it for ever; it is then stopped
-        with a drain, so that its other sinks finish in order.
+        with a drain, so that its other sinks finish in order. Where a process has asked for a
+        savepoint (`ctx.stop_job(reason, savepoint=True)`), the job is stopped as by `stop`.
 
         Args:
             timeout_s: Longest wait, in seconds; the job goes on after it. None waits until the
                 end.
             show_progress: Whether to show a live line (terminal) or a line each 10 s (log).
+            savepoint: Directory for the savepoint that a process asks for; None: what Flink's
+                option `execution.checkpointing.savepoint-dir` says.
 
         Returns:
             The result of a job that finished.
@@ -109,6 +120,9 @@ class JobHandle:
             JobFailedError: The job failed or was cancelled; carries the cause, with the Python
                 traceback where user code raised.
             WaitTimeoutError: `timeout_s` has passed.
+            StopError: A process has asked for a savepoint, and `stop` raises it.
+            UsageError: A process has asked for a savepoint, and there is no directory for it;
+                the job goes on.
         """
         progress = Progress(self.job_name) if show_progress else None
         deadline = None if timeout_s is None else time.monotonic() + timeout_s
@@ -118,6 +132,12 @@ class JobHandle:
                 status = self.status()
                 if progress is not None:
                     progress.update(status)
+                if status.savepoint_wish is not None and self._stop is None:
+                    target = self._place_of_savepoint(savepoint, status.savepoint_wish)
+                    if not has_ended(j_future, 0):
+                        self._begin_stop(j_future, target, drains=True)
+                if self._stop is not None:
+                    return self._finish_stop(j_future, deadline, timeout_s, "wait()", progress)
                 if self._drain is not None and status.state == "FINISHED":
                     self._drain.start_if_needed(self._client, self._am_uid)
             return self._result(j_future)
@@ -169,26 +189,11 @@ class JobHandle:
         j_result = self._j_client.getJobExecutionResult()
         progress = Progress(self.job_name) if show_progress else None
         try:
-            stop = self._begin_stop(j_result, target, drains=drain)
-            while not self._has_ended(stop.j_future, deadline, timeout_s, "stop()"):
-                if progress is not None:
-                    progress.update(self.status())
-            made = self._savepoint_of(stop, j_result)
-            while not self._has_ended(j_result, deadline, timeout_s, "stop()"):
-                pass
-            result = replace(self._result(j_result), savepoint=made)
+            self._begin_stop(j_result, target, drains=drain)
+            return self._finish_stop(j_result, deadline, timeout_s, "stop()", progress)
         finally:
             if progress is not None:
                 progress.close(self._last_status)
-        if drain and (nodes := unfinished(result.status, self._fed_roles)):
-            raise StopError(
-                job_name=self.job_name,
-                target=target,
-                cause=_UNFINISHED.format(", ".join(nodes)),
-                savepoint=made,
-                job_state="FINISHED",
-            )
-        return result
 
     def cancel(self) -> None:
         """Cancel the job and block until Flink has accepted it.
@@ -202,10 +207,49 @@ class JobHandle:
                 raise
             _LOG.debug("job %s had ended already: %s", self.job_name, cause_text(exc))
 
-    def _begin_stop(self, j_result: Any, target: str, *, drains: bool) -> SavepointStop:
-        """Give the order, or find the one that was given."""
+    def _place_of_savepoint(self, given: str | Path | None, wish: str) -> str:
+        place = self._savepoint_dir if given is None else given
+        if place is None:
+            msg = (
+                f"{wish}, with a savepoint, and no directory for one is set. The job goes on. "
+                "Call stop(savepoint=directory), give wait() a savepoint=directory, or set "
+                "execution.checkpointing.savepoint-dir"
+            )
+            raise UsageError(msg)
+        return savepoint_uri(place)
+
+    def _finish_stop(
+        self,
+        j_result: Any,
+        deadline: float | None,
+        timeout_s: float | None,
+        method: str,
+        show: Progress | None,
+    ) -> JobResult:
+        """Wait for the stop that was begun, and for the job's end."""
+        stop = self._stop
+        assert stop is not None
+        while not self._has_ended(stop.j_future, deadline, timeout_s, method):
+            if show is not None:
+                show.update(self.status())
+        made = self._savepoint_of(stop, j_result)
+        while not self._has_ended(j_result, deadline, timeout_s, method):
+            pass
+        result = replace(self._result(j_result), savepoint=made)
+        if stop.drains and (nodes := unfinished(result.status, self._fed_roles)):
+            raise StopError(
+                job_name=self.job_name,
+                target=stop.target,
+                cause=_UNFINISHED.format(", ".join(nodes)),
+                savepoint=made,
+                job_state="FINISHED",
+            )
+        return result
+
+    def _begin_stop(self, j_result: Any, target: str, *, drains: bool) -> None:
+        """Give the order, unless it was given."""
         if self._stop is not None and self._stop.is_same(target, drains=drains):
-            return self._stop
+            return
         if has_ended(j_result, 0):
             self._result(j_result)  # raises where it failed
             raise StopError(
@@ -216,7 +260,6 @@ class JobHandle:
         self._stop = SavepointStop(
             self._j_client, job_name=self.job_name, target=target, drains=drains
         )
-        return self._stop
 
     def _savepoint_of(self, stop: SavepointStop, j_result: Any) -> str:
         try:

@@ -173,7 +173,7 @@ def test_all_begin_anew_if_there_was_no_row(tmp_path: Path) -> None:
 
 
 def test_generators_go_on_in_the_process_that_got_the_state(tmp_path: Path) -> None:
-    drawn = []
+    drawn: list[float] = []
 
     def entry(ctx: RoleContext) -> None:
         random.seed(7)
