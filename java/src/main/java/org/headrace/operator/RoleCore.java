@@ -150,7 +150,7 @@ final class RoleCore implements RoleNode.ProcessListener, AutoCloseable {
             TaskInfo task = context.getTaskInfo();
             InputEnded ended =
                     new InputEnded(
-                            task.getAttemptNumber(),
+                            master.deployment(),
                             role.role(),
                             task.getIndexOfThisSubtask(),
                             task.getNumberOfParallelSubtasks());
@@ -269,7 +269,7 @@ final class RoleCore implements RoleNode.ProcessListener, AutoCloseable {
         if (amOperator == null || node.isStopRequested() || !master.beginAsking()) {
             return;
         }
-        AmRequest question = new AmRequest(AmRequest.Kind.MASTER, context.getTaskInfo().getAttemptNumber());
+        AmRequest question = new AmRequest(AmRequest.Kind.MASTER, master.deployment());
         environment
                 .getOperatorCoordinatorEventGateway()
                 .sendRequestToCoordinator(amOperator, new SerializedValue<CoordinationRequest>(question))
