@@ -81,7 +81,8 @@ class TimeoutConfig:
         master_lost_timeout_s: How long a node looks for a master that does not answer.
         process_start_timeout_s: From the start of an algorithm process until it has connected.
         stop_grace_s: From asking a process to end (TERM) until it is killed.
-        stop_timeout_s: For the whole orderly end of a role.
+        stop_timeout_s: For the whole orderly end of a role; at a drain, since a process has
+            taken a row, reported or ended last.
         checkpoint_hold_timeout_s: How long a Flink checkpoint waits for the process to have
             handled the rows before its barrier.
         collective_timeout_s: Longest wait of one collective operation (all-reduce).

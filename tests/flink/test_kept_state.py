@@ -78,14 +78,15 @@ def submit(
     rows: int,
     per_second: int,
     out: Path | None = None,
+    workers: int = 1,
 ) -> JobHandle:
-    """Submit a job with one worker; what it emits goes to files of a transactional sink."""
+    """Submit a job; what its workers emit goes to files of a transactional sink."""
     cluster = Cluster(t_env, name="kept")
     cluster.add_am_role()
     given = wide_rows(t_env, rows, per_second)
     output = cluster.add_role(
         "worker",
-        RoleConfig(entry=entry, exchange=SMALL),
+        RoleConfig(entry=entry, exchange=SMALL, parallelism=workers),
         input=given,
         output=None if out is None else COUNTS,
     )

@@ -93,6 +93,7 @@ def trainer(
     *,
     rows: int = 64,
     on_start: Callable[[Any], object] = lambda _: None,
+    on_model: Callable[[Any, nn.Module], object] = lambda *_: None,
     on_batch: Callable[[Any], object] = lambda _: None,
     after_batch: Callable[[Any], object] = lambda _: None,
     gives_back: tuple[str, ...] = (),
@@ -107,8 +108,10 @@ def trainer(
         model = build_model()
         optimizer, scheduler = build_optimizer(model)
         if keeps:
+            ctx.merge_state(lambda each: {"rows": sum(state["rows"] for state in each)})
             ctx.checkpointed(model=model, optimizer=optimizer, scheduler=scheduler)
         ctx.data_parallel(model, optimizer, scheduler)
+        on_model(ctx, model)
         on_start(ctx)
         for batch in batches_of(ctx, loader, rows):
             on_batch(ctx)

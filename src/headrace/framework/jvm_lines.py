@@ -75,6 +75,7 @@ class StartLine(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag
         payload_path: File with the payload; None if there is none.
         queue_socket: Path of the memory queue's socket; nodes only, None without a queue.
         is_restored: Whether the input starts behind a Flink checkpoint; nodes only.
+        restored_parallelism: Processes of the role at that checkpoint; nodes only.
         states: What that checkpoint holds for the process; nodes only.
         gpus: Indices of the GPUs that Flink has assigned to this TaskManager; nodes only.
         mirror: Path of the copy of what `RoleConfig.mirror` names; nodes only.
@@ -97,6 +98,7 @@ class StartLine(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag
     payload_path: str | None = None
     queue_socket: str | None = None
     is_restored: bool = False
+    restored_parallelism: int | None = None
     states: tuple[StateRef, ...] = ()
     gpus: tuple[str, ...] = ()
     mirror: str | None = None

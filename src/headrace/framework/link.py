@@ -147,13 +147,17 @@ class ProcessLink:
             raise HeadraceError(msg)
         return answer.value
 
-    def stop_job(self, reason: str) -> None:
+    def stop_job(self, reason: str, *, with_savepoint: bool = False) -> None:
         """Ask the master to end all roles with success. Does not wait for an answer.
+
+        Args:
+            reason: For the status and the log.
+            with_savepoint: Whoever waits for the job is to drain it into a savepoint instead.
 
         Raises:
             HeadraceError: The node has ended.
         """
-        self._send(StopJobLine(reason=reason))
+        self._send(StopJobLine(reason=reason, with_savepoint=with_savepoint))
 
     def failed(self, failure: Failure) -> None:
         """Tell how this process fails; it must exit next.

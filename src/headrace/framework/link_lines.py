@@ -48,9 +48,10 @@ class LookupLine(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", ta
 
 
 class StopJobLine(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="stop_job"):
-    """Ask to end the whole job with success."""
+    """Ask to end the whole job with success, or to have it drained into a savepoint."""
 
     reason: str
+    with_savepoint: bool = False
 
 
 class FailedLine(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="failed"):

@@ -49,6 +49,7 @@ class ProcessSpec(msgspec.Struct, frozen=True, kw_only=True):
             output.
         is_restored: Whether the input starts behind a Flink checkpoint, so that rows before it
             will not come again.
+        restored_parallelism: Processes of this role at that checkpoint; None without one.
         states: What that checkpoint holds for this process: several, or none, if its role had
             another parallelism then.
         mirror: Link to the copy of what `RoleConfig.mirror` names; None without.
@@ -74,6 +75,7 @@ class ProcessSpec(msgspec.Struct, frozen=True, kw_only=True):
     port: int | None = None
     queue_socket: str | None = None
     is_restored: bool = False
+    restored_parallelism: int | None = None
     states: tuple[StateRef, ...] = ()
     mirror: str | None = None
     work_dir: str

@@ -11,7 +11,7 @@ from pyflink.table import StatementSet, StreamTableEnvironment, Table
 
 from headrace.config import AMConfig, RoleConfig
 from headrace.errors import PlanError
-from headrace.operator.drain import Drain
+from headrace.operator.drain import SAVEPOINT_DIR, Drain
 from headrace.operator.environment import open_environment
 from headrace.operator.failure import cause_text
 from headrace.operator.handle import JobHandle
@@ -216,6 +216,8 @@ class Cluster:
             am_uid=f"{self._uid_prefix}-am",
             drain=drain,
             checkpoints=checkpoints,
+            savepoint_dir=self._flink.option(SAVEPOINT_DIR),
+            fed_roles=[name for name, is_fed in self._has_input_by_role.items() if is_fed],
         )
 
     def _call_builder(self, name: str, method: str, *arguments: Any) -> Any:

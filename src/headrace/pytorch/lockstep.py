@@ -140,7 +140,8 @@ class Lockstep(Rounds):
     def restore(self, common: dict[str, Any], own: dict[str, Any]) -> None:
         """Take up what was captured, behind the model's own state; see `Rounds.restore`."""
         super().restore(common, own)
-        self._vector.counts = common["counts"]
+        if "counts" in common:  # not from one worker alone; the model's buffers tell them too
+            self._vector.counts = common["counts"]
         if "gradients" in own:
             self._vector.put_gradients(own["gradients"])
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -27,6 +28,8 @@ from headrace.role.reporting import Reporter, wait_patiently
 from headrace.role.saving_context import SavingContext
 
 __all__ = ["RoleContext"]
+
+_WISH_EVERY_S = 1.0
 
 
 class RoleContext(KeepingContext, SavingContext):
@@ -100,6 +103,7 @@ class RoleContext(KeepingContext, SavingContext):
         self._timestamps_ms: pa.Array | None = None
         self._nulls: NullRule = "error"
         self._rows_out = 0
+        self._next_wish = -math.inf
         self._is_closed = False
         self._on_report = on_report
         self._reporter = Reporter(link, self._row_counts, clock)
@@ -265,14 +269,28 @@ class RoleContext(KeepingContext, SavingContext):
         """Wait `timeout_s` s at most for what a process of this attempt publishes."""
         return self._link.lookup(key, timeout_s)
 
-    def stop_job(self, reason: str) -> None:
-        """Ask the master to end all roles with success, after the last report. Does not wait.
+    def stop_job(self, reason: str, *, savepoint: bool = False) -> None:
+        """Ask for the end of all roles with success, after the last report. Does not wait.
 
         All processes, this one included, are then asked to end (`StopRequestedExit` in the
         main thread) and killed after `timeouts.stop_grace_s`: save before you call it.
+
+        With `savepoint`, nobody is ended. Who waits for the job (`JobHandle.wait`) stops it
+        with a savepoint, as `JobHandle.stop` does: sources stop, your loop uses the rows that
+        are under way and ends as at the end of the input, and what you save behind it is the
+        model of the savepoint. So go on with the loop; call it as often as you like.
+
+        Args:
+            reason: For the status and the log.
+            savepoint: Whether the job is to be drained into a savepoint.
         """
         self._reporter.flush()
-        self._link.stop_job(reason)
+        now = self._clock()
+        if not savepoint:
+            self._link.stop_job(reason)
+        elif now >= self._next_wish:  # again, since a master that was started anew forgets it
+            self._next_wish = now + _WISH_EVERY_S
+            self._link.stop_job(reason, with_savepoint=True)
 
     def close(self, *, is_success: bool) -> None:
         """End the process's part: send the last report and, on success, the end of the output.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import closing
 from typing import Any
 
@@ -53,9 +53,36 @@ class KeepingContext:
 
         Raises:
             UsageError: The role has no input, so there are no rows to be in step with.
+            PlanError: The restored checkpoint is one of another number of processes, and
+                `merge_state` was not called.
         """
         self._require_input("ctx.state")
+        self._kept.require_merged()
         return self._kept.values
+
+    def merge_state(self, merge: Callable[[list[dict[str, Any]]], dict[str, Any]]) -> None:
+        """Say what becomes of `state` in a job that is restored with other processes.
+
+        Flink then splits what the former processes had among those that there are now: each
+        `state` goes to one of them. Call it before `state` is used and the input is read; it
+        does nothing where the number of processes is the same.
+
+        Args:
+            merge: Called at once, with the `state` of each former process that came here, in
+                the order of their index: one, several, or none in a process that is new.
+                Returns the `state` to go on with.
+
+        Example:
+            ctx.merge_state(lambda former: {"rows": sum(each["rows"] for each in former)})
+
+        Raises:
+            UsageError: The role has no input, or the input is being read already.
+        """
+        self._require_input("ctx.merge_state")
+        if self._reader is not None:
+            msg = "ctx.merge_state must be called before the input is read"
+            raise UsageError(msg)
+        self._kept.merge(merge)
 
     def checkpointed(self, **objects: Any) -> None:
         """Keep objects in Flink's checkpoints, in step with the rows of the input.
@@ -105,7 +132,18 @@ class KeepingContext:
         return self._kept.capture(self._feed, checkpoint_id)
 
     def _spread(self, memory: memoryview) -> memoryview:
-        """Return what the first process of the role gives. Collective."""
+        """Return what the first process of the role gives. Collective.
+
+        Raises:
+            PlanError: There is no master, so the processes do not know each other.
+        """
+        if self.role not in self.cluster:
+            msg = (
+                "ctx.checkpointed: each process of this role is one alone, so a checkpoint of "
+                "another number of them cannot be restored. Keep values in ctx.state and merge "
+                "them by ctx.merge_state, or restore the job with the same parallelism"
+            )
+            raise PlanError(msg)
         spec = StarSpec(
             name=f"restored/{self.role}/{self.attempt}",
             rank=self.index,

@@ -11,6 +11,7 @@ from headrace.errors import ConfigError, ExchangeError, HeadraceError, PlanError
 from headrace.exchange import Feed, StateFile
 from headrace.framework.process import ProcessSpec, StateRef
 from headrace.role.generators import generator_states, restore_generators
+from headrace.role.rescaled import Rescaled, is_rescaled
 from headrace.role.state_format import decode_state, encode_state
 
 __all__ = ["KeptState"]
@@ -30,7 +31,7 @@ class KeptState:
         spec: Who the process is, and where what the checkpoint holds for it lies.
 
     Raises:
-        PlanError: The checkpoint holds the state of other processes than this one.
+        PlanError: What the checkpoint holds cannot be read.
         ExchangeError: What it holds cannot be opened.
 
     Attributes:
@@ -45,11 +46,15 @@ class KeptState:
         self._given: Mapping[str, Any] = {}
         self._shared: frozenset[str] = frozenset()
         self._has_restored_objects = False
-        memory = _read(spec)
-        self._is_untouched = bool(spec.states) and memory is None
-        self._has_restored = memory is not None
-        self._memory = memory
-        self._restored: Mapping[str, Any] = {} if memory is None else _decode(memory, spec.node)
+        self._is_alone = spec.parallelism == 1
+        parts = _read(spec)
+        self._is_untouched = bool(spec.states) and not parts
+        self._rescaled = Rescaled(spec, parts) if is_rescaled(spec) else None
+        self._has_restored = bool(parts) or self._rescaled is not None
+        self._memory: memoryview | None = None
+        self._restored: Mapping[str, Any] = {}
+        if parts and self._rescaled is None:
+            _, self._memory, self._restored = parts[0]
         self.values: dict[str, Any] = self._restored.get("values", {})
         self._parts: dict[str, Callable[[], Any]] = {}
 
@@ -125,8 +130,24 @@ class KeptState:
             _require_stateful(name, each)
         self._given = dict(objects)
         self._objects = dict(found)
-        if self.began_behind_rows:
+        if self._rescaled is not None:
+            self._restore_rescaled(self._rescaled, spread)
+        elif self.began_behind_rows:
             self._restore(spread)
+
+    def merge(self, merge: Callable[[list[dict[str, Any]]], dict[str, Any]]) -> None:
+        """Set `values` to what `merge` makes of those of a role of another size."""
+        if self._rescaled is not None:
+            self.values = dict(self._rescaled.merge(merge))
+
+    def require_merged(self) -> None:
+        """Refuse to use values of a role of another size that were not merged.
+
+        Raises:
+            PlanError: There are some.
+        """
+        if self._rescaled is not None:
+            self._rescaled.require_merged()
 
     def share(self, *objects: object) -> None:
         """Say that all processes of the role hold these alike whenever a state is captured.
@@ -143,8 +164,10 @@ class KeptState:
         """Refuse to read on behind a checkpoint of which a part is restored by nobody.
 
         Raises:
-            PlanError: It holds objects, and none was named.
+            PlanError: It holds objects, and none was named, or values of a role of another
+                size, and they were not merged.
         """
+        self.require_merged()
         kept = self._restored.get("objects")
         if kept is not None and self._objects is None:
             msg = (
@@ -198,10 +221,34 @@ class KeptState:
         return file
 
     def _restore(self, spread: Callable[[memoryview], memoryview]) -> None:
-        assert self._objects is not None
         kept = self._restored.get("objects", _NO_OBJECTS)
         shared = self._restored.get("shared", ())
-        held = {**dict.fromkeys(shared), **kept}
+        self._require_named({**dict.fromkeys(shared), **kept})
+        if shared and not self._is_alone:
+            assert self._memory is not None
+            memory = spread(self._memory)
+            if not self._is_first:
+                of_first = _decode(memory, self._node)["objects"]
+                kept = {**kept, **{name: of_first[name] for name in shared}}
+        self._take(kept, self._restored.get("generators"), self._restored.get("parts", {}))
+
+    def _restore_rescaled(
+        self, rescaled: Rescaled, spread: Callable[[memoryview], memoryview]
+    ) -> None:
+        """Take what all held alike from the first process; collective, also for new ones."""
+        rescaled.require_all_shared()
+        memory = rescaled.memory_to_spread()
+        memory = memory if self._is_alone else spread(memory)
+        if rescaled.is_untouched(memory):
+            self._is_untouched = True
+            return
+        first = {} if rescaled.is_nothing(memory) else _decode(memory, self._node)
+        kept = first.get("objects", _NO_OBJECTS)
+        self._require_named(kept)
+        self._take(kept, rescaled.generators, rescaled.steps(first.get("parts", {})))
+
+    def _require_named(self, held: Mapping[str, Any]) -> None:
+        assert self._objects is not None
         if held.keys() != self._objects.keys():
             msg = (
                 f"ctx.checkpointed names {_names(self._objects)}, and the restored checkpoint "
@@ -209,41 +256,31 @@ class KeptState:
                 "that wrote it, or start the job without restoring it"
             )
             raise PlanError(msg)
-        if shared:
-            assert self._memory is not None
-            memory = spread(self._memory)
-            if not self._is_first:
-                of_first = _decode(memory, self._node)["objects"]
-                kept = {**kept, **{name: of_first[name] for name in shared}}
+
+    def _take(self, kept: Mapping[str, Any], generators: Any, parts: Mapping[str, Any]) -> None:
+        assert self._objects is not None
         for name, each in self._objects.items():
             _load(name, each, kept[name])
-        if "generators" in self._restored:
-            restore_generators(self._restored["generators"])
+        if generators is not None:
+            restore_generators(generators)
         self._has_restored_objects = bool(kept)
-        self._restored = {
-            key: self._restored[key] for key in ("parts",) if key in self._restored
-        }
+        self._restored = {"parts": parts}
         self._memory = None
 
 
-def _read(spec: ProcessSpec) -> memoryview | None:
-    """Return the state that the checkpoint holds of this process; None without."""
-    kept = [each for each in spec.states if each.path is not None]
-    if not kept:
-        return None
-    own = kept[0]
-    if len(kept) > 1 or (own.index, own.parallelism) != (spec.index, spec.parallelism):
-        msg = (
-            f"The restored checkpoint holds states of {own.parallelism} processes of role "
-            f"{spec.role!r}, and the job runs {spec.parallelism}: a state belongs to one "
-            "process. Restore the job with the same parallelism, or start it without restoring"
-        )
-        raise PlanError(msg)
-    try:
-        return _map(own)
-    except OSError as exc:
-        msg = f"The state of {spec.node} in the restored checkpoint cannot be opened: {exc}"
-        raise ExchangeError(msg) from exc
+def _read(spec: ProcessSpec) -> list[tuple[StateRef, memoryview, Mapping[str, Any]]]:
+    """Return the states that the checkpoint holds for this process, with what is in them."""
+    found: list[tuple[StateRef, memoryview, Mapping[str, Any]]] = []
+    for ref in spec.states:
+        if ref.path is not None:
+            try:
+                memory = _map(ref)
+            except OSError as exc:
+                node = f"{spec.role}-{ref.index}"
+                msg = f"The state of {node} in the restored checkpoint cannot be opened: {exc}"
+                raise ExchangeError(msg) from exc
+            found.append((ref, memory, _decode(memory, spec.node)))
+    return found
 
 
 def _decode(memory: memoryview, node: str) -> dict[str, Any]:

@@ -209,11 +209,16 @@ class Rounds(ABC):
         return {"pending_rows": self._pending_rows, "last_rows": self._last_rows}
 
     def restore(self, common: dict[str, Any], own: dict[str, Any]) -> None:
-        """Take up what `common_part` and `own_part` returned, before the first round."""
+        """Take up what `common_part` and `own_part` returned, before the first round.
+
+        Args:
+            common: That of one worker alone has the steps only.
+            own: Empty in a worker that is new.
+        """
         self.steps = common["steps"]
-        self._expected_rows = common["expected_rows"]
-        self._pending_rows = own["pending_rows"]
-        self._last_rows = own["last_rows"]
+        self._expected_rows = common.get("expected_rows", self._expected_rows)
+        self._pending_rows = own.get("pending_rows", 0)
+        self._last_rows = own.get("last_rows", self._last_rows)
 
     def wait(self, poll: Callable[[float], _T | None]) -> _T:
         """Wait for own input while taking part in the others' steps.

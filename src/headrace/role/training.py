@@ -262,8 +262,7 @@ class TrainingContext(RoleContext):
         Args:
             shared: What all workers hold alike after each of them; the rest is each one's own.
         """
-        if self.parallelism > 1:
-            self._kept.share(*shared)
+        self._kept.share(*shared)  # of one worker too: it may be restored with more
         restored = self._kept.restored_part("steps", None)
         if restored is not None:
             self._steps.restore(*restored)

@@ -285,10 +285,10 @@ class TFContext(TFKeepingContext):
             if self._scalars is not None:
                 self._scalars.update({name: float(value) for name, value in values.items()})
 
-    def stop_job(self, reason: str) -> None:
-        """Ask the master to end all roles with success; see `RoleContext.stop_job`."""
+    def stop_job(self, reason: str, *, savepoint: bool = False) -> None:
+        """Ask for the end of all roles with success; see `RoleContext.stop_job`."""
         with self._turn:
-            super().stop_job(reason)
+            super().stop_job(reason, savepoint=savepoint)
 
     def close(self, *, is_success: bool) -> None:
         """End the process's part; see `TrainingContext.close`."""

@@ -284,16 +284,6 @@ class Stubborn(Counter):
         return {"lock": threading.Lock()}
 
 
-def test_a_state_of_another_process_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "state").write_bytes(b"whatever")
-    refs = tuple(
-        StateRef(path=str(tmp_path / "state"), index=i, parallelism=3) for i in range(3)
-    )
-    for states in (refs, refs[:1]):
-        with pytest.raises(PlanError, match=r"states of 3 processes of role 'worker'.* runs 2"):
-            next(contexts(tmp_path, is_restored=True, states=states))
-
-
 def test_a_state_that_cannot_be_read_says_whose_it_is(tmp_path: Path) -> None:
     restored = state_file(tmp_path, b"x" * 100)
     with pytest.raises(Exception, match="begins with"):

@@ -55,8 +55,8 @@ class Coordination(Protocol):
             HeadraceError: It cannot come.
         """
 
-    def stop_job(self, reason: str) -> None:
-        """Ask to end the job with success."""
+    def stop_job(self, reason: str, *, with_savepoint: bool = False) -> None:
+        """Ask to end the job with success, or to have it drained into a savepoint."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -233,7 +233,7 @@ class ProcessLife:
                 self._lookups.add(task)
                 task.add_done_callback(self._lookups.discard)
             case StopJobLine():
-                self._coordination.stop_job(line.reason)
+                self._coordination.stop_job(line.reason, with_savepoint=line.with_savepoint)
             case FailedLine():
                 self._told = line.failure
             case _:

@@ -63,6 +63,7 @@ class LifePlanner:
             port=self._port,
             queue_socket=start.queue_socket,
             is_restored=start.is_restored,
+            restored_parallelism=start.restored_parallelism,
             states=start.states,
             mirror=start.mirror,
             work_dir=str(Path(start.work_dir) / _directory_name(directive)),

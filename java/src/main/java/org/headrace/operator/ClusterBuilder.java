@@ -1,7 +1,6 @@
 package org.headrace.operator;
 
 import org.apache.flink.annotation.PublicEvolving;
-import org.apache.flink.api.common.JobExecutionResult;
 import org.apache.flink.configuration.Configuration;
 import org.apache.flink.core.execution.JobClient;
 import org.apache.flink.python.util.PythonConfigUtil;
@@ -199,11 +198,11 @@ public final class ClusterBuilder {
     }
 
     /**
-     * Waits for the end of a job, in whatever way it ends. Blocks for at most {@code limitMs}.
+     * Waits for the end of a job, or of what was asked of Flink, in whatever way it ends. Blocks for at most {@code limitMs}.
      *
-     * @return whether the job has ended
+     * @return whether it has ended
      */
-    public static boolean hasEnded(CompletableFuture<JobExecutionResult> result, long limitMs)
+    public static boolean hasEnded(CompletableFuture<?> result, long limitMs)
             throws InterruptedException {
         try {
             result.get(limitMs, TimeUnit.MILLISECONDS);

@@ -1,8 +1,10 @@
 package org.headrace.operator;
 
 import org.apache.flink.api.common.TaskInfo;
-import org.apache.flink.api.common.state.ListStateDescriptor;
-import org.apache.flink.api.common.typeutils.base.BooleanSerializer;
+import org.apache.flink.api.common.state.BroadcastState;
+import org.apache.flink.api.common.state.MapStateDescriptor;
+import org.apache.flink.api.common.typeutils.base.IntSerializer;
+import org.apache.flink.api.common.typeutils.base.StringSerializer;
 import org.apache.flink.runtime.checkpoint.CheckpointException;
 import org.apache.flink.runtime.checkpoint.CheckpointFailureReason;
 import org.apache.flink.runtime.execution.Environment;
@@ -51,8 +53,9 @@ final class RoleCore implements RoleNode.ProcessListener, AutoCloseable {
 
     private static final Logger LOG = LoggerFactory.getLogger(RoleCore.class);
 
-    private static final ListStateDescriptor<Boolean> WAS_HERE =
-            new ListStateDescriptor<>("was-here", BooleanSerializer.INSTANCE);
+    private static final String PROCESSES = "processes";
+    private static final MapStateDescriptor<String, Integer> WAS_HERE =
+            new MapStateDescriptor<>("was-here", StringSerializer.INSTANCE, IntSerializer.INSTANCE);
 
     private final ClusterPlan cluster;
     private final RolePlan role;
@@ -67,6 +70,7 @@ final class RoleCore implements RoleNode.ProcessListener, AutoCloseable {
     private RoleOutput output;
     private RoleState state;
     private boolean isRestored;
+    private Integer restoredParallelism; // null: not restored
     private RoleNode node;
     private RoleQueue queue;
     private boolean hasMaster;
@@ -85,12 +89,15 @@ final class RoleCore implements RoleNode.ProcessListener, AutoCloseable {
     /**
      * Takes from a checkpoint what it holds for the process. Blocks for as long as that takes to copy.
      *
-     * <p>Flink tells of a restore only tasks that had state in the checkpoint, so this one always has some. A list
-     * that is split, not a union: with a union no checkpoint completes once one subtask has finished.
+     * <p>Flink tells of a restore only tasks that get state from the checkpoint, so each always has some, also one
+     * that is new because the parallelism has grown: broadcast state, of which each gets a copy. Not a union: with
+     * one no checkpoint completes once one subtask has finished.
      */
     void restore(StateInitializationContext checkpoint) throws Exception {
         isRestored = checkpoint.isRestored();
-        checkpoint.getOperatorStateStore().getListState(WAS_HERE).update(List.of(true));
+        BroadcastState<String, Integer> wasHere = checkpoint.getOperatorStateStore().getBroadcastState(WAS_HERE);
+        restoredParallelism = wasHere.get(PROCESSES);
+        wasHere.put(PROCESSES, environment.getTaskInfo().getNumberOfParallelSubtasks());
         state =
                 RoleState.restore(
                         role.role(), environment, wait, isRestored, checkpoint.getRawOperatorStateInputs());
@@ -107,7 +114,7 @@ final class RoleCore implements RoleNode.ProcessListener, AutoCloseable {
         if (role.inputType() != null || role.outputType() != null) {
             queue = new RoleQueue(cluster, role, node, parameters, wait, metrics, output, state, hasMaster);
         }
-        node.start(queue == null ? null : queue.socketPath(), hasMaster, isRestored, state.restored());
+        node.start(queue == null ? null : queue.socketPath(), hasMaster, isRestored, restoredParallelism, state.restored());
     }
 
     /** A record of the control stream, by either of its ways. */
@@ -145,7 +152,7 @@ final class RoleCore implements RoleNode.ProcessListener, AutoCloseable {
             TaskInfo task = context.getTaskInfo();
             InputEnded ended =
                     new InputEnded(
-                            task.getAttemptNumber(),
+                            master.deployment(),
                             role.role(),
                             task.getIndexOfThisSubtask(),
                             task.getNumberOfParallelSubtasks());
@@ -264,7 +271,7 @@ final class RoleCore implements RoleNode.ProcessListener, AutoCloseable {
         if (amOperator == null || node.isStopRequested() || !master.beginAsking()) {
             return;
         }
-        AmRequest question = new AmRequest(AmRequest.Kind.MASTER, context.getTaskInfo().getAttemptNumber());
+        AmRequest question = new AmRequest(AmRequest.Kind.MASTER, master.deployment());
         environment
                 .getOperatorCoordinatorEventGateway()
                 .sendRequestToCoordinator(amOperator, new SerializedValue<CoordinationRequest>(question))

@@ -98,12 +98,19 @@ final class RoleNode implements AutoCloseable {
      * @param queueSocket where the algorithm process finds its queue; null without rows
      * @param hasMaster false for a chained role, whose process starts at once
      * @param isRestored whether the rows to come are only those behind a checkpoint
+     * @param restoredParallelism processes of the role at that checkpoint; null without one
      * @param states what the checkpoint holds for the process
      */
-    void start(Path queueSocket, boolean hasMaster, boolean isRestored, List<StatePart> states) {
+    void start(
+            Path queueSocket,
+            boolean hasMaster,
+            boolean isRestored,
+            Integer restoredParallelism,
+            List<StatePart> states) {
         ObjectNode line = hasMaster ? home.startLineWithMaster() : home.startLine();
         line.put("queue_socket", queueSocket == null ? null : queueSocket.toString());
         line.put("is_restored", isRestored);
+        line.put("restored_parallelism", restoredParallelism);
         ArrayNode described = line.putArray("states");
         states.forEach(state -> state.describe(described.addObject()));
         ArrayNode gpus = line.putArray("gpus");

@@ -79,7 +79,7 @@ final class ScorerLoop implements Runnable, RoleNode.ProcessListener, QueueListe
                             new TaskHooks(mailbox, mailbox, () -> {}, () -> {}),
                             this);
             metrics.addBytes(opened::bytesIn, opened::bytesOut);
-            node.start(socket, false, false, List.of());
+            node.start(socket, false, false, null, List.of());
         } catch (Throwable e) {
             close(node, opened);
             throw e;
