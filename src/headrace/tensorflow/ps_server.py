@@ -31,7 +31,7 @@ class ServerEntry(RoleEntry):
 
     def preload(self) -> None:
         """Import TensorFlow, and what the server needs of it."""
-        import tensorflow  # noqa: F401, I001
+        import tensorflow  # noqa: F401
 
         import headrace.tensorflow.lease
         import headrace.tensorflow.ps_client  # noqa: F401

@@ -48,7 +48,7 @@ class Loaded:
                 "is_there": float(Path.cwd() == directory),
                 "arguments": len(sys.argv),
                 "input": len(sys.stdin.read()),
-                "gpu": float(os.environ.get("CUDA_VISIBLE_DEVICES", "7")),
+                "gpu": float(os.getenv("CUDA_VISIBLE_DEVICES", "7")),
             }
         )
 
