@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 import signal
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -141,36 +140,36 @@ def test_a_spare_that_is_frozen_is_killed_and_not_used(
     os.kill(frozen if victim == "process" else node, signal.SIGSTOP)
     os.kill(first, signal.SIGKILL)
     assert job.await_begun(2) != frozen
-    until(lambda: not Path(f"/proc/{frozen}/cmdline").exists(), "end of the frozen process")
+    assert not _is_alive(frozen)
     job.finish()
 
 
 def test_a_job_that_is_cancelled_leaves_no_spare_and_no_file(
     submit: Callable[..., Job],
 ) -> None:
-    before = _directories()
     job = submit()
     job.await_begun(1)
     spare = job.await_ready()
-    assert _directories() > before
+    directories = _directories()
+    assert len(directories) == 5  # of master, two nodes and their processes
     job.handle.cancel()
     with pytest.raises(JobFailedError):
         job.handle.wait(timeout_s=LIMIT_S, show_progress=False)
-    until(lambda: not Path(f"/proc/{spare}").exists(), "end of the spare", 5)
-    until(lambda: _directories() == before, "end of its files", 5)
+    until(lambda: not _is_alive(spare), "end of the spare", 5)
+    until(lambda: not any(map(Path.exists, directories)), "end of its files", 5)
     assert not any("headrace.framework" in each.command for each in descendants(os.getpid()))
 
 
 def test_a_job_that_fails_for_good_leaves_no_spare(submit: Callable[..., Job]) -> None:
-    before = _directories()
     job = submit(restart__strategy_type="none")
     first = job.await_begun(1)
     spare = job.await_ready()
+    directories = _directories()
     os.kill(first, signal.SIGKILL)
     with pytest.raises(JobFailedError):
         job.handle.wait(timeout_s=LIMIT_S, show_progress=False)
-    until(lambda: not Path(f"/proc/{spare}").exists(), "end of the spare", 5)
-    until(lambda: _directories() == before, "end of its files", 5)
+    until(lambda: not _is_alive(spare), "end of the spare", 5)
+    until(lambda: not any(map(Path.exists, directories)), "end of its files", 5)
 
 
 @pytest.mark.parametrize("how", ["set to None", "too early"])
@@ -183,11 +182,14 @@ def test_without_a_spare_everything_is_as_before(submit: Callable[..., Job], how
     assert "--ahead" not in "".join(each.command for each in descendants(os.getpid()))
 
 
-def _directories() -> set[Path]:
-    """The work directories of nodes, in Flink's directory for temporary files."""
-    return {
-        path for path in Path(tempfile.gettempdir()).glob("headrace-*") if path.is_dir()
-    } | set(Path(tempfile.gettempdir()).glob("*/headrace-*"))
+def _is_alive(pid: int) -> bool:
+    return any(each.pid == pid for each in descendants(os.getpid()))
+
+
+def _directories() -> list[Path]:
+    """The working directories of the processes below this one."""
+    found = [each for each in descendants(os.getpid()) if "headrace.framework" in each.command]
+    return [Path(f"/proc/{each.pid}/cwd").readlink() for each in found]
 
 
 @pytest.mark.parametrize(

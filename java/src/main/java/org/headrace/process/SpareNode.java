@@ -122,7 +122,7 @@ public final class SpareNode implements ChildProcess.Listener {
         }
         if (next != null) {
             next.onExit(ended);
-        } else {
+        } else if (!child.isStopRequested()) {
             LOG.info("{}", ended.describe("The node process of a spare " + role));
             onEnd.run();
         }
