@@ -21,6 +21,7 @@ _SCRIPTS = (
     "benchmarks.epochs",
     "benchmarks.checkpoint_pause",
     "benchmarks.lifecycle",
+    "benchmarks.recovery",
     "benchmarks.many_nodes",
     "benchmarks.memory",
     "benchmarks.summary",
