@@ -22,6 +22,7 @@ _SCRIPTS = (
     "benchmarks.checkpoint_pause",
     "benchmarks.lifecycle",
     "benchmarks.chaos",
+    "benchmarks.recovery",
     "benchmarks.many_nodes",
     "benchmarks.memory",
     "benchmarks.summary",

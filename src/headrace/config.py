@@ -186,6 +186,11 @@ class RoleConfig:
             left.
         exchange: Size and pace of the memory queue.
         mirror: File or directory that each process finds a copy of on its host.
+        spare_after_s: In stream mode with Flink's checkpoints, a spare process with the entry
+            loaded, and so its framework, stands by on the TaskManager of each process, so that
+            a restart by Flink need not wait for the import. It is started when the process has
+            run for so long, in seconds, and a checkpoint has completed, and takes the memory
+            of the imported framework. None: no spare.
     """
 
     entry: Callable[..., object] | str | None = None
@@ -198,6 +203,7 @@ class RoleConfig:
     gpu: GpuUse = "none"
     exchange: ExchangeConfig = field(default_factory=ExchangeConfig)
     mirror: MirrorConfig | None = None
+    spare_after_s: float | None = 10.0
 
     def __post_init__(self) -> None:
         _set_count(self, "role", "parallelism", 1, 32_768)
@@ -210,6 +216,12 @@ class RoleConfig:
             raise ConfigError(msg)
         if self.gpu not in ("auto", "required", "none"):
             msg = f"role.gpu={self.gpu!r} must be 'auto', 'required' or 'none'"
+            raise ConfigError(msg)
+        if self.spare_after_s is not None and not 0 <= self.spare_after_s < math.inf:
+            msg = (
+                f"role.spare_after_s={self.spare_after_s!r} must be seconds, at least 0, or "
+                "None for no spare process"
+            )
             raise ConfigError(msg)
         _require_texts("role.args", self.args)
         _require_texts("role.environment", [*self.environment, *self.environment.values()])

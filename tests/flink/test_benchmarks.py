@@ -29,6 +29,7 @@ import pytest
         "epochs",
         "checkpoint_pause",
         "lifecycle",
+        "recovery",
         "many_nodes",
         "memory",
     ],

@@ -20,8 +20,10 @@ __all__ = [
     "MasterLine",
     "MasterUnreachableLine",
     "NodeReportLine",
+    "PrepareLine",
     "ProcessEndedLine",
     "ProcessStartedLine",
+    "SpareLine",
     "StartLine",
     "StatusLine",
     "StopLine",
@@ -110,6 +112,22 @@ class StartLine(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag
     master: MasterAddress | msgspec.UnsetType | None = msgspec.UNSET
 
 
+class PrepareLine(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="prepare"):
+    """The first line of a spare node: what holds for every node of the role.
+
+    Attributes:
+        role: Name of the role.
+        work_dir: Directory of this child, owned by the JVM; that of the start line to come.
+        spec_path: File with the `NodeSpec`.
+        payload_path: File with the payload.
+    """
+
+    role: str
+    work_dir: str
+    spec_path: str
+    payload_path: str
+
+
 class MasterLine(MasterAddress, frozen=True, kw_only=True, tag_field="type", tag="master"):
     """Where the master listens now."""
 
@@ -184,13 +202,26 @@ class NodeReportLine(msgspec.Struct, frozen=True, kw_only=True, tag_field="type"
     values: dict[str, float]
 
 
+class SpareLine(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="spare"):
+    """How a spare node stands.
+
+    Attributes:
+        state: "loading", "ready" or "ended": its algorithm process; "taken": the node has its
+            start line.
+        pid: The algorithm process, which is also its process group; None: there is none.
+    """
+
+    state: Literal["loading", "ready", "ended", "taken"]
+    pid: int | None = None
+
+
 class MasterUnreachableLine(
     msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="master_unreachable"
 ):
     """The node has no contact with the master it knows; is there another one?"""
 
 
-FromJvm: TypeAlias = StartLine | MasterLine | StopLine
+FromJvm: TypeAlias = StartLine | PrepareLine | MasterLine | StopLine
 ToJvm: TypeAlias = (
     ListeningLine
     | StatusLine
@@ -200,6 +231,7 @@ ToJvm: TypeAlias = (
     | ProcessEndedLine
     | NodeReportLine
     | MasterUnreachableLine
+    | SpareLine
 )
 
 _DECODER: msgspec.json.Decoder[FromJvm] = msgspec.json.Decoder(FromJvm)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TypeAlias
+from typing import Literal, TypeAlias
 
 import msgspec
 
 from headrace.framework.failure import Failure
 
 __all__ = [
+    "AheadLine",
     "ErrorLine",
     "FailedLine",
     "FromNode",
@@ -60,6 +61,16 @@ class FailedLine(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", ta
     failure: Failure
 
 
+class AheadLine(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="ahead"):
+    """How far a process is that was started ahead of its spec.
+
+    Attributes:
+        state: "ready": it waits for its line on stdin; "begun": it has it.
+    """
+
+    state: Literal["ready", "begun"]
+
+
 class ValueLine(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="value"):
     """Answer of a lookup."""
 
@@ -75,7 +86,9 @@ class ErrorLine(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag
     is_timeout: bool = False
 
 
-FromProcess: TypeAlias = ReportLine | PublishLine | LookupLine | StopJobLine | FailedLine
+FromProcess: TypeAlias = (
+    ReportLine | PublishLine | LookupLine | StopJobLine | FailedLine | AheadLine
+)
 FromNode: TypeAlias = ValueLine | ErrorLine
 
 _ENCODER = msgspec.json.Encoder()

@@ -35,6 +35,7 @@ def train(
     idle_after_s: float = 0.1,
     exchange: ExchangeConfig | None = None,
     timeouts: TimeoutConfig | None = None,
+    spare_after_s: float | None = 10.0,
 ) -> TrainingPlan:
     """Plan PyTorch workers as operators of a Flink job.
 
@@ -67,6 +68,8 @@ def train(
             seconds.
         exchange: Size and pace of the memory queue.
         timeouts: Limits on every wait.
+        spare_after_s: In stream mode with Flink's checkpoints, when a spare for each process is
+            started, in seconds after the process; see `RoleConfig`. None: never.
 
     Returns:
         The plan, with the emitted rows.
@@ -93,6 +96,7 @@ def train(
         idle_after_s=idle_after_s,
         exchange=exchange,
         timeouts=timeouts,
+        spare_after_s=spare_after_s,
     )
     return plan_training(rows, job, output=output, held_out=held_out)
 
@@ -111,6 +115,7 @@ def training_job(
     idle_after_s: float = 0.1,
     exchange: ExchangeConfig | None = None,
     timeouts: TimeoutConfig | None = None,
+    spare_after_s: float | None = 10.0,
     has_held_out: bool = False,
 ) -> TrainingJob:
     """Return what `train` plans, without its rows; arguments and errors are the same."""
@@ -127,6 +132,7 @@ def training_job(
         environment=environment or {},
         gpu="none" if device == "cpu" else "auto",
         exchange=exchange or ExchangeConfig(),
+        spare_after_s=spare_after_s,
     )
     master = AMConfig(
         state_machine="pytorch",

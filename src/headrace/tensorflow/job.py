@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -43,6 +44,7 @@ def train(
     idle_after_s: float = 0.1,
     exchange: ExchangeConfig | None = None,
     timeouts: TimeoutConfig | None = None,
+    spare_after_s: float | None = 10.0,
 ) -> TrainingPlan:
     """Plan TensorFlow processes as operators of a Flink job.
 
@@ -84,6 +86,8 @@ def train(
             steps of the others, in seconds.
         exchange: Size and pace of the memory queue.
         timeouts: Limits on every wait.
+        spare_after_s: In stream mode with Flink's checkpoints, when a spare for each process is
+            started, in seconds after the process; see `RoleConfig`. None: never.
 
     Returns:
         The plan, with the emitted rows.
@@ -115,6 +119,7 @@ def train(
         idle_after_s=idle_after_s,
         exchange=exchange,
         timeouts=timeouts,
+        spare_after_s=spare_after_s,
     )
     return plan_training(rows, job, output=output, held_out=held_out)
 
@@ -138,6 +143,7 @@ def training_job(
     idle_after_s: float = 0.1,
     exchange: ExchangeConfig | None = None,
     timeouts: TimeoutConfig | None = None,
+    spare_after_s: float | None = 10.0,
     has_held_out: bool = False,
 ) -> TrainingJob:
     """Return what `train` plans, without its rows; arguments and errors are the same.
@@ -164,7 +170,12 @@ def training_job(
         raise PlanError(msg)
     variables = {**_DEFAULTS, **(environment or {})}
 
-    def role(function: object, count: int = 1, gpu: GpuUse = "auto") -> RoleConfig:
+    def role(
+        function: object,
+        count: int = 1,
+        gpu: GpuUse = "auto",
+        spare: float | None = spare_after_s,
+    ) -> RoleConfig:
         own = entry if function is True else function
         assert callable(own)
         return RoleConfig(
@@ -174,16 +185,18 @@ def training_job(
             has_port=True,
             gpu=gpu,
             exchange=exchange or ExchangeConfig(),
+            spare_after_s=spare,
         )
 
     roles: dict[str, RoleConfig] = {}
     if ps:
-        roles[PS] = server_role(ps, variables)
+        roles[PS] = replace(server_role(ps, variables), spare_after_s=spare_after_s)
     if chief:
         roles[CHIEF] = role(chief)
     roles[WORKER] = role(entry, require_count("workers", workers))
     if evaluator:
-        roles[EVALUATOR] = role(evaluator, gpu="none")  # those who train need them
+        # GPUs are for those who train, and nobody waits for an evaluator.
+        roles[EVALUATOR] = role(evaluator, gpu="none", spare=None)
     if tensorboard:
         roles[TENSORBOARD] = _tensorboard(logs)
     return TrainingJob(

@@ -256,6 +256,7 @@ final class AmOperator extends AbstractStreamOperator<String>
                         .put("tls_name", home.tlsName())
                         .put("attempt", attempt)
                         .put("am_operator", operatorId.toHexString())
+                        .put("is_stream", plannedRoles.values().stream().anyMatch(PlannedRole::hasInput))
                         .put("deployment", getRuntimeContext().getTaskInfo().getAttemptNumber())
                         .put("master_restarts", masterRestarts);
         output.collect(new StreamRecord<>(control.toString()));

@@ -103,6 +103,12 @@ class FlatMapRoleOperator extends AbstractStreamOperator<RowData>
     }
 
     @Override
+    public void notifyCheckpointComplete(long checkpointId) throws Exception {
+        super.notifyCheckpointComplete(checkpointId);
+        core.onCheckpointComplete();
+    }
+
+    @Override
     public void notifyCheckpointAborted(long checkpointId) throws Exception {
         super.notifyCheckpointAborted(checkpointId);
         core.onCheckpointAborted(checkpointId);

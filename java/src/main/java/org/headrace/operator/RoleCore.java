@@ -15,6 +15,7 @@ import org.apache.flink.runtime.state.CheckpointStreamFactory;
 import org.apache.flink.runtime.state.OperatorStateHandle;
 import org.apache.flink.runtime.state.SnapshotResult;
 import org.apache.flink.runtime.state.StateInitializationContext;
+import org.apache.flink.shaded.jackson2.com.fasterxml.jackson.databind.node.ObjectNode;
 import org.apache.flink.streaming.api.operators.OperatorSnapshotFutures;
 import org.apache.flink.streaming.api.operators.StreamOperatorParameters;
 import org.apache.flink.streaming.api.operators.StreamingRuntimeContext;
@@ -71,6 +72,7 @@ final class RoleCore implements RoleNode.ProcessListener, AutoCloseable {
     private RoleState state;
     private boolean isRestored;
     private Integer restoredParallelism; // null: not restored
+    private SpareSupply spares;
     private RoleNode node;
     private RoleQueue queue;
     private boolean hasMaster;
@@ -110,7 +112,8 @@ final class RoleCore implements RoleNode.ProcessListener, AutoCloseable {
         metrics = new RoleMetrics(context.getMetricGroup());
         output = new RoleOutput(parameters.getOutput(), metrics.rowsOut());
         TaskFacts task = TaskFacts.of(environment, context);
-        node = new RoleNode(cluster, role, task, wait, metrics, this);
+        spares = hasMaster ? SpareSupply.open(cluster, role, task, wait, context) : null;
+        node = new RoleNode(cluster, role, task, wait, metrics, spares, this);
         if (role.inputType() != null || role.outputType() != null) {
             queue = new RoleQueue(cluster, role, node, parameters, wait, metrics, output, state, hasMaster);
         }
@@ -122,7 +125,11 @@ final class RoleCore implements RoleNode.ProcessListener, AutoCloseable {
         if (!master.accept(record)) {
             return;
         }
-        String hex = Lines.requireText(Lines.parse(record), "am_operator");
+        ObjectNode said = Lines.parse(record);
+        if (spares != null && said.path("is_stream").asBoolean()) {
+            spares.onStreamMode();
+        }
+        String hex = Lines.requireText(said, "am_operator");
         amOperator = new OperatorID(StringUtils.hexStringToByte(hex));
         node.onControl(record);
     }
@@ -219,6 +226,13 @@ final class RoleCore implements RoleNode.ProcessListener, AutoCloseable {
         }
     }
 
+    /** A time to see whether the next attempt should find a node that is ready. */
+    void onCheckpointComplete() throws Exception {
+        if (spares != null && !isFinished && !node.isStopRequested()) {
+            spares.onCheckpointComplete();
+        }
+    }
+
     void onCheckpointAborted(long checkpointId) {
         if (queue != null) {
             queue.onCheckpointAborted(checkpointId);
@@ -258,6 +272,10 @@ final class RoleCore implements RoleNode.ProcessListener, AutoCloseable {
                 }
             } finally {
                 state.close();
+                if (spares != null) {
+                    spares.close(isFinished);
+                    spares = null;
+                }
             }
         }
     }

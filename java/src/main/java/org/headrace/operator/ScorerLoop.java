@@ -66,7 +66,7 @@ final class ScorerLoop implements Runnable, RoleNode.ProcessListener, QueueListe
         this.metrics = metrics;
         timeouts = cluster.timeouts();
         wait = new MailboxWait(mailbox);
-        node = new RoleNode(cluster, role, task, wait, metrics, this);
+        node = new RoleNode(cluster, role, task, wait, metrics, null, this);
         MemoryQueue opened = null;
         try {
             Path socket = node.workDir().socketPath();

@@ -49,6 +49,12 @@ final class SourceRoleOperator extends AbstractStreamOperator<RowData>
     }
 
     @Override
+    public void notifyCheckpointComplete(long checkpointId) throws Exception {
+        super.notifyCheckpointComplete(checkpointId);
+        core.onCheckpointComplete();
+    }
+
+    @Override
     public void finish() throws Exception {
         core.finish();
         super.finish();

@@ -9,6 +9,7 @@ import org.headrace.exchange.ExchangeSettings;
 import org.headrace.json.Lines;
 
 import java.io.Serializable;
+import java.time.Duration;
 
 /**
  * One role of a cluster.
@@ -19,6 +20,7 @@ import java.io.Serializable;
  * @param payload the cloudpickle payload; opaque here
  * @param exchange size and pace of the memory queue
  * @param mirror what its processes find a copy of; null without
+ * @param spareAfter how long a process runs before a spare for it is started; null: never
  * @param inputType type of its input rows; null without input
  * @param outputType type of its output rows; null without output
  */
@@ -30,6 +32,7 @@ public record RolePlan(
         byte[] payload,
         ExchangeSettings exchange,
         MirrorPlan mirror,
+        Duration spareAfter,
         RowType inputType,
         RowType outputType)
         implements Serializable {
@@ -56,6 +59,9 @@ public record RolePlan(
                         Lines.requireInt(exchange, "linger_ms"),
                         Lines.requireInt(exchange, "max_row_bytes")),
                 MirrorPlan.parse(plan.path("mirror")),
+                plan.path("spare_after_ms").isNumber()
+                        ? Duration.ofMillis(plan.path("spare_after_ms").longValue())
+                        : null,
                 inputType,
                 outputType);
     }
