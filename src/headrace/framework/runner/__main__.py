@@ -19,7 +19,7 @@ import os
 import sys
 import threading
 
-from headrace._imports import without_collections
+from headrace._imports import quick_imports
 from headrace.errors import ConfigError, HeadraceError
 from headrace.framework.failure import Failure
 from headrace.framework.link import ProcessLink
@@ -63,7 +63,7 @@ def main() -> None:
 
 def _run(spec: ProcessSpec, link: ProcessLink) -> tuple[Failure | None, int]:
     try:
-        with without_collections():
+        with quick_imports():
             entry = load_entry(spec.payload_path)
     except ConfigError as exc:
         cause = exc.__cause__ or exc
