@@ -12,7 +12,7 @@ import pytest
 from headrace.errors import PlanError, ProtocolError
 from headrace.exchange import Barrier, Batch, End, Item, MemoryFeed, SpoolContent, SpoolWriter
 from headrace.framework.process import StateRef
-from headrace.role import RoleContext, TrainingContext, TrainingSettings
+from headrace.role import HELD_OUT, RoleContext, TrainingContext, TrainingSettings
 from tests.unit.role.doubles import FakeClock, FakeLink, spec_in
 
 SCHEMA = pa.schema([("x", pa.int64())])
@@ -98,6 +98,41 @@ def test_a_restored_process_knows_its_pass_before_it_reads(tmp_path: Path) -> No
         ctx = context_in(tmp_path, empty, **restored_by(tmp_path, states[number]))
         assert ctx.epoch == epoch
         ctx.close(is_success=False)
+
+
+HELD_SCHEMA = pa.schema([*SCHEMA, (HELD_OUT, pa.bool_())])
+
+
+def run_with_held_out(
+    directory: Path, items: Sequence[Item], **spec: Any
+) -> tuple[SlowBarriers, list[int]]:
+    """Look at the held-out rows before each batch is used, in later passes."""
+    feed = SlowBarriers(items, input_schema=HELD_SCHEMA)
+    ctx = TrainingContext(
+        spec=spec_in(directory, **spec), link=FakeLink(), feed=feed, clock=FakeClock(1.0)
+    )
+    ctx.use_settings(TrainingSettings(epochs=2, has_held_out=True))
+    seen = ctx.state.setdefault("seen", [])
+    for batch in ctx.batches(2):
+        if ctx.epoch:
+            assert [each["x"].tolist() for each in ctx.held_out(1)] == [[101], [102]]
+        seen.extend(batch["x"].tolist())
+    ctx.close(is_success=True)
+    return feed, seen
+
+
+def test_a_look_at_the_held_out_rows_does_not_say_that_the_batch_was_used(
+    tmp_path: Path,
+) -> None:
+    xs = [1, 2, 3, 4, 5, 101, 102]
+    rows = pa.record_batch([xs, [x > 100 for x in xs]], schema=HELD_SCHEMA)
+    feed, expected = run_with_held_out(tmp_path, [Batch(rows), End(), *map(Barrier, LATER)])
+    assert expected == [1, 2, 3, 4, 5] * 2
+    states = [state for number, state in feed.states if number is not None]
+    assert len(states) > 3  # one between two batches at least
+    for state in states:
+        _, seen = run_with_held_out(tmp_path, [End()], **restored_by(tmp_path, state))
+        assert seen == expected
 
 
 @pytest.mark.parametrize("epochs", [1, 2])
