@@ -160,6 +160,36 @@ def test_several_passes_behind_the_checkpoint_of_one_are_refused(tmp_path: Path)
     restored.close(is_success=False)
 
 
+def read_all(ctx: TrainingContext) -> list[int]:
+    return [x for batch in ctx.batches(2) for x in batch["x"].tolist()]
+
+
+def test_several_passes_behind_a_checkpoint_without_rows_are_refused(tmp_path: Path) -> None:
+    feed = MemoryFeed(STREAM, input_schema=SCHEMA)
+    ctx = context_in(tmp_path, feed)
+    assert read_all(ctx) == [1, 2, 3, 4, 5, 6, 7] * EPOCHS
+    ctx.close(is_success=True)
+    assert feed.states == []  # nobody has asked for one: the rows stay where they are
+    restored = context_in(
+        tmp_path, MemoryFeed(BEHIND[1], input_schema=SCHEMA), is_restored=True
+    )
+    with pytest.raises(PlanError, match=r"epochs=3 .* does not hold the rows before it"):
+        restored.batches(2)
+    restored.close(is_success=False)
+
+
+def test_a_state_that_is_still_empty_keeps_the_rows(tmp_path: Path) -> None:
+    feed = MemoryFeed(STREAM, input_schema=SCHEMA)
+    ctx = context_in(tmp_path, feed)
+    assert ctx.state == {}
+    expected = read_all(ctx)
+    ctx.close(is_success=True)
+    items = MemoryFeed(BEHIND[1], input_schema=SCHEMA)
+    restored = context_in(tmp_path, items, **restored_by(tmp_path, dict(feed.states)[1]))
+    assert read_all(restored) == expected[3:]
+    restored.close(is_success=True)
+
+
 def test_rows_with_other_columns_are_refused(tmp_path: Path) -> None:
     writer = SpoolWriter(tmp_path, SCHEMA, rows=2)
     writer.write(Batch(pa.record_batch([[1, 2, 3]], schema=SCHEMA)))
