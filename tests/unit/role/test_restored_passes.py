@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from headrace.errors import PlanError, ProtocolError
 from headrace.exchange import Barrier, Batch, End, Item, MemoryFeed, SpoolContent, SpoolWriter
 from headrace.framework.process import StateRef
 from headrace.role import HELD_OUT, RoleContext, TrainingContext, TrainingSettings
+from headrace.role.alone import Alone
 from tests.unit.role.doubles import FakeClock, FakeLink, spec_in
 
 SCHEMA = pa.schema([("x", pa.int64())])
@@ -188,6 +189,49 @@ def test_a_state_that_is_still_empty_keeps_the_rows(tmp_path: Path) -> None:
     restored = context_in(tmp_path, items, **restored_by(tmp_path, dict(feed.states)[1]))
     assert read_all(restored) == expected[3:]
     restored.close(is_success=True)
+
+
+class CommonContext(TrainingContext):
+    """Trains in common with nobody, so that it drops what it does not read."""
+
+    def data_parallel(self) -> None:
+        self._is_data_parallel = True
+        self._steps = AtTheEnd()
+
+
+class AtTheEnd(Alone):
+    """Attends until the input is used up."""
+
+    def finish(self, attend: Callable[[], object]) -> None:
+        for _ in range(10):
+            attend()
+
+
+def test_rows_that_are_dropped_are_kept_for_later_passes(tmp_path: Path) -> None:
+    """A worker returns without reading; the restored one of every place reads the rest."""
+
+    def context(feed: MemoryFeed, **spec: Any) -> CommonContext:
+        context = CommonContext(spec=spec_in(tmp_path, **spec), link=FakeLink(), feed=feed)
+        context.use_settings(TrainingSettings(epochs=EPOCHS))
+        context.data_parallel()
+        context.state["kept"] = True
+        return context
+
+    every = [1, 2, 3, 4, 5, 6, 7] * EPOCHS
+    feed = SlowBarriers([*STREAM, *map(Barrier, LATER)], input_schema=SCHEMA)
+    context(feed).close(is_success=True)
+    states = [(number, state) for number, state in feed.states if number is not None]
+    assert [number for number, _ in states][:2] == [1, 2]
+    for number, state in states:
+        rest = MemoryFeed(BEHIND.get(number, [End()]), input_schema=SCHEMA)
+        restored = context(rest, **restored_by(tmp_path, state))
+        seen = read_all(restored)
+        assert seen == every[len(every) - len(seen) :], number
+        assert number != 1 or len(seen) == len(every) - 3
+        restored.close(is_success=True)
+        rest = MemoryFeed(BEHIND.get(number, [End()]), input_schema=SCHEMA)
+        context(rest, **restored_by(tmp_path, state)).close(is_success=True)  # again unread
+        assert rest.has_sent_end
 
 
 def test_rows_with_other_columns_are_refused(tmp_path: Path) -> None:
