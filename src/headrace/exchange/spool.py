@@ -30,18 +30,19 @@ _LATER_PASSES = (
 
 @dataclass(frozen=True, slots=True)
 class SpoolContent:
-    """The rows of a spool, as bytes; it pickles.
+    """The rows of a spool, as bytes; it pickles, with its memory out of band (PEP 574).
 
     Attributes:
         file: The file, complete or not (uint8).
-        rest: Rows behind it: an Arrow IPC stream, or nothing.
+        rest: Rows behind it (uint8): an Arrow IPC stream, or nothing.
     """
 
     file: npt.NDArray[np.uint8]
-    rest: bytes
+    rest: npt.NDArray[np.uint8]
 
 
-NO_ROWS = SpoolContent(np.empty(0, np.uint8), b"")
+_NOTHING = np.empty(0, np.uint8)
+NO_ROWS = SpoolContent(_NOTHING, _NOTHING)
 
 
 class SpoolWriter:
@@ -102,12 +103,12 @@ class SpoolWriter:
             raise self._failed(exc, "read") from exc
         rest = self._rebatcher.flush()
         if rest is None:
-            return SpoolContent(written, b"")
+            return SpoolContent(written, _NOTHING)
         self._rebatcher.push(rest)
         sink = pa.BufferOutputStream()
         with pa.ipc.new_stream(sink, self._schema) as stream:
             stream.write_batch(rest)
-        return SpoolContent(written, sink.getvalue().to_pybytes())
+        return SpoolContent(written, np.frombuffer(sink.getvalue(), np.uint8))
 
     def refill(self, content: SpoolContent) -> None:
         """Append the rows that `content` has of another spool with the same columns.
@@ -198,7 +199,7 @@ class Spool:
 
     def content(self) -> SpoolContent:
         """Return all rows, for `SpoolWriter.refill`; refers to the file. Copies nothing."""
-        return SpoolContent(_mapped(self._fd), b"")
+        return SpoolContent(_mapped(self._fd), _NOTHING)
 
     def close(self) -> None:
         """Close the file. Idempotent; batches that were read stay valid."""
@@ -210,5 +211,5 @@ class Spool:
 def _mapped(fd: int) -> npt.NDArray[np.uint8]:
     """Return the bytes of a file as they are now."""
     if not os.fstat(fd).st_size:
-        return np.empty(0, np.uint8)
+        return _NOTHING
     return np.frombuffer(mmap.mmap(fd, 0, prot=mmap.PROT_READ), np.uint8)

@@ -92,7 +92,7 @@ class Lockstep(Rounds):
         self._is_shadow_step = False
         self._attend_last: Callable[[], object] | None = None
         self._owes_schedule = False
-        self._kept: list[torch.Tensor | None] = []
+        self._kept: list[torch.Tensor | None] | None = None
         self._hooks = [
             optimizer.register_step_pre_hook(self._on_step),
             optimizer.register_step_post_hook(self._on_stepped),
@@ -131,11 +131,13 @@ class Lockstep(Rounds):
     def own_part(self) -> dict[str, Any]:
         """Return what is this worker's own; see `Rounds.own_part`.
 
-        With rows since the last step, `gradients` are those of the half-accumulated step: one
-        tensor or None for each parameter.
+        With rows since the last step, `gradients` are those of the half-accumulated step, which
+        lie aside while a barrier is answered: one tensor or None for each parameter.
         """
         own = super().own_part()
-        return {**own, "gradients": self._kept} if self._pending_rows else own
+        if self._kept is None or not self._pending_rows:
+            return own
+        return {**own, "gradients": self._kept}
 
     def restore(self, common: dict[str, Any], own: dict[str, Any]) -> None:
         """Take up what was captured, behind the model's own state; see `Rounds.restore`."""
@@ -261,12 +263,12 @@ class Lockstep(Rounds):
     def _before_shadows(self) -> Iterator[None]:
         self._require_no_open_step()
         # Gradients of a half-accumulated own step must survive the steps of the others.
-        self._kept = self._vector.take_gradients()
+        self._kept = kept = self._vector.take_gradients()
         try:
             yield
         finally:
-            self._vector.put_gradients(self._kept)
-            self._kept = []
+            self._vector.put_gradients(kept)
+            self._kept = None
 
 
 _OVER = (

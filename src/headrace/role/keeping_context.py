@@ -58,6 +58,7 @@ class KeepingContext:
         """
         self._require_input("ctx.state")
         self._kept.require_merged()
+        self._kept.is_asked_for = True
         return self._kept.values
 
     def merge_state(self, merge: Callable[[list[dict[str, Any]]], dict[str, Any]]) -> None:
@@ -171,13 +172,17 @@ class KeepingContext:
         """Return where to go on in the passes over the input.
 
         Raises:
-            PlanError: The checkpoint is of one pass, so it does not hold the rows before it.
+            PlanError: The checkpoint does not hold the rows before it: it is of one pass, or of
+                a function that keeps no state.
         """
         place: InputPlace | None = self._kept.restored_part("input", None)
-        if place is None and epochs > 1 and self._kept.has_restored:
+        if place is None and epochs > 1 and self._kept.began_behind_rows:
             msg = (
-                f"epochs={epochs} in a job that was restored from the checkpoint of one pass: "
-                "the rows before it are in nobody's hands. Use epochs=1, as before"
+                f"epochs={epochs} in a job that was restored from "
+                + ("the checkpoint of one pass" if self._kept.has_restored else "a checkpoint")
+                + ", which does not hold the rows before it: later passes would miss them. Use "
+                "epochs=1, or start the job without restoring it. With ctx.checkpointed or "
+                "ctx.state the checkpoints of several passes hold the rows"
             )
             raise PlanError(msg)
         return place

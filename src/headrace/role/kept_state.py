@@ -36,6 +36,7 @@ class KeptState:
 
     Attributes:
         values: `ctx.state`.
+        is_asked_for: Whether the user's function has asked for `values`.
     """
 
     def __init__(self, spec: ProcessSpec) -> None:
@@ -57,6 +58,7 @@ class KeptState:
             _, self._memory, self._restored = parts[0]
         self.values: dict[str, Any] = self._restored.get("values", {})
         self._parts: dict[str, Callable[[], Any]] = {}
+        self.is_asked_for = False
 
     @property
     def misses_rows(self) -> bool:
@@ -70,8 +72,10 @@ class KeptState:
 
     @property
     def is_empty(self) -> bool:
-        """Whether there is nothing to keep."""
-        return self._objects is None and not self.values
+        """Whether there is nothing to keep: the rows of an input alone are nothing."""
+        if self._objects is not None or self.values:
+            return False
+        return not (self.is_asked_for and "input" in self._parts)
 
     @property
     def has_objects(self) -> bool:

@@ -132,6 +132,7 @@ class BatchReader:
         self._streamed_rows = 0
         self._handed_out_rows = 0
         self._handled_rows = 0
+        self._is_batch_open = False
         self._latest: ReadyBatch | None = None
         self._watermarks: deque[tuple[int, int]] = deque()  # (rows before it, ms)
         self._barrier: Barrier | None = None
@@ -214,6 +215,7 @@ class BatchReader:
             ExchangeError: The disk is too small for the spool.
         """
         self._handled_rows = self._handed_out_rows
+        self._is_batch_open = False
         if self._phase is _REPLAY:
             assert self._spooled is not None
             self._spooled.begin_pass()
@@ -227,6 +229,7 @@ class BatchReader:
                 return None
             ready = self._spooled.next_batch()
             self._latest = ready if self.at_once > 1 else None
+            self._is_batch_open = ready is not None
             return ready or self._end_epoch()
         self._latest = None
         if self._on_poll is not None:
@@ -265,14 +268,14 @@ class BatchReader:
     def attend(self) -> None:
         """Answer what must not wait while the caller waits for something else.
 
-        For a process that has no rows to handle but is not done: between two passes, and after
-        the last. It says the same about the batches handed out as `poll`, takes no rows, and
-        does not block. While the input streams it answers nothing: there, barriers stand
-        between rows.
+        For a process that is not done: between two passes, after the last, or beside the rows.
+        It takes no rows, does not block, and says nothing about the batches handed out: behind
+        one it answers no barrier before the next `poll`. While the input streams it answers
+        none at all: there, barriers stand between rows.
         """
         if self._on_poll is not None:
             self._on_poll()
-        if self._phase is not _Phase.STREAM:
+        if self._phase is not _Phase.STREAM and not self._is_batch_open:
             self._answer_barriers()
 
     def put_back(self, rows: int) -> None:
@@ -330,6 +333,7 @@ class BatchReader:
 
     def _hand_out(self, rows: pa.RecordBatch) -> ReadyBatch:
         self._handed_out_rows += rows.num_rows
+        self._is_batch_open = True
         batch = unstamped(rows)
         ready = ReadyBatch(batch.columns, batch.timestamps_ms, 0)
         self._latest = ready if self.at_once > 1 else None  # it keeps the memory

@@ -328,6 +328,7 @@ class Rounds(ABC):
 
     def _leave(self) -> None:
         self._is_over = True
+        self._pending_rows = 0  # no step will use them, in a restored job neither
         if self._is_at_barrier:
             self._before_answer()
         if self._barriers is not None:

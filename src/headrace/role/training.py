@@ -289,7 +289,7 @@ class TrainingContext(RoleContext):
     def _attend(self) -> None:
         """Answer what must not wait while this worker only shadows the others."""
         if self._drops_rows and self._reader is None and self.input_schema is not None:
-            self.open_reader(rows=1024)
+            self.open_reader(rows=1024, epochs=self.epochs)
         if self._reader is None:
             self._reporter.tick()
         elif not self._is_closed:

@@ -60,7 +60,8 @@ class Worker:
     accumulate: int = 1
     begins_with: Captured | None = None
     ends_in_last_step: bool = False
-    captured: dict[int, Captured] = field(default_factory=dict)
+    leaves_after: int | None = None
+    captured: dict[int | None, Captured] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.model = copy.deepcopy(_START)
@@ -101,11 +102,16 @@ class Worker:
             self._train(torch.tensor(event.columns["x"].to_numpy()).reshape(-1, 1))
             if self.ends_in_last_step and self.batches == 1:
                 break
+            if self.batches == self.leaves_after:
+                break
         if self.ends_in_last_step:
             self.lockstep.count(ROWS)
             self.lockstep.finish_after_step(lambda: drop_rows(reader))
             self._train(torch.ones(ROWS, 1))
-        self.lockstep.finish(reader.attend)
+        self.lockstep.finish(
+            reader.attend if self.leaves_after is None else lambda: drop_rows(reader)
+        )
+        self._capture(None)  # as at the end of the process
         reader.close()
         return self
 
@@ -119,8 +125,6 @@ class Worker:
             self.scheduler.step()
 
     def _capture(self, checkpoint_id: int | None) -> None:
-        if checkpoint_id is None:
-            return
         self.captured[checkpoint_id] = Captured(
             model=copy.deepcopy(self.model.state_dict()),
             optimizer=copy.deepcopy(self.optimizer.state_dict()),
@@ -157,7 +161,7 @@ def test_at_a_barrier_all_workers_hold_the_same_bits() -> None:
             Worker([*LONG[:3], Barrier(5), *LONG, End()], adder),
         ]
     )
-    assert (list(one.captured), list(two.captured)) == ([5], [5])
+    assert (list(one.captured), list(two.captured)) == ([5, None], [5, None])
     mine, others = one.captured[5], two.captured[5]
     for part in ("model", "optimizer", "scheduler", "common"):
         require_same(getattr(mine, part), getattr(others, part))
@@ -201,3 +205,28 @@ def test_a_group_goes_on_where_another_was_at_the_barrier(accumulate: int) -> No
         require_same(before.model.state_dict(), after.model.state_dict())
         require_same(before.optimizer.state_dict(), after.optimizer.state_dict())
         assert before.lockstep.steps == after.lockstep.steps
+
+
+@pytest.mark.parametrize("leaves_after", [None, 1])
+def test_rows_that_were_never_stepped_on_are_no_part_of_the_last_state(
+    leaves_after: int | None,
+) -> None:
+    """Neither what an accumulation leaves at the end, nor what a loop that is left does."""
+    adder = SharedSum(2)
+    script = [*LONG[:3], End()]
+    whole = run_workers(
+        [
+            Worker(script, adder, accumulate=2, leaves_after=leaves_after),
+            Worker([*LONG, End()], adder, accumulate=2),
+        ]
+    )
+    last = [worker.captured[None] for worker in whole]
+    assert [each.own["pending_rows"] for each in last] == [0, 0]
+    assert ["gradients" in each.own for each in last] == [False, False]
+    adder = SharedSum(2)
+    rest = run_workers(
+        [Worker([End()], adder, accumulate=2, begins_with=each) for each in last]
+    )
+    for before, after in zip(whole, rest, strict=True):
+        require_same(before.model.state_dict(), after.model.state_dict())
+        assert before.lockstep.steps == after.lockstep.steps == 2

@@ -15,6 +15,7 @@ import tensorflow as tf
 from headrace.errors import ConfigError, PlanError, UsageError
 from headrace.exchange import Barrier, Batch, End, Item, MemoryFeed
 from headrace.framework.process import StateRef
+from headrace.role import HELD_OUT
 from headrace.tensorflow import TFContext, TFSettings
 from headrace.tensorflow.stateful import as_stateful
 from tests.unit.role.doubles import FakeLink, spec_in
@@ -142,6 +143,35 @@ def test_a_training_that_is_restored_in_its_second_pass_goes_on_there(
         assert restored.steps == 15
         for one, other in zip(undisturbed.weights, restored.weights, strict=True):
             np.testing.assert_array_equal(one, other)
+
+
+def test_a_look_at_the_held_out_rows_does_not_say_that_the_portion_was_used(
+    tmp_path: Path,
+) -> None:
+    schema = pa.schema([*SCHEMA, (HELD_OUT, pa.bool_())])
+    seen: list[list[float]] = []
+
+    def look(ctx: TFContext) -> None:
+        ctx.use_settings(TFSettings(epochs=2, has_held_out=True))
+        xs = ctx.state.setdefault("xs", [])
+        rows = ctx.dataset(2)
+        for epoch in range(ctx.epoch, ctx.epochs):
+            for batch in rows:
+                if epoch:
+                    assert [each["x"].tolist() for each in ctx.held_out(2)] == [[101.0]]
+                xs.extend(batch["x"].numpy().tolist())
+        seen.append(xs)
+
+    columns = [[1.0, 2.0, 3.0, 4.0, 5.0, 101.0], [0.0] * 6, [False] * 5 + [True]]
+    items = [Batch(pa.record_batch(columns, schema=schema)), End(), *map(Barrier, range(9))]
+    feed = run(tmp_path, look, [], feed=SlowBarriers(items, input_schema=schema))
+    assert seen[0] == [1, 2, 3, 4, 5] * 2
+    states = [state for number, state in feed.states if number is not None]
+    assert states
+    for state in states:
+        rest = MemoryFeed([End()], input_schema=schema)
+        run(tmp_path, look, [], feed=rest, **restored_from(tmp_path, state))
+        assert seen[-1] == seen[0]
 
 
 def test_half_a_step_is_never_captured(tmp_path: Path) -> None:
