@@ -7,7 +7,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from headrace._counts import require_count
+from headrace._counts import require_bounds, require_count
 from headrace.config import AMConfig, ExchangeConfig, GpuUse, RoleConfig, TimeoutConfig
 from headrace.errors import ConfigError, PlanError
 from headrace.operator.training import TrainingJob, TrainingPlan, plan_training
@@ -26,7 +26,7 @@ def train(
     rows: Any,
     entry: Callable[[TFContext], object],
     *,
-    workers: int = 1,
+    workers: int | tuple[int, int] = 1,
     ps: int = 0,
     chief: bool | Callable[[TFContext], object] = False,
     evaluator: bool | Callable[[TFContext], object] = False,
@@ -56,7 +56,7 @@ def train(
         entry: The function of every worker (and of chief and evaluator, where those are True:
             ``ctx.role`` tells them apart); it travels by cloudpickle, so module-level, nested
             and `__main__` functions all do.
-        workers: How many, at least 1.
+        workers: How many; or the fewest and the most, as for `headrace.pytorch.train`.
         ps: Parameter servers, for `ctx.parameter_servers` or TensorFlow's own
             `ParameterServerStrategy`; 0 for one worker, or synchronous training.
         chief: Whether there is a chief, or its function. It gets no rows.
@@ -123,7 +123,7 @@ def training_job(
     entry: Callable[[TFContext], object],
     *,
     is_stream: bool,
-    workers: int = 1,
+    workers: int | tuple[int, int] = 1,
     ps: int = 0,
     chief: bool | Callable[[TFContext], object] = False,
     evaluator: bool | Callable[[TFContext], object] = False,
@@ -164,12 +164,15 @@ def training_job(
         raise PlanError(msg)
     variables = {**_DEFAULTS, **(environment or {})}
 
-    def role(function: object, count: int = 1, gpu: GpuUse = "auto") -> RoleConfig:
+    def role(
+        function: object, count: tuple[int, int] = (1, 1), gpu: GpuUse = "auto"
+    ) -> RoleConfig:
         own = entry if function is True else function
         assert callable(own)
         return RoleConfig(
             entry=TFEntry(own, settings),
-            parallelism=count,
+            parallelism=count[1],
+            min_parallelism=count[0],
             environment=variables,
             has_port=True,
             gpu=gpu,
@@ -181,7 +184,7 @@ def training_job(
         roles[PS] = server_role(ps, variables)
     if chief:
         roles[CHIEF] = role(chief)
-    roles[WORKER] = role(entry, require_count("workers", workers))
+    roles[WORKER] = role(entry, require_bounds("workers", workers))
     if evaluator:
         roles[EVALUATOR] = role(evaluator, gpu="none")  # those who train need them
     if tensorboard:
