@@ -172,6 +172,8 @@ class RoleConfig:
             `headrace.role.RoleEntry`, or the path of a script for `runner="script"`. None for a
             runner that needs none.
         parallelism: Nodes of this role, at least 1.
+        min_parallelism: With how few of them Flink's adaptive scheduler may run the job, where
+            there are fewer slots; None: with `parallelism` alone.
         runner: "function", "script", "tensorboard" (shows `options["log_dir"]`), or a subclass
             of `headrace.framework.runner.Runner`.
         args: Command-line arguments of a script, or further flags of TensorBoard.
@@ -195,6 +197,7 @@ class RoleConfig:
 
     entry: Callable[..., object] | str | None = None
     parallelism: int = 1
+    min_parallelism: int | None = None
     runner: Any = "function"
     args: tuple[str, ...] = ()
     environment: Mapping[str, str] = field(default_factory=dict)
@@ -207,6 +210,8 @@ class RoleConfig:
 
     def __post_init__(self) -> None:
         _set_count(self, "role", "parallelism", 1, 32_768)
+        if self.min_parallelism is not None:
+            _set_count(self, "role", "min_parallelism", 1, self.parallelism)
         entry: object = self.entry
         if entry is not None and not isinstance(entry, str) and not callable(entry):
             msg = (

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 import headrace.pytorch
+from headrace.errors import JobFailedError
 from headrace.operator import JobHandle
 from tests.ports import free_ports
 from tests.waiting import until
@@ -59,21 +60,18 @@ def running_workers(job: JobHandle) -> int:
     return sum(node.state == "running" for node in status.nodes.values())
 
 
-@pytest.mark.timeout(300)
-def test_workers_of_a_running_training_become_more_and_fewer_and_every_row_counts_once(
-    make_t_env: MakeEnvironment, tmp_path: Path
-) -> None:
-    (port,) = free_ports(1)
+def start(
+    make_t_env: MakeEnvironment,
+    folder: Path,
+    workers: int | tuple[int, int],
+    per_second: int,
+    **options: str,
+) -> JobHandle:
     t_env = make_t_env(
         2,
-        **CHECKPOINTS,
-        **RETRIES,
-        **NARROW,
-        **in_dir(tmp_path / "cp"),
-        **ADAPTIVE,
-        rest_port=str(port),
+        **{**CHECKPOINTS, **RETRIES, **NARROW, **in_dir(folder / "cp"), **ADAPTIVE, **options},
     )
-    add_slow_numbers(t_env, ROWS, 250)
+    add_slow_numbers(t_env, ROWS, per_second)
     rows = t_env.sql_query(
         "SELECT id, ARRAY[CAST(MOD(id, 7) AS DOUBLE) / 8, CAST(MOD(id, 11) AS DOUBLE) / 16] AS "
         "x, CAST(MOD(id, 13) AS DOUBLE) / 32 AS y, padding FROM numbers"
@@ -81,13 +79,21 @@ def test_workers_of_a_running_training_become_more_and_fewer_and_every_row_count
     plan = headrace.pytorch.train(
         rows,
         trainer(rows=16, keeps=True),
-        workers=2,
+        workers=workers,
         exchange=SMALL,
         output=STEPS,
-        output_dir=tmp_path,
+        output_dir=folder,
         name="trained",
     )
-    job = plan.submit(add_sink(t_env, plan, tmp_path / "out"))
+    return plan.submit(add_sink(t_env, plan, folder / "out"))
+
+
+@pytest.mark.timeout(300)
+def test_workers_of_a_running_training_become_more_and_fewer_and_every_row_counts_once(
+    make_t_env: MakeEnvironment, tmp_path: Path
+) -> None:
+    (port,) = free_ports(1)
+    job = start(make_t_env, tmp_path, 2, 250, rest_port=str(port))
     url = f"http://localhost:{port}/jobs/{job.job_id}"
     until(lambda: job.status().rows_in > 300, "rows")
     seen: list[Any] = []
@@ -120,3 +126,27 @@ def test_workers_of_a_running_training_become_more_and_fewer_and_every_row_count
     require_union(found, tmp_path)
     nodes = stopped.status.nodes
     assert sum(node.report["rows"] for node in nodes.values()) == len(found)
+
+
+TWO_SLOTS = {
+    "taskmanager_numberOfTaskSlots": "2",
+    "jobmanager_adaptive__scheduler_submission_resource__wait__timeout": "10 s",
+}
+
+
+def test_as_many_workers_run_as_there_are_slots_for(
+    make_t_env: MakeEnvironment, tmp_path: Path
+) -> None:
+    job = start(make_t_env, tmp_path, (1, 3), 1_000, **TWO_SLOTS)
+    until(lambda: job.status().rows_in > 100, "rows")
+    result = job.stop(tmp_path / "saved", timeout_s=LIMIT_S)
+    assert sorted(result.status.nodes) == ["worker-0", "worker-1"]
+
+
+def test_fewer_workers_than_are_enough_are_not_started(
+    make_t_env: MakeEnvironment, tmp_path: Path
+) -> None:
+    job = start(make_t_env, tmp_path, 3, 1_000, **TWO_SLOTS)
+    with pytest.raises(JobFailedError, match=r"(?i)resource"):
+        job.wait(timeout_s=LIMIT_S)
+    assert job.status().nodes == {}

@@ -72,6 +72,7 @@ def role_document(
         {
             "role": name,
             "parallelism": config.parallelism,
+            "least_parallelism": config.min_parallelism or config.parallelism,
             "spec": _node_spec(config, timeouts, checkpoint_dir),
             "exchange": asdict(config.exchange),
             "mirror": _mirror_document(config.mirror),

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from headrace._counts import require_count
+from headrace._counts import require_bounds
 from headrace.config import AMConfig, ExchangeConfig, RoleConfig, TimeoutConfig
 from headrace.operator.training import TrainingJob, TrainingPlan, plan_training
 from headrace.pytorch.context import TorchContext
@@ -22,7 +22,7 @@ def train(
     rows: Any,
     entry: Callable[[TorchContext], object],
     *,
-    workers: int = 1,
+    workers: int | tuple[int, int] = 1,
     epochs: int = 1,
     held_out: Any = None,
     output: Any = None,
@@ -47,7 +47,9 @@ def train(
         rows: A Table or DataStream, insert-only; or None.
         entry: The training function; it travels by cloudpickle, so module-level, nested and
             `__main__` functions all do.
-        workers: How many.
+        workers: How many; or the fewest and the most, where Flink's adaptive scheduler
+            (`jobmanager.scheduler: adaptive`) is to run as many as there are slots for. Any
+            other runs the most.
         epochs: Passes over the rows where `ctx.batches` names none; more than 1 needs a
             bounded input.
         held_out: A table with the columns of `rows`, bounded like it, that is not trained on:
@@ -104,7 +106,7 @@ def train(
 def training_job(
     entry: Callable[[TorchContext], object],
     *,
-    workers: int = 1,
+    workers: int | tuple[int, int] = 1,
     epochs: int = 1,
     output_dir: str | Path | None = None,
     name: str = "pytorch",
@@ -126,9 +128,11 @@ def training_job(
         has_held_out=has_held_out,
         idle_after_s=idle_after_s,
     )
+    least, most = require_bounds("workers", workers)
     worker = RoleConfig(
         entry=TorchEntry(entry, settings),
-        parallelism=require_count("workers", workers),
+        parallelism=most,
+        min_parallelism=least,
         environment=environment or {},
         gpu="none" if device == "cpu" else "auto",
         exchange=exchange or ExchangeConfig(),

@@ -12,6 +12,7 @@ objects of a process alone     nobody: refused
 `ctx.state`                    the process that got the state, as `ctx.merge_state` says
 random generators              the process that got the state; of several, the first one's
 rows of a step not yet made    the process that got the state; of several: refused
+rows of passes, held-out rows  nobody: refused
 =============================  ================================================================
 """
 
@@ -25,6 +26,7 @@ from headrace.framework.process import ProcessSpec, StateRef
 
 __all__ = ["Rescaled", "is_rescaled"]
 
+_STEPS = "steps"
 _KEPT_NOTHING = b"\0"
 _UNTOUCHED = b"\1"
 _Values = dict[str, Any]
@@ -40,6 +42,9 @@ class Rescaled:
     """The states that Flink has given to one process.
 
     Thread model: one thread at a time.
+
+    Raises:
+        PlanError: They hold rows of the input, which cannot be shared out.
 
     Args:
         spec: Who the process is.
@@ -59,6 +64,7 @@ class Rescaled:
         self._parts = sorted(parts, key=lambda part: part[0].index)
         self._is_untouched = bool(spec.states) and not parts
         self._is_merged = False
+        self._require_no_rows()
 
     @property
     def generators(self) -> Any:
@@ -107,6 +113,16 @@ class Rescaled:
                 f"{self._parallelism}: only what was given to ctx.data_parallel as well is the "
                 "same in all of them. Give it there, or keep values in ctx.state and merge "
                 "them by ctx.merge_state; or restore the job with the same parallelism"
+            )
+            raise PlanError(msg)
+
+    def _require_no_rows(self) -> None:
+        kept = {name for _, _, content in self._parts for name in content.get("parts", {})}
+        if kept - {_STEPS}:
+            msg = (
+                f"The restored checkpoint holds rows of each of {self._before} processes of "
+                f"role {self._role!r}, for later passes or as held-out ones, and the job runs "
+                f"{self._parallelism}. Restore it with the same parallelism"
             )
             raise PlanError(msg)
 

@@ -8,7 +8,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from headrace._counts import require_count
+from headrace._counts import require_bounds, require_count
 from headrace.config import AMConfig, ExchangeConfig, GpuUse, RoleConfig, TimeoutConfig
 from headrace.errors import ConfigError, PlanError
 from headrace.operator.training import TrainingJob, TrainingPlan, plan_training
@@ -27,7 +27,7 @@ def train(
     rows: Any,
     entry: Callable[[TFContext], object],
     *,
-    workers: int = 1,
+    workers: int | tuple[int, int] = 1,
     ps: int = 0,
     chief: bool | Callable[[TFContext], object] = False,
     evaluator: bool | Callable[[TFContext], object] = False,
@@ -58,7 +58,7 @@ def train(
         entry: The function of every worker (and of chief and evaluator, where those are True:
             ``ctx.role`` tells them apart); it travels by cloudpickle, so module-level, nested
             and `__main__` functions all do.
-        workers: How many, at least 1.
+        workers: How many; or the fewest and the most, as for `headrace.pytorch.train`.
         ps: Parameter servers, for `ctx.parameter_servers` or TensorFlow's own
             `ParameterServerStrategy`; 0 for one worker, or synchronous training.
         chief: Whether there is a chief, or its function. It gets no rows.
@@ -128,7 +128,7 @@ def training_job(
     entry: Callable[[TFContext], object],
     *,
     is_stream: bool,
-    workers: int = 1,
+    workers: int | tuple[int, int] = 1,
     ps: int = 0,
     chief: bool | Callable[[TFContext], object] = False,
     evaluator: bool | Callable[[TFContext], object] = False,
@@ -172,7 +172,7 @@ def training_job(
 
     def role(
         function: object,
-        count: int = 1,
+        count: tuple[int, int] = (1, 1),
         gpu: GpuUse = "auto",
         spare: float | None = spare_after_s,
     ) -> RoleConfig:
@@ -180,7 +180,8 @@ def training_job(
         assert callable(own)
         return RoleConfig(
             entry=TFEntry(own, settings),
-            parallelism=count,
+            parallelism=count[1],
+            min_parallelism=count[0],
             environment=variables,
             has_port=True,
             gpu=gpu,
@@ -193,7 +194,7 @@ def training_job(
         roles[PS] = replace(server_role(ps, variables), spare_after_s=spare_after_s)
     if chief:
         roles[CHIEF] = role(chief)
-    roles[WORKER] = role(entry, require_count("workers", workers))
+    roles[WORKER] = role(entry, require_bounds("workers", workers))
     if evaluator:
         # GPUs are for those who train, and nobody waits for an evaluator.
         roles[EVALUATOR] = role(evaluator, gpu="none", spare=None)

@@ -195,13 +195,23 @@ def _named(ctx: RoleContext, drawn: list[float]) -> None:
     drawn.append(random.random())
 
 
+def test_rows_of_several_passes_are_refused(tmp_path: Path) -> None:
+    def entry(ctx: RoleContext) -> None:
+        ctx.state["rows"] = 0
+        list(ctx.batches(rows=10, epochs=2))
+
+    states = run(tmp_path, entry, 2)
+    with pytest.raises(PlanError, match=r"holds rows of each of 2 processes .* job runs 1"):
+        run(tmp_path, entry, 1, states)
+
+
 def stepping(pending_rows: int) -> Entry:
     def entry(ctx: RoleContext) -> None:
         common = Weights(0, 0)
         ctx.checkpointed(common=common)
         ctx._kept.share(common)
         own = {"pending_rows": pending_rows, "gradients": [ctx.index]}
-        ctx._kept.parts["steps"] = lambda: ({"steps": 9}, own)
+        ctx._kept.keep_part("steps", lambda: ({"steps": 9}, own))
         list(ctx.batches())
 
     return entry

@@ -16,6 +16,7 @@ import java.time.Duration;
  *
  * @param role its name
  * @param parallelism planned number of subtasks; the runtime may have fewer
+ * @param leastParallelism fewest subtasks that Flink's adaptive scheduler may run
  * @param specJson what the node reads; opaque here
  * @param payload the cloudpickle payload; opaque here
  * @param exchange size and pace of the memory queue
@@ -28,6 +29,7 @@ import java.time.Duration;
 public record RolePlan(
         String role,
         int parallelism,
+        int leastParallelism,
         String specJson,
         byte[] payload,
         ExchangeSettings exchange,
@@ -50,6 +52,7 @@ public record RolePlan(
         return new RolePlan(
                 Lines.requireText(plan, "role"),
                 Lines.requireInt(plan, "parallelism"),
+                plan.path("least_parallelism").asInt(Lines.requireInt(plan, "parallelism")),
                 plan.path("spec").toString(),
                 payload.clone(),
                 new ExchangeSettings(
