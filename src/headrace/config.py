@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, fields
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, cast
 
 from headrace._counts import require_count
 from headrace.errors import ConfigError
@@ -222,7 +222,7 @@ class RoleConfig:
         if self.gpu not in ("auto", "required", "none"):
             msg = f"role.gpu={self.gpu!r} must be 'auto', 'required' or 'none'"
             raise ConfigError(msg)
-        if self.spare_after_s is not None and not 0 <= self.spare_after_s < math.inf:
+        if self.spare_after_s is not None and not _is_length_s(self.spare_after_s):
             msg = (
                 f"role.spare_after_s={self.spare_after_s!r} must be seconds, at least 0, or "
                 "None for no spare process"
@@ -230,6 +230,11 @@ class RoleConfig:
             raise ConfigError(msg)
         _require_texts("role.args", self.args)
         _require_texts("role.environment", [*self.environment, *self.environment.values()])
+
+
+def _is_length_s(value: object) -> bool:
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return is_number and 0 <= cast("float", value) < math.inf
 
 
 def _require_texts(name: str, values: Iterable[object]) -> None:

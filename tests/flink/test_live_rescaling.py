@@ -101,11 +101,7 @@ def test_workers_of_a_running_training_become_more_and_fewer_and_every_row_count
         before = job.status()
         rescale(url, workers)
         until(
-            lambda workers=workers: (
-                running_workers(job) == workers
-                and len(job.status().nodes) == workers
-                and job.status().rows_in > 200
-            ),
+            partial(is_training, job, workers),
             f"{workers} workers that train",
             explain=lambda: f"{job.status()}",
         )

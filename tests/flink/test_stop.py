@@ -126,7 +126,7 @@ def test_a_job_goes_on_where_no_savepoint_can_be_made(
         assert caught.value.savepoint is None
         assert "it goes on (RUNNING)" in str(caught.value)
         assert told in caught.value.cause
-        until(lambda before=before: reported(job, "count") > before + 500, "more rows")
+        until(lambda than=before + 500: reported(job, "count") > than, "more rows")  # type: ignore[misc]
     with pytest.raises(WaitTimeoutError, match=r"timeout_s of stop\(\)"):
         job.stop(tmp_path / "saved", timeout_s=0.0)
     with pytest.raises(UsageError, match=r"is being stopped with a savepoint in file:.*saved"):

@@ -227,7 +227,7 @@ def test_a_wish_for_a_savepoint_is_in_the_status_and_ends_nobody() -> None:
         client = it.client()
         await client.register(register(), timeout_s=5)
         who: dict[str, Any] = {"node": "worker-0", "instance": "one", "attempt": 1}
-        assert it.master.status.savepoint_wish is None
+        assert not it.master.status.savepoint_wish
         for reason in ("good enough", "still good"):
             stop = StopJob(reason=reason, with_savepoint=True, **who)
             await client.stop_job(stop, timeout_s=5)

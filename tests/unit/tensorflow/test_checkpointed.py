@@ -163,7 +163,8 @@ def test_a_look_at_the_held_out_rows_does_not_say_that_the_portion_was_used(
         seen.append(xs)
 
     columns = [[1.0, 2.0, 3.0, 4.0, 5.0, 101.0], [0.0] * 6, [False] * 5 + [True]]
-    items = [Batch(pa.record_batch(columns, schema=schema)), End(), *map(Barrier, range(9))]
+    rows = Batch(pa.record_batch(columns, schema=schema))
+    items: list[Item] = [rows, End(), *map(Barrier, range(9))]
     feed = run(tmp_path, look, [], feed=SlowBarriers(items, input_schema=schema))
     assert seen[0] == [1, 2, 3, 4, 5] * 2
     states = [state for number, state in feed.states if number is not None]

@@ -227,7 +227,7 @@ final class RoleCore implements RoleNode.ProcessListener, AutoCloseable {
     }
 
     /** A time to see whether the next attempt should find a node that is ready. */
-    void onCheckpointComplete() throws Exception {
+    void onCheckpointComplete() {
         if (spares != null && !isFinished && !node.isStopRequested()) {
             spares.onCheckpointComplete();
         }

@@ -6,9 +6,12 @@ import org.headrace.plan.ClusterPlan;
 import org.headrace.plan.RolePlan;
 import org.headrace.process.ChildHome;
 import org.headrace.process.MailboxWait;
+import org.headrace.process.PythonEnvironment;
 import org.headrace.process.SpareNode;
 import org.headrace.process.SpareNodes;
 import org.headrace.process.TaskFacts;
+import org.slf4j.Logger;
+import org.slf4j.LoggerFactory;
 
 import java.time.Duration;
 import java.util.concurrent.CompletableFuture;
@@ -20,6 +23,8 @@ import java.util.concurrent.CompletableFuture;
  * <p>Thread model: task thread only.
  */
 final class SpareSupply {
+
+    private static final Logger LOG = LoggerFactory.getLogger(SpareSupply.class);
 
     private final ClusterPlan cluster;
     private final RolePlan role;
@@ -45,7 +50,8 @@ final class SpareSupply {
     /** That of a subtask which begins; null if its role has no spares. */
     static SpareSupply open(
             ClusterPlan cluster, RolePlan role, TaskFacts task, MailboxWait wait, StreamingRuntimeContext context) {
-        if (role.spareAfter() == null) {
+        boolean isLasting = PythonEnvironment.isLasting(cluster.pythonConfig(), task.tmpDirs());
+        if (role.spareAfter() == null || !isLasting) {
             return null;
         }
         return new SpareSupply(cluster, role, task, wait, SpareNodes.of(task.jobId(), context));
@@ -67,7 +73,7 @@ final class SpareSupply {
     }
 
     /** Has a spare made, now or when it is due; cheap if there is nothing to do. */
-    void onCheckpointComplete() throws Exception {
+    void onCheckpointComplete() {
         if (!isStream || !hasBegun || timer != null) {
             return;
         }
@@ -85,12 +91,17 @@ final class SpareSupply {
                         });
     }
 
-    private void make() throws Exception {
-        nodes.make(
-                key,
-                cluster.nodeModule(),
-                () -> new ChildHome(cluster, role.role(), role.specJson(), role.payload(), null, task),
-                role.spareAfter());
+    /** Whatever goes wrong: without a spare the next attempt starts as it would have. */
+    private void make() {
+        try {
+            nodes.make(
+                    key,
+                    cluster.nodeModule(),
+                    () -> new ChildHome(cluster, role.role(), role.specJson(), role.payload(), null, task),
+                    role.spareAfter());
+        } catch (Exception e) {
+            LOG.warn("No spare for {} could be made", key, e);
+        }
     }
 
     /** The subtask has ended; {@code isFinished} if it comes back in no attempt. */

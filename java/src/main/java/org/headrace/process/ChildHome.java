@@ -176,11 +176,6 @@ public final class ChildHome implements AutoCloseable {
         child.send(firstLine);
     }
 
-    /** Whether what a child has been started with lasts until the next attempt. */
-    boolean isLasting() {
-        return python.isLasting();
-    }
-
     private ProcessBuilder command(String module, boolean needsTls) throws Exception {
         if (needsTls) { // anew for each child, which removes the key
             InternalTls tls = InternalTls.read(flink);

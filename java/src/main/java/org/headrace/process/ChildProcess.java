@@ -127,7 +127,10 @@ public final class ChildProcess implements AutoCloseable {
         }
     }
 
-    /** Kills the child and everything below it; {@link #close} has nothing left to do. Never blocks. */
+    /**
+     * Kills the child, everything below it and the noted groups; {@link #close} has nothing left to do. Never
+     * blocks: a thread that ends within seconds kills the groups.
+     */
     public void kill() {
         Process started;
         synchronized (lock) {
@@ -140,6 +143,7 @@ public final class ChildProcess implements AutoCloseable {
         isStopRequested = true;
         if (started != null) {
             ProcessTree.kill(started);
+            daemon("kill", () -> groups.forEach(ProcessTree::killGroup)).start();
         } else if (launcher != null) {
             launcher.interrupt();
         }

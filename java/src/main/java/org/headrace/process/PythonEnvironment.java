@@ -88,10 +88,10 @@ public final class PythonEnvironment implements AutoCloseable {
     }
 
     /**
-     * Whether it outlives the tasks of the job here. Flink removes a shipped directory five seconds after the
+     * Whether one outlives the tasks of its job in a JVM. Flink removes a shipped directory five seconds after the
      * last of them, and unpacks it for the next one again, at the same place if there is but one to choose from.
      */
-    boolean isLasting() {
+    public static boolean isLasting(Configuration pythonConfig, List<String> tmpDirs) {
         return tmpDirs.size() == 1 || !pythonConfig.contains(PythonOptions.PYTHON_FILES_DISTRIBUTED_CACHE_INFO);
     }
 

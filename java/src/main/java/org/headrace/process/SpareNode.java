@@ -28,6 +28,7 @@ public final class SpareNode implements ChildProcess.Listener {
     private final Object lock = new Object();
     private ChildProcess.Listener successor; // guarded by lock; null until it was taken
     private ChildExit exit; // guarded by lock; null while it runs
+    private volatile boolean hasSpoken;
     private volatile boolean isReady;
 
     /**
@@ -57,9 +58,9 @@ public final class SpareNode implements ChildProcess.Listener {
         return isReady;
     }
 
-    /** Whether there is a process yet. */
-    boolean isStarted() {
-        return child.pid().isPresent();
+    /** Whether it has come so far as to answer at once. */
+    boolean hasSpoken() {
+        return hasSpoken;
     }
 
     /** Whether its process is one that answers: it runs, and nobody has stopped it. */
@@ -94,6 +95,7 @@ public final class SpareNode implements ChildProcess.Listener {
             next.onLine(line);
             return;
         }
+        hasSpoken = true;
         long pid = line.path("pid").longValue();
         switch (line.path("state").asText()) {
             case "loading":

@@ -76,7 +76,13 @@ public final class SpareNodes {
     public synchronized void leave(String role, boolean isFinished) {
         OfRole here = ofRole(role);
         here.running--;
-        while (isFinished && here.waiting.size() > here.running) {
+        if (isFinished) {
+            endTooMany(here);
+        }
+    }
+
+    private static void endTooMany(OfRole here) {
+        while (here.waiting.size() > here.running) {
             here.waiting.removeLast().end();
         }
     }
@@ -90,8 +96,8 @@ public final class SpareNodes {
     public synchronized SpareNode take(String role, TaskFacts task) {
         OfRole here = ofRole(role);
         for (SpareNode each : List.copyOf(here.waiting)) {
-            if (!each.isStarted()) {
-                continue; // its Python environment is being made
+            if (!each.hasSpoken()) {
+                continue; // it only begins: another node begins as soon
             }
             here.waiting.remove(each);
             if (each.isAwake()) {
@@ -114,18 +120,14 @@ public final class SpareNodes {
     public synchronized void make(String role, String module, Callable<ChildHome> home, Duration pause)
             throws Exception {
         OfRole here = ofRole(role);
+        endTooMany(here); // an attempt has fewer subtasks than the one before
         boolean isEnough = here.waiting.size() >= here.running;
         boolean isTooSoon = System.nanoTime() - here.notBefore < 0;
         if (isClosed || isEnough || isTooSoon || here.failures >= MAX_FAILURES) {
             return;
         }
-        ChildHome made = home.call();
-        if (!made.isLasting()) {
-            made.close();
-            return;
-        }
         SpareNode[] spare = new SpareNode[1];
-        spare[0] = new SpareNode(role, module, made, () -> onEnd(role, spare, pause));
+        spare[0] = new SpareNode(role, module, home.call(), () -> onEnd(role, spare, pause));
         here.waiting.add(spare[0]);
     }
 
