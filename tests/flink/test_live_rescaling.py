@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import urllib.request
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +54,12 @@ def rescale(job_url: str, workers: int) -> None:
         method="PUT",
     )
     urllib.request.urlopen(request, timeout=10).close()
+
+
+def is_training(job: JobHandle, workers: int) -> bool:
+    """Whether exactly so many workers have had rows together."""
+    status = job.status()
+    return running_workers(job) == workers == len(status.nodes) and status.rows_in > 200
 
 
 def running_workers(job: JobHandle) -> int:

@@ -50,7 +50,8 @@ class Job:
             found = re.findall(r"spare\] process (\d+) is ready", self.log)
             return int(found[-1]) if found and int(found[-1]) != but else 0
 
-        return int(self._until(ready, "a spare"))
+        pid: int = self._until(ready, "a spare")
+        return pid
 
     def await_begun(self, count: int) -> int:
         """Return the latest process once so many have handled rows."""
