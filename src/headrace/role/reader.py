@@ -193,6 +193,11 @@ class BatchReader:
         return 0 if self._spooled is None else self._spooled.size_bytes
 
     @property
+    def rows_left(self) -> int:
+        """Rows of a later pass that are still to come; 0 in the first."""
+        return 0 if self._spooled is None else self._spooled.rows_left
+
+    @property
     def place(self) -> InputPlace | None:
         """Where to go on once all that was handed out was handled; None with one pass."""
         return None if self._spooled is None else self._spooled.place

@@ -67,6 +67,13 @@ class SpooledPasses:
         return 0 if self._spool is None else self._spool.size_bytes
 
     @property
+    def rows_left(self) -> int:
+        """Rows of a later pass that has begun and were not handed out; 0 in the first."""
+        if self._spool is None or self._begun_epoch != self.epoch:
+            return 0
+        return self._spool.rows - self._rows
+
+    @property
     def place(self) -> InputPlace:
         """Where to go on once all that was handed out was handled; refers to the spool."""
         if self._is_over:  # nobody reads the rows again

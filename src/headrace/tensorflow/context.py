@@ -26,7 +26,6 @@ from headrace.role import (
 from headrace.tensorflow.alone import AloneSteps
 from headrace.tensorflow.cluster import TFCluster
 from headrace.tensorflow.keeping import TFKeepingContext
-from headrace.tensorflow.passes import Passes
 from headrace.tensorflow.served import ServedSteps
 from headrace.tensorflow.settings import TFSettings
 
@@ -67,7 +66,6 @@ class TFContext(TFKeepingContext):
         self._steps = ServedSteps(self) if self._cluster.servers else AloneSteps()
         self._servers: ParameterServers | None = None
         self._scalars: ScalarWriter | None = None
-        self._dataset_passes = Passes(self._kept.restored_epoch)
         self._portions: Portions | None = None
         self._error: BaseException | None = None
 
@@ -328,6 +326,7 @@ class TFContext(TFKeepingContext):
         rest = [] if self._portions is None else self._portions.withdraw()
         if rest:
             self._steps.withdraw_batches(len(rest))
+            self._dataset_passes.count(-len(rest))
             reader.put_back(sum(rest))
         reader.at_once = 1
         return reader
@@ -341,6 +340,8 @@ class TFContext(TFKeepingContext):
         """Return number and arrays of the next portion, or None at the end. Any thread."""
         try:
             with self._turn:
+                if is_first:
+                    self._require_whole_pass(has_more=True)
                 if not self._dataset_passes.goes_on(is_first=is_first, epochs=self.epochs):
                     return None
                 self.open_reader(rows=rows, epochs=self.epochs).at_once = at_once
@@ -350,6 +351,7 @@ class TFContext(TFKeepingContext):
             whole, last = divmod(columns.num_rows, rows)
             batches = [rows] * whole or [last]
             self._steps.count_batches(batches)
+            self._dataset_passes.count(len(batches))
             assert self._portions is not None
             return self._portions.give(batches) if at_once > 1 else 1, read(columns)
         except BaseException as error:

@@ -9,6 +9,7 @@ from headrace.errors import PlanError, UsageError
 from headrace.exchange import StateFile
 from headrace.role import TrainingContext
 from headrace.tensorflow.cluster import TFCluster
+from headrace.tensorflow.passes import Passes
 
 if TYPE_CHECKING:  # a program that plans a job needs no TensorFlow
     from headrace.tensorflow.portions import Portions
@@ -21,6 +22,10 @@ class TFKeepingContext(TrainingContext):
 
     _cluster: TFCluster
     _portions: Portions | None
+
+    def __init__(self, **facts: Any) -> None:
+        super().__init__(**facts)
+        self._dataset_passes = Passes(self._kept.restored_epoch)
 
     def checkpointed(self, **objects: Any) -> None:
         """Keep objects in Flink's checkpoints; see `RoleContext.checkpointed`.
@@ -59,11 +64,40 @@ class TFKeepingContext(TrainingContext):
             raise PlanError(msg)
         super()._begin_steps(*shared, *(getattr(each, "optimizer", None) for each in shared))
 
+    def close(self, *, is_success: bool) -> None:
+        """End the process's part; see `TrainingContext.close`.
+
+        Raises:
+            UsageError: Keras has left rows of a pass out.
+        """
+        try:
+            if is_success and not self._is_closed:
+                self._require_whole_pass(has_more=False)
+        except UsageError:
+            super().close(is_success=False)
+            raise
+        super().close(is_success=is_success)
+
     def _capture(self, checkpoint_id: int | None) -> StateFile | None:
-        at_once = [getattr(each, "steps_per_execution", 1) or 1 for each in self._kept.named]
-        if self.world_size == 1 and self._portions is not None and max(at_once, default=1) > 1:
+        if self.world_size == 1 and self._portions is not None and self._steps_at_once > 1:
             raise UsageError(_UNFINISHED)
         return super()._capture(checkpoint_id)
+
+    @property
+    def _steps_at_once(self) -> int:
+        """Steps of an execution of Keras', as far as it is known."""
+        named = self._kept.named
+        return max((getattr(each, "steps_per_execution", 1) or 1 for each in named), default=1)
+
+    def _require_whole_pass(self, *, has_more: bool) -> None:
+        """Refuse an iteration of `ctx.dataset` that Keras has left before the pass was over."""
+        rest = [] if self._portions is None else self._portions.rest
+        passes = self._dataset_passes
+        if not passes.is_cut(untaken=len(rest), at_once=self._steps_at_once):
+            return
+        left = sum(rest) + (0 if self._reader is None else self._reader.rows_left)
+        if has_more or left:
+            raise UsageError(_CUT.format(left=left, number=passes.number + 1))
 
     @property
     def rank(self) -> int:
@@ -76,6 +110,13 @@ class TFKeepingContext(TrainingContext):
         return self._cluster.group_size
 
 
+_CUT = (
+    "An iteration of ctx.dataset was left with {left} rows of pass {number} left, after as many "
+    "batches as the one before it took to its end. Keras' fit makes all its epochs as long as "
+    "its first, and that had the rest of a pass only, as behind a restored checkpoint. Call "
+    "fit for each pass: for e in range(ctx.epoch, ctx.epochs): model.fit(rows, epochs=e + 1, "
+    "initial_epoch=e)"
+)
 _UNFINISHED = (
     "ctx.checkpointed with steps_per_execution above 1 in one worker: Keras asks for the next "
     "batch while the step on the one before still computes, so a checkpoint would hold half of "

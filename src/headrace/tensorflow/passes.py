@@ -23,6 +23,31 @@ class Passes:
         self._number = epoch
         self._is_over = False
         self._begun = 0
+        self._batches = 0
+        self._of_ended: int | None = None
+
+    @property
+    def number(self) -> int:
+        """The present pass, from 0."""
+        return self._number
+
+    def count(self, batches: int) -> None:
+        """Note batches that the iteration was given; with a negative number, withdrawn ones."""
+        self._batches += batches
+
+    def is_cut(self, *, untaken: int, at_once: int) -> bool:
+        """Return whether the iteration was left as Keras' ``fit`` leaves its later epochs.
+
+        It asks for as many executions as its first epoch took to see the end of the data, where
+        that pass, or the rest of one, may have been shorter than this.
+
+        Args:
+            untaken: Batches that the iteration was given and has not taken.
+            at_once: Batches of an execution.
+        """
+        if self._is_over or self._of_ended is None:
+            return False
+        return self._batches - untaken == (self._of_ended // at_once + 1) * at_once
 
     def goes_on(self, *, is_first: bool, epochs: int) -> bool:
         """Return whether the pass of an iteration that asks may have further rows.
@@ -41,6 +66,7 @@ class Passes:
         if not is_first:
             return not self._is_over
         self._begun += 1
+        self._batches = 0
         if not self._is_over:
             return True
         if self._number + 1 >= epochs:
@@ -78,3 +104,4 @@ class Passes:
     def end(self) -> None:
         """Note that the present pass is over."""
         self._is_over = True
+        self._of_ended = self._batches
