@@ -191,7 +191,9 @@ def test_a_worker_that_has_seen_enough_stops_an_endless_job_with_a_savepoint(
         return cluster.submit()
 
     job = start()
-    with pytest.raises(UsageError, match=r"worker-0 asked to stop: seen enough, with a savepoint"):
+    with pytest.raises(
+        UsageError, match=r"worker-0 asked to stop: seen enough, with a savepoint"
+    ):
         job.wait(timeout_s=LIMIT_S)
     result = job.wait(timeout_s=LIMIT_S, savepoint=tmp_path / "saved")
     savepoint = require_complete(result.savepoint, tmp_path / "saved")
