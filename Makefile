@@ -74,7 +74,7 @@ faults-long: java ## 200 random kills with a printed seed; SEED=n and COUNT=n re
 	$(BIN)/python -m tests.faults.long $(if $(SEED),--seed $(SEED)) $(if $(COUNT),--count $(COUNT))
 
 chaos: java ## 104 random kills of jobs that count and train: results must be exact; SEED=n repeats a run
-	$(BIN)/python -m benchmarks.chaos
+	$(BIN)/python -m tests.faults.chaos $(if $(SEED),--seed $(SEED))
 
 fuzz: java ## Nonsense on every protocol, for many minutes: fifty times what `make unit` sends, at random
 	$(BIN)/python -m pytest --hypothesis-profile=long $(wildcard tests/unit/*/test_fuzz_*.py)

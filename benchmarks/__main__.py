@@ -21,7 +21,6 @@ _SCRIPTS = (
     "benchmarks.epochs",
     "benchmarks.checkpoint_pause",
     "benchmarks.lifecycle",
-    "benchmarks.chaos",
     "benchmarks.recovery",
     "benchmarks.many_nodes",
     "benchmarks.memory",

@@ -25,7 +25,7 @@ from headrace.exchange import (
 )
 from headrace.role.barriers import Barriers
 from headrace.role.polled import EpochEnded, InputEnded, PollResult, ReadyBatch
-from headrace.role.spooled import InputPlace, SpooledPasses, require_such_a_pass
+from headrace.role.spooled import NEW_ROWS, InputPlace, SpooledPasses, require_such_a_pass
 
 __all__ = ["BatchReader"]
 
@@ -39,10 +39,6 @@ class _Phase(Enum):
 
 
 _REPLAY = _Phase.REPLAY  # looked up for each batch
-_NEW_ROWS = (
-    "Rows came from Flink behind a restored checkpoint whose input had ended: it was in a "
-    "later pass. Restore it with the input that it had"
-)
 
 
 class BatchReader:
@@ -397,7 +393,7 @@ class BatchReader:
                 case End() if not self._is_end_seen:
                     self._is_end_seen = True
                 case Batch():
-                    raise PlanError(_NEW_ROWS)
+                    raise PlanError(NEW_ROWS)
                 case _:
                     break
         self._barriers.look()

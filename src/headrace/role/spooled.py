@@ -13,7 +13,12 @@ from headrace.exchange import NO_ROWS, Batch, Rebatcher, Spool, SpoolContent, Sp
 from headrace.role.polled import ReadyBatch
 from headrace.role.replay import behind, replay
 
-__all__ = ["InputPlace", "SpooledPasses", "require_such_a_pass"]
+__all__ = ["NEW_ROWS", "InputPlace", "SpooledPasses", "require_such_a_pass"]
+
+NEW_ROWS = (
+    "Rows came from Flink behind a restored checkpoint whose input had ended: it was in a "
+    "later pass. Restore it with the input that it had"
+)
 
 
 @dataclass(frozen=True, slots=True)

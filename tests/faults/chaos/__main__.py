@@ -11,7 +11,8 @@ the same steps (bit for bit with one worker). Nothing may be left of them.
 
 from __future__ import annotations
 
-import os
+import argparse
+import json
 import random
 import sys
 import tempfile
@@ -21,7 +22,7 @@ from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
-from benchmarks import report
+from benchmarks.report import write_result
 from tests.faults.chaos.jobs import Case, Places, submit
 from tests.faults.chaos.kills import Kill, Victims, require_nothing_left
 from tests.faults.chaos.proof import require_exact
@@ -46,7 +47,7 @@ def run_chaos(cases: list[Case], kills: int, seed: int) -> dict[str, Any]:
     Raises:
         AssertionError: Something was not exact, or something was left.
     """
-    chance = random.Random(seed)  # noqa: S311 - to be repeated
+    chance = random.Random(seed)
     seconds: dict[str, list[float]] = defaultdict(list)
     done: dict[str, int] = {}
     jobs = 0
@@ -82,7 +83,7 @@ def _run_job(case: Case, kills: int, chance: random.Random) -> list[Kill]:
 
 def run_goodput(case: Case, every_s: float, seed: int) -> dict[str, Any]:
     """Kill the algorithm process of a random worker every `every_s` seconds to the end."""
-    chance = random.Random(seed)  # noqa: S311 - to be repeated
+    chance = random.Random(seed)
     with tempfile.TemporaryDirectory(prefix="chaos-") as folder:
         places = Places(Path(folder))
         job = submit(case, places)
@@ -127,26 +128,30 @@ def _say(text: str) -> None:
     sys.stdout.flush()
 
 
-def main(arguments: list[str] | None = None) -> None:
-    """Kill, and write chaos.json."""
-    options = report.parse_options("chaos", arguments)
-    seed = int(os.environ.get("SEED", random.SystemRandom().randrange(1_000_000)))  # noqa: TID251 - of this script alone
+def main() -> None:
+    """Kill, and write the figures to stdout, and with `--results` into a file there."""
+    parser = argparse.ArgumentParser(prog="python -m tests.faults.chaos")
+    parser.add_argument("--kills", type=int, default=_KILLS, help="over all kinds of jobs")
+    parser.add_argument("--seed", type=int, help="by default a new one")
+    parser.add_argument("--only", help="one kind of job, as 'pytorch, 1 worker'")
+    parser.add_argument("--no-goodput", action="store_true", help="without its 20 minutes")
+    parser.add_argument("--results", type=Path, help="folder for chaos.json")
+    options = parser.parse_args()
+    seed = options.seed
+    if seed is None:
+        seed = random.SystemRandom().randrange(1_000_000)
     _say(f"seed {seed}: repeat with `make chaos SEED={seed}`")
-    cases, kills = (_CASES[:1], 2) if options.smoke else (_CASES, _KILLS)
-    figures: dict[str, Any] = {"seed": seed, **run_chaos(cases, kills, seed)}
-    if not options.smoke:
+    cases = [case for case in _CASES if options.only in (None, str(case))]
+    figures: dict[str, Any] = {"seed": seed, **run_chaos(cases, options.kills, seed)}
+    if not options.no_goodput:
         rows = int(_MINUTES * 60 * _ROWS_PER_S)
         figures["goodput"] = {
             workers: run_goodput(Case("pytorch", workers, rows, _ROWS_PER_S), _EVERY_S, seed)
             for workers in (1, 2)
         }
-    total = sum(figures["kills"].values())
-    figures["bars"] = {
-        "kills after which rows, counts, steps and model were exact": report.at_least(
-            total, kills
-        )
-    }
-    print(report.write_result("chaos", figures, options.results).read_text())
+    if options.results is not None:
+        write_result("chaos", figures, options.results)
+    _say(json.dumps(figures, indent=2))
 
 
 if __name__ == "__main__":
