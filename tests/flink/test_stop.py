@@ -208,6 +208,35 @@ def test_a_worker_that_has_seen_enough_stops_an_endless_job_with_a_savepoint(
     assert result.status.nodes["worker-0"].report["before"] == report["rows"]
 
 
+def test_a_stop_keeps_a_job_from_ending_by_itself_before_its_savepoint(
+    make_t_env: MakeEnvironment, tmp_path: Path
+) -> None:
+    mark = str(tmp_path / "end")
+
+    def entry(ctx: Any) -> None:
+        ctx.state["rows"] = 0
+        for batch in ctx.batches(rows=16):
+            ctx.state["rows"] += len(batch["id"])
+            ctx.report(rows=ctx.state["rows"])
+            if Path(mark).exists():
+                break
+
+    t_env = make_t_env(**CHECKPOINTS, **in_dir(tmp_path / "cp"))
+    cluster = Cluster(t_env, name="early")
+    cluster.add_am_role()
+    given = wide_rows(t_env, 1_000_000, 1_000)
+    cluster.add_role("worker", RoleConfig(entry=entry, exchange=SMALL), input=given)
+    job = cluster.submit()
+    until(lambda: reported(job, "rows") > 0, "rows")
+    assert job._hold(is_wanted=True)
+    Path(mark).touch()
+    until(lambda: job.status().state == "FINISHED")
+    with pytest.raises(WaitTimeoutError):
+        job.wait(timeout_s=2, show_progress=False)
+    result = job.stop(tmp_path / "saved", timeout_s=LIMIT_S)
+    require_complete(result.savepoint, tmp_path / "saved")
+
+
 def test_a_drain_waits_for_a_process_that_goes_on_with_its_rows(
     make_t_env: MakeEnvironment, tmp_path: Path
 ) -> None:

@@ -257,9 +257,25 @@ class JobHandle:
             )
         if self._stop is not None:
             raise self._stop.other_error()
+        if not self._hold(is_wanted=True):
+            while not has_ended(j_result, _REFRESH_EVERY_MS):
+                pass  # it takes a moment: all functions have ended
+            self._result(j_result)
+            raise StopError(
+                job_name=self.job_name, target=target, cause=_TOO_LATE, job_state="FINISHED"
+            )
         self._stop = SavepointStop(
             self._j_client, job_name=self.job_name, target=target, drains=drains
         )
+
+    def _hold(self, *, is_wanted: bool) -> bool:
+        """Keep the job from ending by itself while it is stopped; False if it ends already."""
+        builder = get_gateway().jvm.org.headrace.operator.ClusterBuilder
+        try:
+            return bool(builder.hold(self._j_client, self._am_uid, is_wanted))
+        except Py4JJavaError as exc:
+            _LOG.debug("job %s did not answer: %s", self.job_name, cause_text(exc))
+            return True  # what Flink says to the stop is told
 
     def _savepoint_of(self, stop: SavepointStop, j_result: Any) -> str:
         try:
@@ -268,6 +284,7 @@ class JobHandle:
             self._stop = None
             cause = cause_text(exc)
             state = "FINISHED"
+            self._hold(is_wanted=False)
             if not has_ended(j_result, _FAILING_MS):
                 state = self._client.get_job_status().result().name
             else:

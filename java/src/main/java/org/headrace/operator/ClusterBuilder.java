@@ -230,6 +230,17 @@ public final class ClusterBuilder {
     }
 
     /**
+     * Asks that the job does not end by itself before a savepoint stops it, or takes that back. Blocks at most 10 s.
+     *
+     * @return false if it is ending already
+     * @throws Exception if the job is not running or does not answer
+     */
+    public static boolean hold(JobClient client, String amUid, boolean isWanted) throws Exception {
+        String answer = ask(client, amUid, isWanted ? AmRequest.Kind.HOLD : AmRequest.Kind.RELEASE);
+        return !answer.equals("false");
+    }
+
+    /**
      * Waits for the end of a job, or of what was asked of Flink, in whatever way it ends. Blocks for at most {@code limitMs}.
      *
      * @return whether it has ended
