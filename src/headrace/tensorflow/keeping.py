@@ -114,8 +114,8 @@ _CUT = (
     "An iteration of ctx.dataset was left with {left} rows of pass {number} left, after as "
     "many batches as the one before it took to its end. Keras' fit makes all its epochs as "
     "long as its first, and that had the rest of a pass only, as behind a restored checkpoint. "
-    "Call fit for each pass: for e in range(ctx.epoch, ctx.epochs): model.fit(rows, epochs=e + 1, "
-    "initial_epoch=e)"
+    "Call fit for each pass: for e in range(ctx.epoch, ctx.epochs): "
+    "model.fit(rows, epochs=e + 1, initial_epoch=e)"
 )
 _UNFINISHED = (
     "ctx.checkpointed with steps_per_execution above 1 in one worker: Keras asks for the next "
