@@ -6,8 +6,8 @@ SIGKILL until there were 104 of them; the jobs must end with every row once, cou
 checksums as of all rows before, the steps without a gap and the model of one process that makes
 the same steps (bit for bit with one worker). Nothing may be left of them.
 
-`goodput`: one kill every 15 s for ten minutes, with a restart delay of 0.1 s, and which part of the time
-and of the steps counted. All in all three quarters of an hour.
+`goodput`: one kill every 15 s for ten minutes, with a restart delay of 0.1 s, and which part
+of the time and of the steps counted. All in all three quarters of an hour.
 """
 
 from __future__ import annotations
