@@ -56,7 +56,7 @@ _OPTIONS = {
     "restart-strategy.fixed-delay.attempts": "100000",
     "restart-strategy.fixed-delay.delay": "100 ms",
 }
-_ROWS_PER_S = 1_000
+_ROWS_PER_S = 200
 
 
 def run_recovery(*, kills: int, frameworks: tuple[str, ...]) -> dict[str, Any]:
