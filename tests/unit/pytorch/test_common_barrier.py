@@ -213,7 +213,7 @@ def test_rows_that_were_never_stepped_on_are_no_part_of_the_last_state(
 ) -> None:
     """Neither what an accumulation leaves at the end, nor what a loop that is left does."""
     adder = SharedSum(2)
-    script = [*LONG[:3], End()]
+    script: list[Item] = [*LONG[:3], End()]
     whole = run_workers(
         [
             Worker(script, adder, accumulate=2, leaves_after=leaves_after),

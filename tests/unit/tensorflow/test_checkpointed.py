@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from threading import Event
+from time import monotonic
 from typing import Any
 
 import keras
@@ -184,7 +186,8 @@ def test_a_look_at_the_held_out_rows_does_not_say_that_the_portion_was_used(
         seen.append(xs)
 
     columns = [[1.0, 2.0, 3.0, 4.0, 5.0, 101.0], [0.0] * 6, [False] * 5 + [True]]
-    items = [Batch(pa.record_batch(columns, schema=schema)), End(), *map(Barrier, range(9))]
+    rows = Batch(pa.record_batch(columns, schema=schema))
+    items: list[Item] = [rows, End(), *map(Barrier, range(9))]
     feed = run(tmp_path, look, [], feed=SlowBarriers(items, input_schema=schema))
     assert seen[0] == [1, 2, 3, 4, 5] * 2
     states = [state for number, state in feed.states if number is not None]
@@ -212,13 +215,46 @@ def test_a_fit_that_uses_all_rows_of_its_passes_is_none(tmp_path: Path) -> None:
     assert undisturbed.steps == 8
 
 
+@pytest.mark.parametrize(
+    ("hold_back", "common"),
+    [
+        (lambda rows: rows.prefetch(3), False),
+        (lambda rows: rows.unbatch().shuffle(100).batch(2), True),
+    ],
+)
+def test_rows_that_a_dataset_holds_back_are_refused(
+    tmp_path: Path,
+    hold_back: Callable[[tf.data.Dataset], tf.data.Dataset],
+    common: bool,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("headrace.tensorflow.portions._PORTION_ROWS", 2)
+
+    def train(ctx: TFContext) -> None:
+        model = build_model()
+        model.compile(keras.optimizers.SGD(0.1, gradient_accumulation_steps=2), "mse")
+        ctx.checkpointed(model=model)
+        if common:
+            ctx.data_parallel(model)
+        for x, y in hold_back(ctx.dataset(2, features=["x"], label="y")):
+            deadline = monotonic() + 5
+            while ctx._error is None and monotonic() < deadline:
+                Event().wait(
+                    0.01
+                )  # a step that takes longer than it takes to ask for the next batch
+            model.train_on_batch(x, y)
+
+    with pytest.raises(UsageError, match=r"stepped on 0 of 1 batches.*shuffle, prefetch"):
+        run(tmp_path, _raising(train), [*batches(0, 1), Barrier(1), *batches(1, 9), End()])
+
+
 def test_half_a_step_is_never_captured(tmp_path: Path) -> None:
     trainer = Trainer(loop="fit", per_execution=4)
     with pytest.raises(UsageError, match=r"steps_per_execution=1"):
         run(tmp_path, _raising(trainer), [*batches(0, 5), Barrier(1), *batches(5, 9), End()])
 
 
-def _raising(trainer: Trainer) -> Callable[[TFContext], object]:
+def _raising(trainer: Callable[[TFContext], object]) -> Callable[[TFContext], object]:
     """Raise what stands behind an error of TensorFlow's, as `TFEntry` does."""
 
     def train(ctx: TFContext) -> None:
