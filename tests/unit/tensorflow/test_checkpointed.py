@@ -239,9 +239,7 @@ def test_rows_that_a_dataset_holds_back_are_refused(
         for x, y in hold_back(ctx.dataset(2, features=["x"], label="y")):
             deadline = monotonic() + 5
             while ctx._error is None and monotonic() < deadline:
-                Event().wait(
-                    0.01
-                )  # a step that takes longer than it takes to ask for the next batch
+                Event().wait(0.01)  # the step takes longer than asking for the next batch
             model.train_on_batch(x, y)
 
     with pytest.raises(UsageError, match=r"stepped on 0 of 1 batches.*shuffle, prefetch"):
