@@ -345,6 +345,8 @@ class TFContext(TFKeepingContext):
                 if not self._dataset_passes.goes_on(is_first=is_first, epochs=self.epochs):
                     return None
                 self.open_reader(rows=rows, epochs=self.epochs).at_once = at_once
+                if is_first:
+                    self._watch_steps()
             columns = self._take_of_pass()
             if columns is None:
                 return None

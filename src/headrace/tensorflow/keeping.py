@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from headrace.errors import PlanError, UsageError
 from headrace.exchange import StateFile
 from headrace.role import TrainingContext
+from headrace.tensorflow.alone import AloneSteps
 from headrace.tensorflow.cluster import TFCluster
 from headrace.tensorflow.passes import Passes
 
@@ -37,6 +38,10 @@ class TFKeepingContext(TrainingContext):
         Random numbers: the states of Keras' layers are variables of the model; a
         `tf.random.Generator` is kept if it is part of what is named. Those of `tf.random` with
         a global seed begin anew.
+
+        One worker makes a step on each batch of `dataset` before the next is asked for. Nothing
+        may hold rows back behind it (``shuffle``, ``prefetch``): a checkpoint would miss them.
+        Where the steps of an optimizer that is named, or of a model, tell that, it is an error.
 
         Raises:
             ConfigError: A model is not built, or an optimizer belongs to no one model.
@@ -81,7 +86,23 @@ class TFKeepingContext(TrainingContext):
     def _capture(self, checkpoint_id: int | None) -> StateFile | None:
         if self.world_size == 1 and self._portions is not None and self._steps_at_once > 1:
             raise UsageError(_UNFINISHED)
+        self._require_stepped()
         return super()._capture(checkpoint_id)
+
+    def _watch_steps(self) -> None:
+        """Say that an iteration of `ctx.dataset` begins, with what is to be stepped on it."""
+        if isinstance(self._steps, AloneSteps):
+            self._steps.watch(self._kept.named)
+
+    def _require_stepped(self) -> None:
+        """Refuse to capture while rows that were given out are in nobody's state."""
+        steps = self._steps
+        is_watched = isinstance(steps, AloneSteps) and self._kept.has_objects
+        if not is_watched or self._is_closed:  # a loop that was left has no use for its rest
+            return
+        assert isinstance(steps, AloneSteps)
+        if (stepped := steps.stepped) < steps.given:
+            raise UsageError(_HELD_BACK.format(stepped=stepped, given=steps.given))
 
     @property
     def _steps_at_once(self) -> int:
@@ -114,8 +135,14 @@ _CUT = (
     "An iteration of ctx.dataset was left with {left} rows of pass {number} left, after as "
     "many batches as the one before it took to its end. Keras' fit makes all its epochs as "
     "long as its first, and that had the rest of a pass only, as behind a restored checkpoint. "
-    "Call fit for each pass: for e in range(ctx.epoch, ctx.epochs): "
-    "model.fit(rows, epochs=e + 1, initial_epoch=e)"
+    "Call fit for each pass: for e in range(ctx.epoch, ctx.epochs): model.fit(rows, "
+    "epochs=e + 1, initial_epoch=e)"
+)
+_HELD_BACK = (
+    "ctx.checkpointed: a checkpoint is due, and the optimizer has stepped on {stepped} of "
+    "{given} batches that ctx.dataset has given out. It would miss the others: what stands "
+    "behind ctx.dataset holds rows back (shuffle, prefetch) or groups them anew, or the loop "
+    "does not step on each batch. Leave that out, or read with ctx.batches"
 )
 _UNFINISHED = (
     "ctx.checkpointed with steps_per_execution above 1 in one worker: Keras asks for the next "

@@ -345,8 +345,8 @@ def test_the_numbers_of_the_rounds_are_taken_up_by_another_worker() -> None:
     def one() -> Trainer:
         trainer = Trainer(add)
         trainer.step([1.0, 2.0, 3.0])
+        trainer.end_pass(lambda: None)
         trainer.count(2)
-        trainer.finish(lambda: None)
         return trainer
 
     with ThreadPoolExecutor(2) as pool:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from threading import Event
+from time import monotonic
 from typing import Any
 
 import keras
@@ -213,13 +215,44 @@ def test_a_fit_that_uses_all_rows_of_its_passes_is_none(tmp_path: Path) -> None:
     assert undisturbed.steps == 8
 
 
+@pytest.mark.parametrize(
+    ("hold_back", "common"),
+    [
+        (lambda rows: rows.prefetch(3), False),
+        (lambda rows: rows.unbatch().shuffle(100).batch(2), True),
+    ],
+)
+def test_rows_that_a_dataset_holds_back_are_refused(
+    tmp_path: Path,
+    hold_back: Callable[[tf.data.Dataset], tf.data.Dataset],
+    common: bool,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("headrace.tensorflow.portions._PORTION_ROWS", 2)
+
+    def train(ctx: TFContext) -> None:
+        model = build_model()
+        model.compile(keras.optimizers.SGD(0.1, gradient_accumulation_steps=2), "mse")
+        ctx.checkpointed(model=model)
+        if common:
+            ctx.data_parallel(model)
+        for x, y in hold_back(ctx.dataset(2, features=["x"], label="y")):
+            deadline = monotonic() + 5
+            while ctx._error is None and monotonic() < deadline:
+                Event().wait(0.01)  # the step takes longer than asking for the next batch
+            model.train_on_batch(x, y)
+
+    with pytest.raises(UsageError, match=r"stepped on 0 of 1 batches.*shuffle, prefetch"):
+        run(tmp_path, _raising(train), [*batches(0, 1), Barrier(1), *batches(1, 9), End()])
+
+
 def test_half_a_step_is_never_captured(tmp_path: Path) -> None:
     trainer = Trainer(loop="fit", per_execution=4)
     with pytest.raises(UsageError, match=r"steps_per_execution=1"):
         run(tmp_path, _raising(trainer), [*batches(0, 5), Barrier(1), *batches(5, 9), End()])
 
 
-def _raising(trainer: Trainer) -> Callable[[TFContext], object]:
+def _raising(trainer: Callable[[TFContext], object]) -> Callable[[TFContext], object]:
     """Raise what stands behind an error of TensorFlow's, as `TFEntry` does."""
 
     def train(ctx: TFContext) -> None:
