@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import urllib.request
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -56,12 +55,6 @@ def rescale(job_url: str, workers: int) -> None:
     urllib.request.urlopen(request, timeout=10).close()
 
 
-def is_training(job: JobHandle, workers: int) -> bool:
-    """Whether exactly so many workers have had rows together."""
-    status = job.status()
-    return running_workers(job) == workers == len(status.nodes) and status.rows_in > 200
-
-
 def running_workers(job: JobHandle) -> int:
     status = job.status()
     return sum(node.state == "running" for node in status.nodes.values())
@@ -95,6 +88,15 @@ def start(
     return plan.submit(add_sink(t_env, plan, folder / "out"))
 
 
+def require_that_many_train(job: JobHandle, workers: int) -> None:
+    def do() -> bool:
+        status = job.status()
+        are_there = running_workers(job) == len(status.nodes) == workers
+        return are_there and status.rows_in > 200
+
+    until(do, f"{workers} workers that train", explain=lambda: f"{job.status()}")
+
+
 @pytest.mark.timeout(300)
 def test_workers_of_a_running_training_become_more_and_fewer_and_every_row_counts_once(
     make_t_env: MakeEnvironment, tmp_path: Path
@@ -107,11 +109,7 @@ def test_workers_of_a_running_training_become_more_and_fewer_and_every_row_count
     for workers in (3, 1, 2):
         before = job.status()
         rescale(url, workers)
-        until(
-            partial(is_training, job, workers),
-            f"{workers} workers that train",
-            explain=lambda: f"{job.status()}",
-        )
+        require_that_many_train(job, workers)
         after = job.status()
         assert after.attempt > before.attempt
         seen.append((workers, sorted(after.nodes)))

@@ -62,7 +62,9 @@ def run(
             }
         if has_master:
             facts["cluster"] = {"worker": ("127.0.0.1",) * processes}
-        RoleEntry(entry)(spec_in(directory, **facts), link, feed=feeds[index])
+        own = directory / f"work-{index}"
+        own.mkdir(exist_ok=True)
+        RoleEntry(entry)(spec_in(own, **facts), link, feed=feeds[index])
 
     with ThreadPoolExecutor(processes) as pool:
         for each in [pool.submit(work, index) for index in range(processes)]:
