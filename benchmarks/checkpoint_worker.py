@@ -12,13 +12,14 @@ import torch
 __all__ = ["train_and_time"]
 
 
-def train_and_time(ctx: Any, *, state_mb: int, warm_up: int) -> None:
+def train_and_time(ctx: Any, *, state_mb: int, warm_up: int, checkpoints: int) -> None:
     """Keep a model of `state_mb` MB in the checkpoints; report what they and copies take.
 
     Args:
         ctx: The context of a role.
         state_mb: Size of the model's parameters.
         warm_up: How many checkpoints to leave out; the first two files are new then.
+        checkpoints: After how many more the job is ended.
     """
     model = torch.nn.Linear(1_000, state_mb * 250, bias=False)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.0)
@@ -40,8 +41,8 @@ def train_and_time(ctx: Any, *, state_mb: int, warm_up: int) -> None:
             copies_ms.append((time.perf_counter() - began) * 1e3)
         return state
 
-    ctx._capture = timed  # noqa: SLF001
-    for _ in ctx.batches(rows=64):
+    ctx._barriers._capture = timed  # noqa: SLF001
+    for _ in ctx.batches(rows=4):
         later = pauses_ms[warm_up:]
         if later:
             ctx.report(
@@ -54,3 +55,6 @@ def train_and_time(ctx: Any, *, state_mb: int, warm_up: int) -> None:
                 copy_min_ms=min(copies_ms[warm_up:]),
                 copy_max_ms=max(copies_ms[warm_up:]),
             )
+        if len(later) >= checkpoints:
+            ctx.stop_job("measured")
+            break

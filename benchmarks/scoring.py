@@ -1,4 +1,4 @@
-"""Rows/s and latency of `predict`, against the same model called in other ways.
+"""Rows/s of `predict`, against the same model called in other ways.
 
 - `identity`: 16 FLOAT columns in, one out, no model to speak of: what the way to the process
   and back costs. Against PyFlink's pandas UDF and row UDF.
@@ -74,7 +74,6 @@ takes twenty.
 """
 
 _PAIRED = {"predict, mlp": "in memory, mlp", "predict, cnn": "in memory, cnn"}
-_PAIRS_PER_TURN = 3
 
 _SMOKE = (
     "predict, identity",
@@ -90,6 +89,7 @@ def run_scoring(
     *,
     repeats: int,
     warm_ups: int,
+    pairs: int,
     elsewhere: str | None,
 ) -> dict[str, Any]:
     """Measure every variant in turns; return figures and bars.
@@ -98,6 +98,7 @@ def run_scoring(
         rows: Rows of the smaller and the larger run, by variant.
         repeats: Turns that count.
         warm_ups: Turns before them.
+        pairs: How often in a turn what is compared with a loop in memory runs beside it.
         elsewhere: Interpreter with ray and pyspark; None: without them.
     """
     rates: dict[str, list[float]] = {}
@@ -106,7 +107,7 @@ def run_scoring(
         files = {name: save_model(name, Path(folder)) for name in models}
         variants = _variants(files, elsewhere)
         for turn in range(-warm_ups, repeats):
-            for name in _order_of_turn(variants):
+            for name in _order_of_turn(variants, pairs):
                 sizes = rows.get(name) or rows.get(name.split(", ")[1])
                 if sizes is None:
                     continue
@@ -157,13 +158,13 @@ def _bars(models: list[str], rate: dict[str, float], ratios: dict[str, Any]) -> 
     return bars
 
 
-def _order_of_turn(variants: Iterable[str]) -> list[str]:
+def _order_of_turn(variants: Iterable[str], pairs: int) -> list[str]:
     """Return the variants; those that are compared as pairs follow each other several times."""
     order: list[str] = []
     for name in variants:
         order.append(name)
         if name in _PAIRED:
-            order.extend([_PAIRED[name], name] * (_PAIRS_PER_TURN - 1))
+            order.extend([_PAIRED[name], name] * (pairs - 1))
     return order
 
 
@@ -293,10 +294,13 @@ def main(arguments: list[str] | None = None) -> None:
             dict.fromkeys(_SMOKE, (1_024, 4_096)),
             repeats=1,
             warm_ups=0,
+            pairs=1,
             elsewhere=None,
         )
     else:
-        figures = run_scoring(_VARIANT_ROWS, repeats=3, warm_ups=0, elsewhere=elsewhere)
+        figures = run_scoring(
+            _VARIANT_ROWS, repeats=3, warm_ups=0, pairs=3, elsewhere=elsewhere
+        )
     print(report.write_result("scoring", figures, options.results).read_text())
 
 

@@ -60,6 +60,24 @@ class Killer:
             os.kill(os.getpid(), signal.SIGKILL)
 
 
+class Turns:
+    """Kills one worker after the other, each when it has had checkpoints."""
+
+    def __init__(self, killer: Killer, *ranks: int) -> None:
+        self.killer = killer
+        self.ranks = ranks
+
+    def begin(self, ctx: Any) -> None:
+        self.killer.begin()
+
+    def look(self, ctx: Any) -> None:
+        deaths = self.killer.deaths
+        if deaths < self.killer.times and ctx.rank == self.ranks[deaths % len(self.ranks)]:
+            self.killer.look()
+        elif deaths < self.killer.times:
+            work_for(0.03)
+
+
 def count_rows(killer: Killer | None = None) -> Any:
     """Emit each row with the count and the checksum of all rows up to it."""
 

@@ -12,12 +12,23 @@ from typing import Any
 import torch
 
 import headrace.pytorch
+from headrace.config import TimeoutConfig
 from tests.waiting import until
 
 from .conftest import MakeEnvironment
 from .paced_source import PacedSource
 from .test_training import require_union, touch
-from .training_jobs import ROWS, STEPS, add_sink, read_rows, split_rows, trainer
+from .training_jobs import (
+    ROWS,
+    STEPS,
+    add_sink,
+    build_model,
+    build_optimizer,
+    errors_of,
+    read_rows,
+    split_rows,
+    trainer,
+)
 
 INTERVAL = "100 ms"
 UNEVEN = "CASE WHEN MOD(id, 10) = 0 THEN 1 ELSE 0 END"
@@ -145,3 +156,57 @@ def test_a_worker_that_never_gets_a_row_answers_with_the_other(
     assert len(found) >= 5
     assert {each[1]["rows"] for each in found.values()} == {0}
     assert len({each[0]["steps"] for each in found.values()}) >= 3
+
+
+def reads_before_the_common_steps(ctx: Any) -> None:
+    """Worker 0 answers a barrier by itself, which worker 1 reaches in the common training."""
+    model = build_model()
+    optimizer, _ = build_optimizer(model)
+    if ctx.rank == 0:
+        batches = ctx.batches(rows=16)
+        while ctx._barriers.newest < 0:
+            next(batches)
+    lost = ctx._barriers.newest
+    ctx.data_parallel(model, optimizer)
+    for batch in ctx.batches(rows=16):
+        optimizer.zero_grad()
+        loss: Any = errors_of(model, batch["x"], batch["y"]).mean()
+        loss.backward()
+        optimizer.step()
+        ctx.report(lost=lost)
+
+
+def test_a_barrier_without_a_common_step_is_declined_at_once(
+    make_t_env: MakeEnvironment, tmp_path: Path
+) -> None:
+    t_env = make_t_env(
+        2,
+        execution_checkpointing_interval=INTERVAL,
+        execution_checkpointing_dir=tmp_path.as_uri(),
+        execution_checkpointing_num__retained="1000",
+        execution_checkpointing_tolerable__failed__checkpoints="1000",
+    )
+    t_env.execute_sql(
+        "CREATE TEMPORARY TABLE numbers (id BIGINT) WITH ('connector'='datagen', "
+        "'number-of-rows'='3000', 'fields.id.kind'='sequence', 'fields.id.start'='0', "
+        "'fields.id.end'='2999', 'rows-per-second'='300')"
+    )
+    completed: set[int] = set()
+
+    def look() -> bool:
+        found = tmp_path.glob("*/chk-*/_metadata")
+        completed.update(int(path.parent.name.removeprefix("chk-")) for path in found)
+        return ended.isDone()  # type: ignore[no-any-return]
+
+    job = headrace.pytorch.train(
+        split_rows(t_env, "MOD(id, 2)"),
+        reads_before_the_common_steps,
+        workers=2,
+        name="declined",
+        timeouts=TimeoutConfig(checkpoint_hold_timeout_s=1_000),  # nothing else ends the wait
+    ).submit()
+    ended = job._j_client.getJobExecutionResult()
+    until(look, "end of the job", 100.0)
+    lost = int(job.wait(show_progress=False).status.nodes["worker-0"].report["lost"])
+    assert lost not in completed
+    assert max(completed) > lost

@@ -11,19 +11,28 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from pyflink.java_gateway import get_gateway
 from pyflink.table import StreamTableEnvironment
 
 import headrace.pytorch
 from headrace.operator import JobHandle
-from tests.waiting import until, work_for
+from tests.waiting import until
 
 from .conftest import MakeEnvironment
-from .kept_state import Killer
+from .kept_state import Killer, Turns
 from .test_kept_state import NARROW, RETRIES, SMALL, in_dir
 from .test_operator_rows import CHECKPOINTS
 from .test_training import require_union
-from .training_jobs import STEPS, add_sink, read_rows, split_rows, trainer
+from .training_jobs import (
+    STEPS,
+    add_sink,
+    ids_by_step,
+    read_rows,
+    replay,
+    split_rows,
+    trainer,
+)
 
 ROWS = 3_000
 LIMIT_S = 200.0
@@ -44,37 +53,22 @@ def add_slow_numbers(t_env: StreamTableEnvironment, rows: int, per_second: int) 
     )
 
 
-class Turns:
-    """Kills one worker after the other, each when it has had checkpoints."""
-
-    def __init__(self, killer: Killer, *ranks: int) -> None:
-        self.killer = killer
-        self.ranks = ranks
-
-    def begin(self, ctx: Any) -> None:
-        self.killer.begin()
-
-    def look(self, ctx: Any) -> None:
-        deaths = self.killer.deaths
-        if deaths < self.killer.times and ctx.rank == self.ranks[deaths % len(self.ranks)]:
-            self.killer.look()
-        elif deaths < self.killer.times:
-            work_for(0.03)
-
-
 def submit(
     t_env: StreamTableEnvironment,
     folder: Path,
     worker: str,
     entry: Callable[[Any], None],
     *,
+    rows: int = ROWS,
     per_second: int = 100_000,
+    epochs: int = 1,
 ) -> JobHandle:
-    add_slow_numbers(t_env, ROWS, per_second)
+    add_slow_numbers(t_env, rows, per_second)
     plan = headrace.pytorch.train(
         split_rows(t_env, worker, more=", padding"),
         entry,
         workers=2,
+        epochs=epochs,
         exchange=SMALL,
         output=STEPS,
         output_dir=folder,
@@ -116,6 +110,40 @@ def test_workers_that_are_killed_end_with_the_model_of_the_steps_that_count(
     entry = trainer(rows=16, keeps=True, on_start=turns.begin, after_batch=turns.look)
     require_exact(submit(t_env, tmp_path, worker, entry), tmp_path)
     assert len(list(tmp_path.glob("death-*"))) == 2
+
+
+@pytest.mark.timeout(240)
+def test_workers_that_are_killed_in_later_passes_go_on_there(
+    make_t_env: MakeEnvironment, tmp_path: Path
+) -> None:
+    rows, epochs = 600, 3
+    t_env = make_t_env(2, **CHECKPOINTS, **RETRIES, **NARROW, **in_dir(tmp_path / "cp"))
+    turns = Turns(Killer(tmp_path, tmp_path / "cp", 2), 0, 1)
+    passes: list[int] = []
+
+    def look(ctx: Any) -> None:
+        if ctx.epoch > turns.killer.deaths:  # the first in the second pass, then in the third
+            turns.look(ctx)
+        passes.append(ctx.epoch)
+        ctx.report(first=passes[0])
+
+    entry = trainer(rows=16, keeps=True, on_start=turns.begin, after_batch=look)
+    job = submit(t_env, tmp_path, UNEVEN, entry, rows=rows, epochs=epochs)
+    result = job.wait(timeout_s=LIMIT_S, show_progress=False)
+    assert len(list(tmp_path.glob("death-*"))) == 2
+    found = read_rows(tmp_path / "out")
+    seen = sorted((row["epoch"], row["id"]) for row in found)
+    assert seen == [(epoch, i) for epoch in range(epochs) for i in range(rows)]
+    by_step = ids_by_step(found)
+    model, _ = replay(by_step)
+    saved = torch.load(tmp_path / "model.pt", weights_only=True)
+    for name, value in model.state_dict().items():
+        torch.testing.assert_close(saved[name], value, rtol=1e-9, atol=1e-9)
+    for rank in range(2):
+        report = result.status.nodes[f"worker-{rank}"].report
+        assert report["steps"] == len(by_step)
+        assert report["rows"] == sum(row["worker"] == rank for row in found)
+    assert result.status.nodes["worker-0"].report["first"] > 0
 
 
 @pytest.mark.timeout(240)

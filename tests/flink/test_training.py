@@ -76,22 +76,32 @@ def test_a_worker_that_is_idle_for_three_seconds_does_not_stop_the_other(
     make_t_env: MakeEnvironment, tmp_path: Path
 ) -> None:
     for_both, for_one = range(200), range(200, 800)
+    folder = str(tmp_path)
+
+    def batches_of(rank: int) -> int:
+        path = tmp_path / f"batches-{rank}"
+        return path.stat().st_size if path.exists() else 0
 
     def script(send: Callable[[Iterable[int]], None]) -> None:
         until(lambda: all((tmp_path / f"started-{rank}").exists() for rank in range(2)))
         send(for_both)
+        until(lambda: min(batches_of(0), batches_of(1)) >= 100 // 16)
         for start in range(for_one.start, for_one.stop, 20):  # in three seconds
             threading.Event().wait(0.1)
             send(range(start, start + 20))
+        until(lambda: batches_of(0) >= (100 + len(for_one)) // 16)
         send(range(for_one.stop, ROWS))
 
-    folder = str(tmp_path)
     t_env = make_t_env(2)
     with PacedSource(script) as source:
         source.add_table(t_env, "numbers")
         plan = headrace.pytorch.train(
             split_rows(t_env, "CASE WHEN id BETWEEN 200 AND 799 THEN 0 ELSE MOD(id, 2) END"),
-            trainer(rows=16, on_start=lambda ctx: touch(f"{folder}/started-{ctx.rank}")),
+            trainer(
+                rows=16,
+                on_start=lambda ctx: touch(f"{folder}/started-{ctx.rank}"),
+                on_batch=lambda ctx: add_byte(f"{folder}/batches-{ctx.rank}"),
+            ),
             workers=2,
             output=STEPS,
             output_dir=tmp_path,
@@ -109,6 +119,11 @@ def test_a_worker_that_is_idle_for_three_seconds_does_not_stop_the_other(
 
 def touch(path: str) -> None:
     Path(path).touch()
+
+
+def add_byte(path: str) -> None:
+    with Path(path).open("ab") as file:
+        file.write(b".")
 
 
 def require_split(rows: list[dict[str, int]], worker: str) -> None:

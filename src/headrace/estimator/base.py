@@ -21,7 +21,7 @@ from headrace.estimator.files import (
 from headrace.estimator.fitted import FittedModel
 from headrace.estimator.parameters import Parameters
 from headrace.estimator.plan import FitPlan
-from headrace.inference import Inputs, Source
+from headrace.inference import Device, Inputs, Source
 from headrace.operator.training import TrainingPlan
 
 __all__ = ["Estimator"]
@@ -45,6 +45,8 @@ class Estimator(Parameters, ABC, Generic[F]):
     early_stopping: EarlyStopping | None
     seed: int
     outputs: Mapping[str, Any] | None
+    environment: Mapping[str, str] | None
+    device: Device = "auto"
 
     def fit(
         self,

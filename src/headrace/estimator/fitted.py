@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
@@ -16,7 +16,7 @@ from headrace.estimator.files import (
     write_parameters,
 )
 from headrace.estimator.history import History
-from headrace.inference import Model, OnError, Postprocess, predict
+from headrace.inference import Device, Model, OnError, Postprocess, predict
 
 if TYPE_CHECKING:
     from headrace.estimator.base import Estimator
@@ -58,6 +58,8 @@ class FittedModel(ABC, Generic[E]):
         on_error: OnError = "fail",
         error_column: str | None = None,
         parallelism: int | None = None,
+        device: Device | None = None,
+        environment: Mapping[str, str] | None = None,
         name: str = "transform",
     ) -> Any:
         """Score the rows of a table or stream: `predict` with this model and its features.
@@ -70,13 +72,16 @@ class FittedModel(ABC, Generic[E]):
             postprocess: Function of what the model returned and the columns of the batch that
                 makes the new columns.
             on_error: What becomes of a row that cannot be scored: "fail" fails the job, "null"
-                makes its new columns NULL.
-            error_column: Name of a STRING column that says why, with `on_error="null"`.
+                makes its new columns NULL, "side_output" returns it apart, as with `predict`.
+            error_column: Name of the STRING column that says why a row has no scores.
             parallelism: How many workers; None: the default parallelism of the environment.
+            device: As with `predict`; None: that of the estimator, "auto" where it has none.
+            environment: Environment variables of the workers; None: those of the estimator.
             name: Name of the operator: each one of a job needs its own.
 
         Returns:
-            The rows with their scores, a Table or DataStream as `rows` is.
+            The rows with their scores, a Table or DataStream as `rows` is; with "side_output"
+            a pair, the rows without scores second.
 
         Raises:
             ConfigError: A setting cannot work.
@@ -96,6 +101,8 @@ class FittedModel(ABC, Generic[E]):
             on_error=on_error,
             error_column=error_column,
             parallelism=parallelism,
+            device=device or self.estimator.device,
+            environment=self.estimator.environment if environment is None else environment,
             name=name,
         )
 

@@ -24,10 +24,11 @@ from headrace.exchange.items import (
 )
 from headrace.exchange.memory_feed import MemoryFeed
 from headrace.exchange.rebatch import Rebatcher
-from headrace.exchange.spool import Spool, SpoolWriter
+from headrace.exchange.spool import NO_ROWS, Spool, SpoolContent, SpoolWriter
 from headrace.exchange.state_files import StateFile, StateFiles
 
 __all__ = [
+    "NO_ROWS",
     "TIMESTAMP_COLUMN",
     "TIMESTAMP_FIELD",
     "Barrier",
@@ -39,6 +40,7 @@ __all__ = [
     "MemoryFeed",
     "Rebatcher",
     "Spool",
+    "SpoolContent",
     "SpoolWriter",
     "StateFile",
     "StateFiles",

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
+from typing import Any
 
 from headrace.inference.model_thread import ModelThread
 from headrace.inference.scorer import Scorer
@@ -21,18 +23,16 @@ class ScoringContext(RoleContext):
 
     between_batches: Callable[[], None] | None = None
 
-    def score_all(
-        self, rows: int, scorer: Callable[[], Scorer], *, after_batch: Callable[[], None]
-    ) -> None:
+    def score_all(self, rows: int, scorer: Callable[[], Scorer]) -> None:
         """Emit for each batch of the input what it is scored to, in order.
 
         The model is called on a thread of its own. While it works on one batch, this thread
-        makes the next ready and emits the last, and shares Python's lock with nobody.
+        makes the next ready and emits the last. What fails for a batch is raised when those
+        before it were emitted.
 
         Args:
             rows: Rows in a batch, at most: what is there comes at once.
             scorer: Returns who scores the next batch.
-            after_batch: Called when a batch was emitted.
         """
         reader = self.open_reader(rows=rows)
         reader.takes_what_is_there = True
@@ -40,17 +40,16 @@ class ScoringContext(RoleContext):
             # No other variable holds a batch: its slot is free once it is emitted.
             while (ready := self._next_batch(reader)) is not None:
                 present = successor = scorer()
-                thread.start(present.begin(ready.columns))
+                thread.start(_begun(present, ready))
                 while ready is not None:
                     following = reader.poll_ahead()
                     if following is not None:
                         if self.between_batches is not None:
                             self.between_batches()
                         successor = scorer()
-                        thread.start(successor.begin(following.columns))
+                        thread.start(_begun(successor, following))
                     self.emit(present.end(ready.columns, thread.result()), ready.timestamps_ms)
                     reader.settle(ready.columns.num_rows)
-                    after_batch()
                     ready, present = following, successor
 
     def _next_batch(self, reader: BatchReader) -> ReadyBatch | None:
@@ -70,3 +69,15 @@ class ScoringContext(RoleContext):
             return poll(timeout_s)
 
         return super()._wait(look_and_poll)
+
+
+def _begun(scorer: Scorer, batch: ReadyBatch) -> Callable[[], Any]:
+    """Return the call that scores a batch; if there is none, one that raises why."""
+    try:
+        return scorer.begin(batch.columns)
+    except Exception as exc:  # noqa: BLE001 - `inputs` may raise anything; raised in its turn
+        return partial(_raise, exc)
+
+
+def _raise(exc: Exception) -> None:
+    raise exc

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from functools import partial
 from pathlib import Path
 from typing import ClassVar
 
@@ -46,7 +47,6 @@ class ScoringEntry(RoleEntry):
         self._scorer: Scorer | None = None
         self._rejected = 0
         self._without_scores = 0
-        self._of_former_versions = 0
 
     def prepare(self, context: RoleContext, spec: ProcessSpec, link: RoleLink) -> None:  # noqa: ARG002
         """Load the model and compare it with the columns. Blocks for as long as that takes."""
@@ -94,12 +94,12 @@ class ScoringEntry(RoleEntry):
         if self._path is not None and is_uri(self.model.path or ""):
             copy = self._path.resolve()  # this copy to the end, whatever the link points to
         loaded = self.model.load(threads, copy)
-        return Scorer(loaded, self.settings_for(loaded, schemas[0]), *schemas, version)
+        settings = self.settings_for(loaded, schemas[0])
+        return Scorer(loaded, settings, *schemas, version, partial(self._note, context))
 
     def _take_over(self, context: RoleContext, successors: SuccessorLoader[Scorer]) -> None:
         successor = successors.take()
         if successor is not None:
-            self._of_former_versions += self._present.rows_without_scores
             self._scorer = successor
             self._report_version(context)
             _LOG.info("%s: a new version scores from here on", self.model.path)
@@ -117,17 +117,13 @@ class ScoringEntry(RoleEntry):
 
     def _score_all(self, context: RoleContext) -> None:
         assert isinstance(context, ScoringContext)
-        context.score_all(
-            self.settings.batch_rows,
-            lambda: self._present,
-            after_batch=lambda: self._report_rows_without_scores(context),
-        )
+        context.score_all(self.settings.batch_rows, lambda: self._present)
 
-    def _report_rows_without_scores(self, context: RoleContext) -> None:
-        rows = self._of_former_versions + self._present.rows_without_scores
-        if rows != self._without_scores:
-            self._without_scores = rows
-            context.report(rows_without_scores=rows)
+    def _note(self, context: RoleContext, reasons: list[str]) -> None:
+        if not self._without_scores:
+            _LOG.warning("A row cannot be scored, the first of this worker: %s", reasons[0])
+        self._without_scores += len(reasons)
+        context.report(rows_without_scores=self._without_scores)
 
 
 def _path_here(model: Model, spec: ProcessSpec) -> Path | None:

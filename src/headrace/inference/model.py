@@ -39,8 +39,9 @@ class TensorSpec:
 class LoadedModel(Protocol):
     """A model in memory.
 
-    Thread model: calls come from one thread, one after the other; `columns` and `tensor` from
-    another, perhaps at the same time.
+    Thread model: calls come one after the other, the trial before the first row from the thread
+    that loads, all others from one thread; `columns` and `tensor` from the main thread, perhaps
+    at the same time.
     """
 
     @property
@@ -66,7 +67,10 @@ class LoadedModel(Protocol):
         """Return an array, which nobody else has, as a tensor."""
 
     def __call__(self, args: Sequence[Any], named: Mapping[str, Any]) -> Any:
-        """Score one batch: a tensor, several in a tuple, or a mapping of names to them."""
+        """Score one batch: a tensor, several in a tuple, or a mapping of names to them.
+
+        What it returns stays as it is when the next batch is scored.
+        """
 
 
 class Model(Protocol):

@@ -2,24 +2,33 @@
 
 from __future__ import annotations
 
+import ctypes
 import sys
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from queue import SimpleQueue
 from types import TracebackType
 from typing import Any
 
+from headrace.framework.stopping import StopRequestedExit
+
 __all__ = ["ModelThread"]
+
+_INTERRUPT_S = 1.0  # less than the `timeouts.stop_grace_s` that a process has
 
 
 class ModelThread:
     """Makes calls one after the other beside the thread that owns it.
 
     The owner calls `start` and `result` equally often; results come in the order of the starts.
-    What ends each wait: `result` and the end of the `with` block wait for the call that runs,
-    as the owner would if it made it itself (calls behind it are dropped at the end); a signal
-    handler that raises ends `result` early. The thread waits for the next call or for the end
-    of the block.
+
+    What ends each wait: `result` waits for the call, and ends early where a signal handler
+    raises. The end of the `with` block waits for the call that runs and drops those behind it.
+    Where an exception ends the block, a call in Python gets `StopRequestedExit` wherever it is,
+    so that its `finally` blocks run, and has a second to end; one that does not notice, inside
+    a library, is left to end with the process. The thread itself waits for the next call or
+    for the end of the block.
 
     Example:
         with ModelThread() as thread:
@@ -47,7 +56,11 @@ class ModelThread:
     ) -> None:
         self._is_over = True
         self._calls.put(None)
-        self._thread.join()
+        if exc is None:
+            self._thread.join()
+            return
+        self._interrupt()
+        self._thread.join(_INTERRUPT_S)
 
     def start(self, call: Callable[[], Any]) -> None:
         """Have a call made, behind those that were started before. Does not wait."""
@@ -60,7 +73,18 @@ class ModelThread:
             raise cause
         return returned
 
+    def _interrupt(self) -> None:
+        ident = self._thread.ident
+        assert ident is not None
+        ctypes.pythonapi.PyThreadState_SetAsyncExc(
+            ctypes.c_ulong(ident), ctypes.py_object(StopRequestedExit)
+        )
+
     def _run(self) -> None:
+        with suppress(StopRequestedExit):  # it may come between two calls
+            self._make_calls()
+
+    def _make_calls(self) -> None:
         while (call := self._calls.get()) is not None and not self._is_over:
             try:
                 _take_settings_of_torch()

@@ -9,9 +9,11 @@ from typing import Any
 
 import numpy.typing as npt
 import pyarrow as pa
+from threadpoolctl import threadpool_limits
 
 from headrace.errors import ConfigError
 from headrace.inference.model import LoadedModel, TensorSpec, absolute_path
+from headrace.inference.own_memory import in_own_memory
 from headrace.role import to_numpy
 
 __all__ = ["PythonModel"]
@@ -25,7 +27,10 @@ class PythonModel:
         factory: Called once in each worker, and once for each new version; returns a function
             that is called with NumPy arrays, as `inputs` says, and returns arrays. Without
             `inputs` it is called with one mapping of all columns. The function is called on
-            one thread, which is not that of the factory. Travels by cloudpickle.
+            one thread, which is not that of the factory, while functions given as `inputs` and
+            `postprocess` run on another for the batches around: what they share needs a lock.
+            What it returns is copied at once, so it may be memory that the next call fills
+            again. Travels by cloudpickle.
         path: File or directory of the model. With one, the factory is called with its `Path`
             on the worker's host, else without an argument. A relative one is taken from here.
 
@@ -44,7 +49,7 @@ class PythonModel:
             msg = f"PythonModel({factory!r}) takes a function that returns the model"
             raise ConfigError(msg)
 
-    def load(self, threads: int | None, copy: Path | None = None) -> LoadedModel:  # noqa: ARG002 - NumPy has none to set
+    def load(self, threads: int | None, copy: Path | None = None) -> LoadedModel:
         """Call the factory.
 
         Raises:
@@ -57,7 +62,7 @@ class PythonModel:
                 "must return the function that scores a batch"
             )
             raise ConfigError(msg)
-        return _Loaded(function)
+        return _Loaded(function, threads)
 
     def _arguments(self, copy: Path | None) -> tuple[Path, ...]:
         if self.path is None:
@@ -75,8 +80,9 @@ class _Loaded:
     takes_columns = True
     can_try = False
 
-    def __init__(self, function: Callable[..., Any]) -> None:
+    def __init__(self, function: Callable[..., Any], threads: int | None) -> None:
         self._function = function
+        self._threads = threads
 
     def columns(self, batch: pa.RecordBatch) -> Mapping[str, Any]:
         return to_numpy(batch)
@@ -85,4 +91,9 @@ class _Loaded:
         return array
 
     def __call__(self, args: Sequence[Any], named: Mapping[str, Any]) -> Any:
-        return self._function(*args, **named)
+        if self._threads is not None:
+            # On the thread that calls, for which alone OpenMP takes the number, and when the
+            # factory has loaded its libraries.
+            threadpool_limits(self._threads)
+            self._threads = None
+        return in_own_memory(self._function(*args, **named))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any
@@ -21,7 +20,6 @@ from headrace.inference.version import ModelVersion
 
 __all__ = ["Scorer"]
 
-_LOG = logging.getLogger(__name__)
 _TRIED_ROWS = 2
 _REASON_CHARS = 300
 
@@ -39,10 +37,10 @@ class Scorer:
         output_schema: Columns that go out: the kept ones, the outputs, the column of errors,
             that of versions.
         version: What `model` was loaded from; None where it has no files.
+        note: Called by `end` with the reason of each row that could not be scored.
 
     Attributes:
         version: As given.
-        rows_without_scores: How many rows could not be scored so far.
 
     Raises:
         ConfigError: The model does not fit the columns; the text has both sides.
@@ -55,10 +53,11 @@ class Scorer:
         input_schema: pa.Schema,
         output_schema: pa.Schema,
         version: ModelVersion | None = None,
+        note: Callable[[list[str]], None] = lambda _: None,
     ) -> None:
         self._model = model
         self.version = version
-        self.rows_without_scores = 0
+        self._note = note
         self._settings = settings
         self._schema = output_schema
         self._inputs = InputPlan(settings.inputs, input_schema, model)
@@ -101,6 +100,8 @@ class Scorer:
             reasons = None
         else:
             columns, reasons = returned
+        if reasons is not None:
+            self._note([reason for reason in reasons if reason is not None])
         made = {name: batch.column(name) for name in self._settings.kept}
         made.update(zip(self._settings.outputs, columns, strict=True))
         if self._settings.error_column is not None:
@@ -144,14 +145,7 @@ class Scorer:
             self._halve(batch.take(pa.array(whole)), whole, pieces, reasons)
         if len(pieces) == 1 and len(pieces[0][0]) == batch.num_rows:
             return pieces[0][1], None
-        self._note(reasons)
         return self._spread(pieces, batch.num_rows), reasons
-
-    def _note(self, reasons: list[str | None]) -> None:
-        told = [reason for reason in reasons if reason is not None]
-        if not self.rows_without_scores:
-            _LOG.warning("A row cannot be scored, the first of this worker: %s", told[0])
-        self.rows_without_scores += len(told)
 
     def _halve(
         self,

@@ -55,7 +55,9 @@ class SuccessorLoader(Generic[_T]):
         self._ready: _T | None = None
         self._lock = threading.Lock()
         self._is_closed = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="headrace model", daemon=True)
+        self._thread = threading.Thread(
+            target=self._run, name="headrace-successor", daemon=True
+        )
         self.rejected = 0
 
     def __enter__(self) -> SuccessorLoader[_T]:
@@ -90,7 +92,7 @@ class SuccessorLoader(Generic[_T]):
     def _try(self, version: ModelVersion) -> None:
         try:
             loaded = self._load(version)
-        except Exception as exc:  # noqa: BLE001 - whatever a framework raises for a bad file
+        except BaseException as exc:  # noqa: BLE001 - also a SystemExit: this thread goes on
             if version_at(self._path) != version:
                 return  # it was replaced meanwhile: the next look decides
             self._known = version

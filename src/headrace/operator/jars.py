@@ -74,7 +74,7 @@ def add_sql_jars(t_env: TableEnvironment) -> None:
 
 
 def _target_of(t_env: TableEnvironment) -> str:
-    return t_env.get_config().get("execution.target", EMBEDDED[0])
+    return str(t_env.get_config().get("execution.target", EMBEDDED[0]))
 
 
 def _needed(*targets: str) -> list[Path]:

@@ -60,7 +60,7 @@ def train(
         name: Name of the job.
         max_restarts: Restarts of the group before the job fails, in batch mode. In stream mode
             Flink's restart strategy decides; unless you set one, there is none, since Flink's
-            checkpoints do not hold the model yet.
+            checkpoints hold the model only where the function calls `ctx.checkpointed`.
         checkpoint_dir: Directory for `ctx.checkpoint_path` in batch mode.
         environment: Environment variables of the worker processes.
         device: "auto" takes a GPU where the process was assigned one.

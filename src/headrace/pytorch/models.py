@@ -17,7 +17,7 @@ from torch.export.passes import move_to_device_pass
 
 from headrace._environ import NEEDS_GPU, environment_value
 from headrace.errors import ConfigError
-from headrace.inference import LoadedModel, TensorSpec, absolute_path
+from headrace.inference import LoadedModel, TensorSpec, absolute_path, in_own_memory
 from headrace.pytorch.device import choose_device
 from headrace.pytorch.tensors import TensorConverter
 
@@ -108,7 +108,7 @@ class LoadedModule:
     def __call__(self, args: Sequence[Any], named: Mapping[str, Any]) -> Any:
         """See `LoadedModel`."""
         with torch.inference_mode():
-            return self._module(*args, **named)
+            return in_own_memory(self._module(*args, **named))
 
     def _own(self, column: Any) -> Any:
         """Return a copy: a layer that works in place would write to the queue's memory."""

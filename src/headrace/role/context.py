@@ -112,7 +112,7 @@ class RoleContext(KeepingContext, SavingContext):
     @property
     def epoch(self) -> int:
         """The pass over the input that is being read, from 0."""
-        return 0 if self._reader is None else self._reader.epoch
+        return self._kept.restored_epoch if self._reader is None else self._reader.epoch
 
     @property
     def timestamps_ms(self) -> pa.Array | None:
@@ -180,8 +180,6 @@ class RoleContext(KeepingContext, SavingContext):
             msg = "This role has neither input nor output; read your own files"
             raise UsageError(msg)
         epochs = require_count("epochs", epochs)
-        if self._kept.has_objects:
-            self._require_one_pass(epochs)
         if self._reader is None:
             self._kept.require_all_named()
             self._reader = BatchReader(
@@ -192,7 +190,11 @@ class RoleContext(KeepingContext, SavingContext):
                 clock=self._clock,
                 on_poll=self._reporter.tick,
                 barriers=self._barriers,
+                restored=self._restored_place(epochs),
             )
+            if epochs > 1:
+                reader = self._reader
+                self._kept.keep_part("input", lambda: reader.place)
         elif self._reader.epochs != epochs:
             msg = (
                 f"The input is being read with epochs={self._reader.epochs}; it cannot go on "

@@ -7,6 +7,7 @@ again, before anything counts, groups or spools the rows to train on.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic
 
@@ -22,11 +23,12 @@ from headrace.exchange import (
     Item,
     Rebatcher,
     Spool,
+    SpoolContent,
     SpoolWriter,
     StateFile,
 )
 
-__all__ = ["HELD_OUT", "HeldOutFeed"]
+__all__ = ["HELD_OUT", "HeldOutFeed", "HeldOutPlace"]
 
 HELD_OUT = "headrace__held_out"
 """Name of the BOOLEAN column that says which rows are held out."""
@@ -36,6 +38,21 @@ _WHY = (
     "Held-out rows are kept there: they must fit on the TaskManager's disk (Flink's "
     "`io.tmp.dirs`); hold out fewer, or make room."
 )
+
+
+@dataclass(frozen=True, slots=True)
+class HeldOutPlace:
+    """The held-out rows so far, for a Flink checkpoint.
+
+    Attributes:
+        content: The rows.
+        rows: How many.
+        is_complete: Whether the input has ended.
+    """
+
+    content: SpoolContent
+    rows: int
+    is_complete: bool
 
 
 class HeldOutFeed:
@@ -96,6 +113,26 @@ class HeldOutFeed:
                 timeout_s = deadline - monotonic()
                 if timeout_s <= 0:
                     return None
+
+    @property
+    def place(self) -> HeldOutPlace:
+        """What `go_on_with` takes; refers to the file."""
+        kept = self._writer or self._spool
+        assert kept is not None
+        return HeldOutPlace(kept.content(), self.rows, is_complete=self._writer is None)
+
+    def go_on_with(self, place: HeldOutPlace) -> None:
+        """Take up the held-out rows of another process, before anything is received.
+
+        Raises:
+            ExchangeError: The disk is too small for them.
+            ProtocolError: They have other columns.
+        """
+        assert self._writer is not None
+        self._writer.refill(place.content)
+        self.rows = place.rows
+        if place.is_complete:
+            self._finish()
 
     def held_out(self, rows: int) -> Iterator[pa.RecordBatch]:
         """Iterate over the held-out rows, as often as is wished; the last batch may be short.

@@ -9,12 +9,13 @@ from typing import Any
 import pyarrow as pa
 
 from headrace.config import TimeoutConfig
-from headrace.errors import UsageError
+from headrace.errors import PlanError, UsageError
 from headrace.exchange import Feed, StateFile
 from headrace.framework.stopping import require_no_stop
 from headrace.role.kept_state import KeptState
 from headrace.role.link import RoleLink
 from headrace.role.reader import BatchReader
+from headrace.role.spooled import InputPlace
 from headrace.role.spreading import spread_bytes
 from headrace.role.star import StarSpec, open_star
 
@@ -79,7 +80,7 @@ class KeepingContext:
 
         Raises:
             UsageError: It was called before, the input is being read already, the role has no
-                input, or the job makes more than one pass over it.
+                input.
             ConfigError: An object lacks one of the methods.
             PlanError: The restored checkpoint holds other objects, or an object does not take
                 its state; the text lists what is missing, unexpected or of another shape.
@@ -101,7 +102,6 @@ class KeepingContext:
         """Return the state as it is now, for the checkpoint or, with None, every later one."""
         if self._feed is None or self.input_schema is None or self._kept.is_empty:
             return None
-        self._require_one_pass(1 if self._reader is None else self._reader.epochs)
         return self._kept.capture(self._feed, checkpoint_id)
 
     def _spread(self, memory: memoryview) -> memoryview:
@@ -129,10 +129,17 @@ class KeepingContext:
             )
             raise UsageError(msg)
 
-    def _require_one_pass(self, epochs: int) -> None:
-        if epochs > 1:
+    def _restored_place(self, epochs: int) -> InputPlace | None:
+        """Return where to go on in the passes over the input.
+
+        Raises:
+            PlanError: The checkpoint is of one pass, so it does not hold the rows before it.
+        """
+        place: InputPlace | None = self._kept.restored_part("input", None)
+        if place is None and epochs > 1 and self._kept.has_restored:
             msg = (
-                f"ctx.checkpointed and ctx.state with epochs={epochs}: Flink's checkpoints do "
-                "not hold the rows of an earlier pass, nor where a later one is. Use epochs=1"
+                f"epochs={epochs} in a job that was restored from the checkpoint of one pass: "
+                "the rows before it are in nobody's hands. Use epochs=1, as before"
             )
-            raise UsageError(msg)
+            raise PlanError(msg)
+        return place

@@ -35,8 +35,6 @@ class KeptState:
 
     Attributes:
         values: `ctx.state`.
-        parts: What a framework keeps beside it: name to a function that returns a value. Of a
-            process that keeps nothing else, nothing is kept.
     """
 
     def __init__(self, spec: ProcessSpec) -> None:
@@ -49,10 +47,11 @@ class KeptState:
         self._has_restored_objects = False
         memory = _read(spec)
         self._is_untouched = bool(spec.states) and memory is None
+        self._has_restored = memory is not None
         self._memory = memory
         self._restored: Mapping[str, Any] = {} if memory is None else _decode(memory, spec.node)
         self.values: dict[str, Any] = self._restored.get("values", {})
-        self.parts: dict[str, Callable[[], Any]] = {}
+        self._parts: dict[str, Callable[[], Any]] = {}
 
     @property
     def misses_rows(self) -> bool:
@@ -79,8 +78,24 @@ class KeptState:
         """What was named."""
         return list(self._given.values())
 
+    @property
+    def has_restored(self) -> bool:
+        """Whether the restored checkpoint holds a state of this process."""
+        return self._has_restored
+
+    @property
+    def restored_epoch(self) -> int:
+        """The pass over the input that the restored checkpoint was in, from 0."""
+        place = self.restored_part("input", None)
+        return 0 if place is None else int(place.epoch)
+
+    def keep_part(self, name: str, part: Callable[[], Any]) -> None:
+        """Keep what `part` returns beside the rest, from now on; its restored value goes."""
+        self._parts[name] = part
+        self._restored.get("parts", {}).pop(name, None)
+
     def restored_part(self, name: str, default: Any) -> Any:
-        """Return what the function `name` of `parts` returned at the restored checkpoint."""
+        """Return what `keep_part` kept under that name at the restored checkpoint."""
         return self._restored.get("parts", {}).get(name, default)
 
     def name(
@@ -162,7 +177,7 @@ class KeptState:
             "values": self.values,
             "parts": {
                 **self._restored.get("parts", {}),
-                **{name: part() for name, part in self.parts.items()},
+                **{name: part() for name, part in self._parts.items()},
             },
         }
         if self._objects is not None:

@@ -5,29 +5,27 @@ from __future__ import annotations
 import math
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from enum import Enum
 from pathlib import Path
 
 import pyarrow as pa
 
 from headrace._counts import require_count
-from headrace.errors import ConfigError, UsageError
+from headrace.errors import ConfigError, PlanError, UsageError
 from headrace.exchange import (
     Barrier,
     Batch,
     End,
     Feed,
     Rebatcher,
-    Spool,
-    SpoolWriter,
     Watermark,
     stamped,
     unstamped,
 )
 from headrace.role.barriers import Barriers
 from headrace.role.polled import EpochEnded, InputEnded, PollResult, ReadyBatch
-from headrace.role.replay import replay
+from headrace.role.spooled import InputPlace, SpooledPasses, require_such_a_pass
 
 __all__ = ["BatchReader"]
 
@@ -41,6 +39,10 @@ class _Phase(Enum):
 
 
 _REPLAY = _Phase.REPLAY  # looked up for each batch
+_NEW_ROWS = (
+    "Rows came from Flink behind a restored checkpoint whose input had ended: it was in a "
+    "later pass. Restore it with the input that it had"
+)
 
 
 class BatchReader:
@@ -87,6 +89,7 @@ class BatchReader:
         clock: Callable[[], float] = time.monotonic,
         on_poll: Callable[[], None] | None = None,
         barriers: Barriers | None = None,
+        restored: InputPlace | None = None,
     ) -> None:
         """Prepare; nothing is read yet.
 
@@ -99,9 +102,11 @@ class BatchReader:
             on_poll: Called at the start of a `poll`: of every one in the first pass, every
                 5 ms in later ones.
             barriers: Answers the barriers of `feed`; None: each when it is reached.
+            restored: Where to go on; None: with what comes from `feed`.
 
         Raises:
             ConfigError: `rows` or `epochs` is below 1, or `spool_dir` is missing.
+            PlanError: Where to go on is no place in so many passes.
             UsageError: The feed has no input.
         """
         if feed.input_schema is None:
@@ -124,7 +129,6 @@ class BatchReader:
         self._on_poll = on_poll
         self._rebatcher = Rebatcher(rows)
         self._phase = _Phase.STREAM
-        self._epoch = 0
         self._streamed_rows = 0
         self._handed_out_rows = 0
         self._handled_rows = 0
@@ -132,17 +136,22 @@ class BatchReader:
         self._watermarks: deque[tuple[int, int]] = deque()  # (rows before it, ms)
         self._barrier: Barrier | None = None
         self._is_end_seen = False
-        self._spool_writer = None
+        self._spooled: SpooledPasses | None = None
+        if restored is not None:
+            require_such_a_pass(restored, epochs)
         if epochs > 1 and spool_dir is not None:
-            self._spool_writer = SpoolWriter(spool_dir, feed.input_schema, rows=rows)
-        self._spool: Spool | None = None
-        self._replay: Iterator[ReadyBatch] = iter(())
+            self._spooled = SpooledPasses(
+                spool_dir, feed.input_schema, epochs=epochs, rebatcher=self._rebatcher
+            )
+            if restored is not None:
+                self._spooled.go_on_at(restored)
+                self._phase = _Phase.STREAM if restored.is_streaming else _REPLAY
         self._next_attend = -math.inf
 
     @property
     def epoch(self) -> int:
         """The pass that is being read, from 0; after the last pass, the last."""
-        return self._epoch
+        return 0 if self._spooled is None else self._spooled.epoch
 
     @property
     def epochs(self) -> int:
@@ -180,7 +189,12 @@ class BatchReader:
     @property
     def spool_bytes(self) -> int:
         """Size of the spool; 0 before the end of the first pass, and without one."""
-        return 0 if self._spool is None else self._spool.size_bytes
+        return 0 if self._spooled is None else self._spooled.size_bytes
+
+    @property
+    def place(self) -> InputPlace | None:
+        """Where to go on once all that was handed out was handled; None with one pass."""
+        return None if self._spooled is None else self._spooled.place
 
     def poll(self, timeout_s: float | None) -> PollResult | None:
         """Take the next batch, or say that a pass or the input has ended.
@@ -201,6 +215,8 @@ class BatchReader:
         """
         self._handled_rows = self._handed_out_rows
         if self._phase is _REPLAY:
+            assert self._spooled is not None
+            self._spooled.begin_pass()
             if self.is_at_barrier:
                 self._barriers.watch(timeout_s or 0.0)
             now = self._clock()
@@ -209,7 +225,7 @@ class BatchReader:
                 self._next_attend = now + _ATTEND_EVERY_S
             if self.is_at_barrier:
                 return None
-            ready = next(self._replay, None)
+            ready = self._spooled.next_batch()
             self._latest = ready if self.at_once > 1 else None
             return ready or self._end_epoch()
         self._latest = None
@@ -243,6 +259,8 @@ class BatchReader:
         """Say that the first `rows` rows of those not yet settled were handled."""
         self._handled_rows += rows
         self._send_watermarks()
+        if self._on_poll is not None:
+            self._on_poll()
 
     def attend(self) -> None:
         """Answer what must not wait while the caller waits for something else.
@@ -270,15 +288,14 @@ class BatchReader:
         self._latest = None
         if self._phase is _Phase.STREAM:
             self._handed_out_rows -= rows
+        elif self._spooled is not None:
+            self._spooled.put_back(rows)
 
     def close(self) -> None:
         """Free the spool. Idempotent. Batches that were handed out stay valid."""
-        self._replay = iter(())
         self._latest = None
-        if self._spool_writer is not None:
-            self._spool_writer.close()
-        if self._spool is not None:
-            self._spool.close()
+        if self._spooled is not None:
+            self._spooled.close()
 
     def _poll_stream(self, timeout_s: float | None) -> PollResult | None:
         self._send_watermarks()
@@ -314,7 +331,7 @@ class BatchReader:
     def _hand_out(self, rows: pa.RecordBatch) -> ReadyBatch:
         self._handed_out_rows += rows.num_rows
         batch = unstamped(rows)
-        ready = ReadyBatch(batch.columns, batch.timestamps_ms, self._epoch)
+        ready = ReadyBatch(batch.columns, batch.timestamps_ms, 0)
         self._latest = ready if self.at_once > 1 else None  # it keeps the memory
         return ready
 
@@ -326,8 +343,8 @@ class BatchReader:
             case None:
                 return False
             case Batch():
-                if self._spool_writer is not None:
-                    self._spool_writer.write(item)
+                if self._spooled is not None:
+                    self._spooled.write(item)
                 self._rebatcher.push(stamped(item))
                 self._streamed_rows += item.columns.num_rows
             case Watermark():
@@ -340,14 +357,9 @@ class BatchReader:
         return True
 
     def _end_epoch(self) -> EpochEnded:
-        ended = EpochEnded(self._epoch)
-        if self._spool_writer is not None:
-            self._spool = self._spool_writer.finish()
-            self._spool_writer = None
-        if self._epoch + 1 < self._epochs and self._spool is not None:
-            self._phase = _Phase.REPLAY
-            self._epoch += 1
-            self._replay = replay(self._spool.read(), self._rebatcher, self._epoch)
+        ended = EpochEnded(self.epoch)
+        if self._spooled is not None and self._spooled.end_pass():
+            self._phase = _REPLAY
         else:
             self._phase = _Phase.ENDED
             self._send_watermarks()
@@ -367,6 +379,16 @@ class BatchReader:
 
     def _answer_barriers(self) -> None:
         """Reach what came after the end: all rows handed out so far were handled."""
-        while isinstance(item := self._feed.receive(timeout_s=0), Barrier):
-            self._barriers.reach(item.checkpoint_id)
+        while (item := self._feed.receive(timeout_s=0)) is not None:
+            match item:
+                case Barrier():
+                    self._barriers.reach(item.checkpoint_id)
+                case Watermark():  # behind a restored checkpoint
+                    self._watermarks.append((self._streamed_rows, item.timestamp_ms))
+                case End() if not self._is_end_seen:
+                    self._is_end_seen = True
+                case Batch():
+                    raise PlanError(_NEW_ROWS)
+                case _:
+                    break
         self._barriers.look()

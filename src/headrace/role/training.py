@@ -15,7 +15,7 @@ from headrace.role.alone import Alone
 from headrace.role.arrays import NullRule
 from headrace.role.context import RoleContext
 from headrace.role.dropping import drop_rows
-from headrace.role.held_out import HeldOutFeed
+from headrace.role.held_out import HeldOutFeed, HeldOutPlace
 from headrace.role.output_dir import path_below, require_writable
 from headrace.role.polled import PollResult
 from headrace.role.reader import BatchReader
@@ -45,6 +45,7 @@ class TrainingContext(RoleContext):
     _drops_rows = False
     _dropped_rows = 0
     _held_out: HeldOutFeed | None = None
+    _misses_held_out = False
     _star: Star | None = None
 
     def use_settings(self, settings: TrainingSettings) -> None:
@@ -56,6 +57,7 @@ class TrainingContext(RoleContext):
         self.settings = settings
         if settings.has_held_out and self._feed is not None:
             self._feed = self._held_out = HeldOutFeed(self._feed, self._work_dir / "held_out")
+            self._restore_held_out(self._held_out)
         if self.is_saver and settings.output_dir is not None:
             require_writable(settings.output_dir)
 
@@ -73,11 +75,6 @@ class TrainingContext(RoleContext):
     def steps(self) -> int:
         """Common optimizer steps since `data_parallel`; the same on all workers."""
         return self._steps.steps
-
-    def checkpointed(self, **objects: Any) -> None:
-        """Keep objects in Flink's checkpoints; see `RoleContext.checkpointed`."""
-        self._require_one_pass(self.epochs)
-        super().checkpointed(**objects)
 
     def batches(
         self,
@@ -130,7 +127,7 @@ class TrainingContext(RoleContext):
     def arrow_passes(self, rows: int = 1024) -> Iterator[Iterator[pa.RecordBatch]]:
         """Iterate over the planned passes as Arrow record batches; else like `passes`."""
         reader = self.open_reader(rows=rows, epochs=self.epochs)
-        for _ in range(self.epochs):
+        for _ in range(self.epoch, self.epochs):  # behind a restored checkpoint, the rest
             yield self._ready(reader, None, is_one_pass=True)
 
     def held_out(self, rows: int = 1024) -> Iterator[dict[str, Any]]:
@@ -144,7 +141,7 @@ class TrainingContext(RoleContext):
         Raises:
             UsageError: The job was planned without `held_out`, or its input has not ended: the
                 first pass must be over.
-            PlanError: The job was restored from a Flink checkpoint: rows before it are missing.
+            PlanError: The job was restored from a Flink checkpoint that does not hold them.
         """
         return map(self._convert, self.arrow_held_out(rows))
 
@@ -153,8 +150,15 @@ class TrainingContext(RoleContext):
         if self._held_out is None:
             msg = "ctx.held_out: no rows are held out; plan the training with held_out=table"
             raise UsageError(msg)
-        require_not_restored(is_restored=self._kept.began_behind_rows)
+        require_not_restored(is_restored=self._misses_held_out)
         return self._attending(self._held_out.held_out(rows))
+
+    def _restore_held_out(self, held_out: HeldOutFeed) -> None:
+        place: HeldOutPlace | None = self._kept.restored_part("held_out", None)
+        self._misses_held_out = self._kept.began_behind_rows and place is None
+        if place is not None:
+            held_out.go_on_with(place)
+        self._kept.keep_part("held_out", lambda: held_out.place)
 
     def add_up(self, values: Sequence[float]) -> list[float]:
         """Add numbers up over all processes of this role, in double precision.
@@ -263,9 +267,8 @@ class TrainingContext(RoleContext):
         restored = self._kept.restored_part("steps", None)
         if restored is not None:
             self._steps.restore(*restored)
-        self._kept.parts["steps"] = lambda: (
-            self._steps.common_part(),
-            self._steps.own_part(),
+        self._kept.keep_part(
+            "steps", lambda: (self._steps.common_part(), self._steps.own_part())
         )
         self._steps.use_barriers(self._barriers)
 

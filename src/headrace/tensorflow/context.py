@@ -67,7 +67,7 @@ class TFContext(TFKeepingContext):
         self._steps = ServedSteps(self) if self._cluster.servers else AloneSteps()
         self._servers: ParameterServers | None = None
         self._scalars: ScalarWriter | None = None
-        self._dataset_passes = Passes()
+        self._dataset_passes = Passes(self._kept.restored_epoch)
         self._portions: Portions | None = None
         self._error: BaseException | None = None
 

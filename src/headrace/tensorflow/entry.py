@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Callable
 
 from headrace._environ import set_environment_value
-from headrace._imports import without_collections
+from headrace._imports import quick_imports
 from headrace.errors import ServerLostError
 from headrace.framework.process import ProcessSpec
 from headrace.framework.stopping import require_no_stop
@@ -51,7 +51,7 @@ class TFEntry(RoleEntry):
     def prepare(self, context: RoleContext, spec: ProcessSpec, link: RoleLink) -> None:  # noqa: ARG002
         """Give a new context its settings, threads and ``TF_CONFIG``. Does not block."""
         assert isinstance(context, TFContext)
-        with without_collections():
+        with quick_imports():
             import tensorflow as tf
 
         cluster = TFCluster(role=spec.role, index=spec.index, addresses=spec.addresses)

@@ -79,7 +79,7 @@ def train(
         name: Name of the job.
         max_restarts: Restarts in batch mode before the job fails. In stream mode Flink's
             restart strategy decides; unless you set one, there is none, since Flink's
-            checkpoints do not hold the model yet.
+            checkpoints hold the model only where the function calls `ctx.checkpointed`.
         checkpoint_dir: Directory for `ctx.checkpoint_path`, which an evaluator follows.
         environment: Environment variables of the processes.
         idle_after_s: In synchronous training, how long a worker without rows holds up the

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from headrace._imports import quick_imports
 from headrace.errors import ConfigError
 from headrace.inference import LoadedModel, absolute_path
 
@@ -39,7 +40,8 @@ class SavedModel:
         if not (path / "saved_model.pb").exists():
             msg = f"There is no SavedModel (a directory with saved_model.pb) at {path} here"
             raise ConfigError(msg)
-        from headrace.tensorflow.loaded import load_saved_model
+        with quick_imports():
+            from headrace.tensorflow.loaded import load_saved_model
 
         return load_saved_model(path, self.signature, threads)
 
@@ -71,6 +73,7 @@ class KerasModel:
         if not path.exists():
             msg = f"There is no .keras file at {path} on this host"
             raise ConfigError(msg)
-        from headrace.tensorflow.loaded import load_keras_model
+        with quick_imports():
+            from headrace.tensorflow.loaded import load_keras_model
 
         return load_keras_model(path, self.custom_objects, threads)

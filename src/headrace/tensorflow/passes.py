@@ -13,10 +13,14 @@ _T = TypeVar("_T")
 
 
 class Passes:
-    """Counts the passes of `ctx.dataset`: each iteration is one, unless one was left early."""
+    """Counts the passes of `ctx.dataset`: each iteration is one, unless one was left early.
 
-    def __init__(self) -> None:
-        self._number = 0
+    Args:
+        epoch: The first one, from 0; later than that behind a restored checkpoint.
+    """
+
+    def __init__(self, epoch: int = 0) -> None:
+        self._number = epoch
         self._is_over = False
         self._begun = 0
 

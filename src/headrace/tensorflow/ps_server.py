@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from headrace._imports import without_collections
+from headrace._imports import quick_imports
 from headrace.config import RoleConfig
 from headrace.framework.process import ProcessSpec
 from headrace.role import RoleContext, RoleEntry, RoleLink
@@ -38,7 +38,7 @@ class ServerEntry(RoleEntry):
 
     def prepare(self, context: RoleContext, spec: ProcessSpec, link: RoleLink) -> None:
         """Start to listen. Does not block."""
-        with without_collections():
+        with quick_imports():
             import tensorflow as tf
 
             from headrace.tensorflow.lease import LeaseServer

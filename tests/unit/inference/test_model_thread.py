@@ -5,8 +5,9 @@ from __future__ import annotations
 import subprocess
 import sys
 import threading
+import time
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
@@ -16,6 +17,7 @@ import pytest
 
 from headrace._environ import copy_environment
 from headrace.exchange import Batch, End, Item, MemoryFeed
+from headrace.framework.stopping import StopRequestedExit
 from headrace.inference import PythonModel, ScoringEntry, ScoringSettings
 from headrace.inference.model_thread import ModelThread
 from tests.unit.role.doubles import FakeLink, spec_in
@@ -54,6 +56,47 @@ def test_at_the_end_the_call_that_runs_is_waited_for_and_those_behind_it_are_dro
         threading.Timer(0.1, may_end.set).start()
     assert made == ["first"]
     assert "headrace-model" not in {each.name for each in threading.enumerate()}
+
+
+def leave_with(raised: BaseException, call: Callable[[], None], began: threading.Event) -> None:
+    """Leave the block of a thread that makes `call`, once it has begun, by an exception."""
+    with ModelThread() as thread:
+        thread.start(call)
+        assert began.wait(30)
+        raise raised
+
+
+def test_an_exception_interrupts_a_call_in_python_and_its_cleanup_runs() -> None:
+    began, cleaned = threading.Event(), threading.Event()
+
+    def run() -> None:
+        began.set()
+        try:
+            while True:
+                threading.Event().wait(0.01)
+        finally:
+            cleaned.set()
+
+    with pytest.raises(StopRequestedExit):
+        leave_with(StopRequestedExit(), run, began)
+    assert cleaned.is_set()
+    assert "headrace-model" not in {each.name for each in threading.enumerate()}
+
+
+def test_a_call_inside_a_library_is_left_behind_a_second_after_an_exception() -> None:
+    began, lock, left = threading.Event(), threading.Lock(), []
+
+    def run() -> None:
+        began.set()
+        with lock:  # no instruction of Python meanwhile
+            left.append("late")
+
+    with lock:
+        start_s = time.monotonic()
+        with pytest.raises(ZeroDivisionError):
+            leave_with(ZeroDivisionError(), run, began)
+        assert 0.9 < time.monotonic() - start_s < 10
+        assert not left
 
 
 def test_the_number_of_threads_that_torch_was_told_holds_for_a_lone_matrix_product() -> None:

@@ -95,8 +95,9 @@ def test_each_new_version_is_taken_once_and_the_latest_counts(tmp_path: Path) ->
     assert successors.rejected == 0
 
 
+@pytest.mark.parametrize("raised", [ValueError("not a model"), SystemExit("not a model")])
 def test_a_broken_version_is_told_once_and_the_next_one_counts(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, raised: BaseException
 ) -> None:
     path = tmp_path / "model"
     put(path, "one")
@@ -105,8 +106,7 @@ def test_a_broken_version_is_told_once_and_the_next_one_counts(
     def load(version: object) -> str:
         loads.append(path.read_text())
         if loads[-1] == "broken":
-            msg = "not a model"
-            raise ValueError(msg)
+            raise raised
         return loads[-1]
 
     with (
@@ -123,7 +123,7 @@ def test_a_broken_version_is_told_once_and_the_next_one_counts(
     told = [record.getMessage() for record in caplog.records]
     assert len(told) == 1
     assert f"The new version of {path} cannot be used" in told[0]
-    assert "ValueError: not a model" in told[0]
+    assert f"{type(raised).__name__}: not a model" in told[0]
 
 
 def test_what_changes_while_it_is_loaded_is_loaded_again(tmp_path: Path) -> None:

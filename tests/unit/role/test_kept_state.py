@@ -15,7 +15,7 @@ import pytest
 from headrace.errors import ConfigError, PlanError, UsageError
 from headrace.exchange import Barrier, Batch, End, Item, MemoryFeed
 from headrace.framework.process import StateRef
-from headrace.role import RoleContext, TrainingContext, TrainingSettings
+from headrace.role import RoleContext
 from headrace.role.entry import RoleEntry
 from headrace.role.restored import require_not_restored
 from headrace.role.state_format import decode_state
@@ -208,20 +208,6 @@ def test_a_role_without_input_is_refused(
     context = RoleContext(spec=spec_in(tmp_path), link=FakeLink(), feed=None)
     with pytest.raises(UsageError, match=r"this role has none.*ctx\.latest_checkpoint"):
         say(context)
-
-
-def test_several_passes_are_refused(tmp_path: Path) -> None:
-    named, valued = (next(contexts(tmp_path)) for _ in range(2))
-    named.checkpointed(counter=Counter())
-    with pytest.raises(UsageError, match="epochs=2: Flink's checkpoints do not hold"):
-        named.batches(epochs=2)
-    planned = TrainingContext(spec=spec_in(tmp_path), link=FakeLink(), feed=feed_of(End()))
-    planned.use_settings(TrainingSettings(epochs=3))
-    with pytest.raises(UsageError, match="epochs=3"):
-        planned.checkpointed(counter=Counter())
-    valued.state["rows"] = 1
-    with pytest.raises(UsageError, match="epochs=2"):
-        list(valued.batches(epochs=2))
 
 
 @pytest.mark.parametrize(

@@ -15,9 +15,10 @@ import tensorflow as tf
 from headrace.errors import ConfigError, PlanError, UsageError
 from headrace.exchange import Barrier, Batch, End, Item, MemoryFeed
 from headrace.framework.process import StateRef
-from headrace.tensorflow import TFContext
+from headrace.tensorflow import TFContext, TFSettings
 from headrace.tensorflow.stateful import as_stateful
 from tests.unit.role.doubles import FakeLink, spec_in
+from tests.unit.role.test_restored_passes import SlowBarriers
 
 # Keras 3.15 says so at the end of each pass over a dataset whose length is unknown.
 pytestmark = [
@@ -51,21 +52,27 @@ def build_model(seed: int = 3) -> keras.Model:
 class Trainer:
     """Trains with dropout, running means and Adam; `fit`, or an own loop on `batches`."""
 
-    def __init__(self, *, loop: str, per_execution: int = 1, seed: int = 3) -> None:
+    def __init__(
+        self, *, loop: str, per_execution: int = 1, seed: int = 3, epochs: int = 1
+    ) -> None:
         self.loop = loop
+        self.epochs = epochs
         self.per_execution = per_execution
         self.seed = seed
         self.weights: list[Any] = []
         self.steps = 0
 
     def __call__(self, ctx: TFContext) -> None:
+        ctx.use_settings(TFSettings(epochs=self.epochs))
         model = build_model(self.seed)
         optimizer = keras.optimizers.Adam(0.05)
         model.compile(optimizer, "mse", steps_per_execution=self.per_execution)
         ctx.checkpointed(model=model, optimizer=optimizer)
         ctx.data_parallel(model)
         if self.loop == "fit":
-            model.fit(ctx.dataset(2, features=["x"], label="y"), shuffle=False, verbose=0)
+            rows = ctx.dataset(2, features=["x"], label="y")
+            passes = {"epochs": ctx.epochs, "initial_epoch": ctx.epoch}
+            model.fit(rows, **passes, shuffle=False, verbose=0)
         else:
             for batch in ctx.batches(rows=2):
                 model.train_on_batch(batch["x"].reshape(-1, 1), batch["y"])
@@ -74,9 +81,14 @@ class Trainer:
 
 
 def run(
-    directory: Path, train: Callable[[TFContext], object], items: list[Item], **spec: Any
+    directory: Path,
+    train: Callable[[TFContext], object],
+    items: list[Item],
+    *,
+    feed: MemoryFeed | None = None,
+    **spec: Any,
 ) -> MemoryFeed:
-    feed = MemoryFeed(items, input_schema=SCHEMA)
+    feed = feed or MemoryFeed(items, input_schema=SCHEMA)
     facts: dict[str, Any] = {
         "index": 0,
         "parallelism": 1,
@@ -112,6 +124,24 @@ def test_a_restored_training_ends_with_the_same_bits(tmp_path: Path, loop: str) 
     assert restored.steps == 9
     for one, other in zip(undisturbed.weights, restored.weights, strict=True):
         np.testing.assert_array_equal(one, other)
+
+
+@pytest.mark.parametrize("loop", ["fit", "batches"])
+def test_a_training_that_is_restored_in_its_second_pass_goes_on_there(
+    tmp_path: Path, loop: str
+) -> None:
+    undisturbed = Trainer(loop=loop, epochs=3)
+    feed = SlowBarriers([*batches(0, 5), End(), *map(Barrier, range(9))], input_schema=SCHEMA)
+    run(tmp_path, undisturbed, [], feed=feed)
+    assert undisturbed.steps == 15
+    states = [state for number, state in feed.states if number is not None]
+    assert states
+    for state in (states[0], states[-1]):
+        restored = Trainer(loop=loop, seed=99, epochs=3)
+        run(tmp_path, restored, [End()], **restored_from(tmp_path, state))
+        assert restored.steps == 15
+        for one, other in zip(undisturbed.weights, restored.weights, strict=True):
+            np.testing.assert_array_equal(one, other)
 
 
 def test_half_a_step_is_never_captured(tmp_path: Path) -> None:
@@ -192,6 +222,9 @@ def test_what_has_no_variables_yet_is_refused(
 
 
 def test_with_parameter_servers_it_is_refused(tmp_path: Path) -> None:
-    facts = {"cluster": {"worker": ("h",), "ps": ("h",)}, "ports": {"worker": (1,), "ps": (2,)}}
+    facts: dict[str, Any] = {
+        "cluster": {"worker": ("h",), "ps": ("h",)},
+        "ports": {"worker": (1,), "ps": (2,)},
+    }
     with pytest.raises(PlanError, match=r"parameter servers"):
         run(tmp_path, lambda ctx: ctx.checkpointed(model=build_model()), [End()], **facts)

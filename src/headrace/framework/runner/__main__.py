@@ -21,7 +21,7 @@ import sys
 import threading
 from typing import Any
 
-from headrace._imports import without_collections
+from headrace._imports import quick_imports
 from headrace.errors import ConfigError, HeadraceError
 from headrace.framework.failure import Failure
 from headrace.framework.link import ProcessLink
@@ -68,7 +68,7 @@ def main() -> None:
 def _run(spec: ProcessSpec, link: ProcessLink, entry: Any) -> tuple[Failure | None, int]:
     try:
         if entry is None:
-            with without_collections():
+            with quick_imports():
                 entry = load_entry(spec.payload_path)
     except ConfigError as exc:
         cause = exc.__cause__ or exc

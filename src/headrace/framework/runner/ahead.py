@@ -12,7 +12,7 @@ from typing import Any, NoReturn
 import msgspec
 
 from headrace._environ import set_environment_value
-from headrace._imports import without_collections
+from headrace._imports import quick_imports
 from headrace.framework.link import ProcessLink
 from headrace.framework.payload import load_entry
 
@@ -46,7 +46,7 @@ def load_ahead(payload_path: str, link: ProcessLink) -> Any:
     the node then starts another process, which says what is wrong.
     """
     del sys.argv[1:]  # the user's code may read it
-    with without_collections():
+    with quick_imports():
         entry = load_entry(payload_path)
         preload = getattr(entry, "preload", None)
         if preload is not None:
