@@ -107,6 +107,27 @@ def test_a_node_that_is_told_to_start_while_it_loads_waits_for_it(
     assert loaders(tmp_path) == {pid}
 
 
+class Short:
+    """An entry that is over at once, and leaves a note of each call."""
+
+    def __init__(self, notes: Path) -> None:
+        self.notes = str(notes)
+
+    def __call__(self, spec: Any, link: Any) -> None:
+        Path(self.notes, f"called-{os.getpid()}").touch()
+
+
+def test_an_entry_that_ends_at_once_is_called_once(cluster: Cluster, tmp_path: Path) -> None:
+    for _ in range(5):
+        node, start = cluster.spare(Short(tmp_path))
+        pid = ready(node)
+        node.send("start", **start)
+        assert node.expect("process_started")["pid"] == pid
+        assert node.expect("process_ended")["outcome"] == "finished"
+        assert [path.name for path in tmp_path.glob("called-*")] == [f"called-{pid}"]
+        (tmp_path / f"called-{pid}").unlink()
+
+
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP, signal.SIGTERM])
 def test_without_its_process_a_spare_node_starts_another(
     cluster: Cluster, tmp_path: Path, number: signal.Signals, wait_gone: Wait

@@ -114,15 +114,17 @@ class AheadProcess:
 
         Returns:
             The process; None if it cannot be had: it has ended, is frozen, or has not answered
-            within two seconds. It is killed then, and nothing of it is left.
+            within two seconds. It is killed then, and nothing of it is left. A process that has
+            begun is always returned, whatever has become of it: its entry must not run twice.
         """
         process = self._process
-        if process is not None and await self._answers(process, spec, environment, on_line):
-            self._watching.cancel()
-            self._process = None
-            return process
-        await self.end()
-        return None
+        if process is None or not await self._answers(process, spec, environment, on_line):
+            await self.end()
+        if process is None or not self._begun.is_set():
+            return None
+        self._watching.cancel()
+        self._process = None
+        return process
 
     async def end(self) -> None:
         """Kill the process, if it was not handed over. Safe to repeat; bounded by seconds."""
@@ -170,8 +172,11 @@ class AheadProcess:
         return event.is_set() and self._process is not None  # else it is being cleaned up
 
     async def _watch(self, process: AlgorithmProcess) -> None:
-        """Clean up behind a process that ends before it was handed over."""
+        """Clean up behind a process that ends before it has begun."""
         await process.wait_exit()
+        process.drain()
+        if self._begun.is_set():
+            return  # it is handed over all the same
         self._process = None
         return_code = await process.clean_up()
         _LOG.info(

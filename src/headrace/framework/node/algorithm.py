@@ -126,6 +126,10 @@ class AlgorithmProcess:
         """Wait until the process itself has ended."""
         await self._exited.wait()
 
+    def drain(self) -> None:
+        """Take every line that it has sent; call it when the process has ended."""
+        self._link.drain()
+
     async def clean_up(self) -> int:
         """Kill what the process has left, take its last words, and return its return code.
 

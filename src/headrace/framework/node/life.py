@@ -220,7 +220,11 @@ class ProcessLife:
         stopped.cancel()
         if not begun.done():
             await ahead.end()
-        process = await begun
+            process = await begun
+            if process is not None:  # it had begun in that moment
+                await process.clean_up()
+            return None
+        process = begun.result()
         if process is None:
             return None
         _LOG.info("%s goes on in process %d, which was started ahead", spec.node, process.pid)
