@@ -15,7 +15,7 @@ from headrace.framework.stopping import StopRequestedExit
 
 __all__ = ["ModelThread"]
 
-_INTERRUPT_S = 1.0  # less than the `timeouts.stop_grace_s` that a process has
+_INTERRUPT_S = 1.0  # a third of the default `timeouts.stop_grace_s`
 
 
 class ModelThread:

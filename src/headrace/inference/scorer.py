@@ -37,7 +37,8 @@ class Scorer:
         output_schema: Columns that go out: the kept ones, the outputs, the column of errors,
             that of versions.
         version: What `model` was loaded from; None where it has no files.
-        note: Called by `end` with the reason of each row that could not be scored.
+        note: Called by `end` with the reason of each row that could not be scored, if there
+            are such rows.
 
     Attributes:
         version: As given.
@@ -100,8 +101,9 @@ class Scorer:
             reasons = None
         else:
             columns, reasons = returned
-        if reasons is not None:
-            self._note([reason for reason in reasons if reason is not None])
+        told = [reason for reason in reasons or () if reason is not None]
+        if told:  # none where only the whole batch was too much for the model
+            self._note(told)
         made = {name: batch.column(name) for name in self._settings.kept}
         made.update(zip(self._settings.outputs, columns, strict=True))
         if self._settings.error_column is not None:

@@ -208,6 +208,29 @@ def test_rows_that_cannot_be_scored_are_null_with_a_reason_and_keep_their_place(
     assert len(calls) < 8  # halves, not single rows
 
 
+def test_a_batch_that_is_too_large_for_the_model_is_scored_in_halves() -> None:
+    reports: list[dict[str, float]] = []
+
+    def small(a: Any) -> Any:
+        if len(a) > 5:
+            msg = "too large"
+            raise ValueError(msg)
+        return a * 2
+
+    scored = score(
+        rows(),
+        model(small),
+        {"y": FLOAT},
+        inputs="a",
+        on_error="null",
+        error_column="why",
+        reports=reports,
+    )
+    assert scored["y"].to_pylist() == [2.0 * n for n in range(10)]
+    assert scored["why"].null_count == 10
+    assert not any("rows_without_scores" in values for values in reports)
+
+
 def test_a_batch_without_any_row_that_can_be_scored_is_all_null() -> None:
     def fail(a: Any) -> Any:
         raise ValueError
