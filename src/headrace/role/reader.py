@@ -92,7 +92,7 @@ class BatchReader:
             spool_dir: Existing directory for the spool; needed for more than one pass.
             clock: Monotonic seconds.
             on_poll: Called at the start of a `poll`: of every one in the first pass, every
-                5 ms in later ones.
+                5 ms in later ones; and in `settle`.
 
         Raises:
             ConfigError: `rows` or `epochs` is below 1, or `spool_dir` is missing.
