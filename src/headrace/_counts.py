@@ -8,7 +8,7 @@ from typing import Any
 
 from headrace.errors import ConfigError
 
-__all__ = ["require_count"]
+__all__ = ["require_bounds", "require_count"]
 
 
 def require_count(name: str, value: Any, *, least: int = 1, most: int | None = None) -> int:
@@ -25,6 +25,22 @@ def require_count(name: str, value: Any, *, least: int = 1, most: int | None = N
         f"{name}={value!r} must be a whole number {limits}; try {_nearest(value, least, most)}"
     )
     raise ConfigError(msg)
+
+
+def require_bounds(name: str, value: Any) -> tuple[int, int]:
+    """Return the least and the largest count of a pair; those of a count are the same.
+
+    Raises:
+        ConfigError: It is neither a count nor a pair of counts in their order.
+    """
+    if not isinstance(value, tuple | list):
+        count = require_count(name, value)
+        return count, count
+    if len(value) != 2:
+        msg = f"{name}={value!r} must be a count, or a pair of the least and the largest one"
+        raise ConfigError(msg)
+    most = require_count(f"{name}[1]", value[1])
+    return require_count(f"{name}[0]", value[0], most=most), most
 
 
 def _nearest(value: Any, least: int, most: int | None) -> int:

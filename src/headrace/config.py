@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, fields
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, cast
 
 from headrace._counts import require_count
 from headrace.errors import ConfigError
@@ -81,7 +81,8 @@ class TimeoutConfig:
         master_lost_timeout_s: How long a node looks for a master that does not answer.
         process_start_timeout_s: From the start of an algorithm process until it has connected.
         stop_grace_s: From asking a process to end (TERM) until it is killed.
-        stop_timeout_s: For the whole orderly end of a role.
+        stop_timeout_s: For the whole orderly end of a role; at a drain, since a process has
+            taken a row, reported or ended last.
         checkpoint_hold_timeout_s: How long a Flink checkpoint waits for the process to have
             handled the rows before its barrier.
         collective_timeout_s: Longest wait of one collective operation (all-reduce).
@@ -171,6 +172,8 @@ class RoleConfig:
             `headrace.role.RoleEntry`, or the path of a script for `runner="script"`. None for a
             runner that needs none.
         parallelism: Nodes of this role, at least 1.
+        min_parallelism: With how few of them Flink's adaptive scheduler may run the job, where
+            there are fewer slots; None: with `parallelism` alone.
         runner: "function", "script", "tensorboard" (shows `options["log_dir"]`), or a subclass
             of `headrace.framework.runner.Runner`.
         args: Command-line arguments of a script, or further flags of TensorBoard.
@@ -185,10 +188,16 @@ class RoleConfig:
             left.
         exchange: Size and pace of the memory queue.
         mirror: File or directory that each process finds a copy of on its host.
+        spare_after_s: In stream mode with Flink's checkpoints, a spare process with the entry
+            loaded, and so its framework, stands by on the TaskManager of each process, so that
+            a restart by Flink need not wait for the import. It is started when the process has
+            run for so long, in seconds, and a checkpoint has completed, and takes the memory
+            of the imported framework. None: no spare.
     """
 
     entry: Callable[..., object] | str | None = None
     parallelism: int = 1
+    min_parallelism: int | None = None
     runner: Any = "function"
     args: tuple[str, ...] = ()
     environment: Mapping[str, str] = field(default_factory=dict)
@@ -197,9 +206,12 @@ class RoleConfig:
     gpu: GpuUse = "none"
     exchange: ExchangeConfig = field(default_factory=ExchangeConfig)
     mirror: MirrorConfig | None = None
+    spare_after_s: float | None = 10.0
 
     def __post_init__(self) -> None:
         _set_count(self, "role", "parallelism", 1, 32_768)
+        if self.min_parallelism is not None:
+            _set_count(self, "role", "min_parallelism", 1, self.parallelism)
         entry: object = self.entry
         if entry is not None and not isinstance(entry, str) and not callable(entry):
             msg = (
@@ -210,8 +222,19 @@ class RoleConfig:
         if self.gpu not in ("auto", "required", "none"):
             msg = f"role.gpu={self.gpu!r} must be 'auto', 'required' or 'none'"
             raise ConfigError(msg)
+        if self.spare_after_s is not None and not _is_length_s(self.spare_after_s):
+            msg = (
+                f"role.spare_after_s={self.spare_after_s!r} must be seconds, at least 0, or "
+                "None for no spare process"
+            )
+            raise ConfigError(msg)
         _require_texts("role.args", self.args)
         _require_texts("role.environment", [*self.environment, *self.environment.values()])
+
+
+def _is_length_s(value: object) -> bool:
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return is_number and 0 <= cast("float", value) < math.inf
 
 
 def _require_texts(name: str, values: Iterable[object]) -> None:

@@ -10,6 +10,7 @@ Families by who must act::
     ├── DataError (ValueError)     the caller: rows do not fit their schema
     ├── UsageError (RuntimeError)  the caller: a method is used where it cannot work
     ├── JobFailedError             the caller: the Flink job ended in failure
+    ├── StopError                  the caller: a job did not stop as it was told to
     ├── UserCodeError              their code raised or its process ended badly
     ├── NodeLostError              platform: a node fell silent; it is restarted
     ├── MasterLostError            platform: the master cannot be reached
@@ -44,6 +45,7 @@ __all__ = [
     "ProtocolError",
     "RowTooLargeError",
     "ServerLostError",
+    "StopError",
     "UsageError",
     "UserCodeError",
     "WaitTimeoutError",
@@ -92,6 +94,47 @@ class JobFailedError(HeadraceError):
         self.job_name = job_name
         self.cause = cause
         super().__init__(f"Job {job_name!r} failed. Cause:\n{cause}")
+
+
+class StopError(HeadraceError):
+    """A job did not stop with a savepoint as it was told to.
+
+    Attributes:
+        job_name: Name of the job.
+        target: URI of the directory in which the savepoint was to be made.
+        cause: Why not.
+        savepoint: URI of the savepoint, if there is one all the same; the job has ended then.
+        job_state: State of the Flink job afterwards: with "RUNNING" or "RESTARTING" it goes on,
+            with "FINISHED" it had ended by itself.
+    """
+
+    def __init__(
+        self,
+        *,
+        job_name: str,
+        target: str,
+        cause: str,
+        savepoint: str | None = None,
+        job_state: str,
+    ) -> None:
+        self.job_name = job_name
+        self.target = target
+        self.cause = cause
+        self.savepoint = savepoint
+        self.job_state = job_state
+        if savepoint is not None:
+            text = f"Job {job_name!r} was stopped with the savepoint {savepoint}, but {cause}"
+        elif job_state == "FINISHED":
+            text = (
+                f"Job {job_name!r} has ended by itself; there is no savepoint in {target}. "
+                f"{cause}"
+            )
+        else:
+            text = (
+                f"Job {job_name!r} was not stopped with a savepoint in {target}; it goes on "
+                f"({job_state}). {cause}"
+            )
+        super().__init__(text)
 
 
 class UserCodeError(HeadraceError):

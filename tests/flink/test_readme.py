@@ -115,6 +115,12 @@ def test_the_example_of_scoring_scores_what_can_be(guides: GuideRun) -> None:
     assert [row[6] for row in rows] == ["<NULL>", "departs is NULL", "<NULL>"]
 
 
+@pytest.mark.timeout(240)
+def test_the_example_of_checkpoints_trains_on_every_row(tmp_path: Path) -> None:
+    assert "2000 rows" in run_program(write_program("docs/guide/checkpoints.md", tmp_path))
+    assert (tmp_path / "trained" / "model.pt").exists()
+
+
 @pytest.mark.timeout(600)
 def test_the_example_of_sql_trains_and_scores(guides: GuideRun) -> None:
     printed = guides.printed["sql"]

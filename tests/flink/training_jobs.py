@@ -93,15 +93,25 @@ def trainer(
     *,
     rows: int = 64,
     on_start: Callable[[Any], object] = lambda _: None,
+    on_model: Callable[[Any, nn.Module], object] = lambda *_: None,
     on_batch: Callable[[Any], object] = lambda _: None,
+    after_batch: Callable[[Any], object] = lambda _: None,
     gives_back: tuple[str, ...] = (),
+    keeps: bool = False,
 ) -> Any:
-    """An entry function: trains, and emits each row's step and error, and these columns."""
+    """An entry function: trains, and emits each row's step and error, and these columns.
+
+    With `keeps`, all it trains and the number of its rows are in Flink's checkpoints.
+    """
 
     def train(ctx: Any) -> None:
         model = build_model()
         optimizer, scheduler = build_optimizer(model)
+        if keeps:
+            ctx.merge_state(lambda each: {"rows": sum(state["rows"] for state in each)})
+            ctx.checkpointed(model=model, optimizer=optimizer, scheduler=scheduler)
         ctx.data_parallel(model, optimizer, scheduler)
+        on_model(ctx, model)
         on_start(ctx)
         for batch in batches_of(ctx, loader, rows):
             on_batch(ctx)
@@ -124,6 +134,12 @@ def trainer(
                 }
             )
             ctx.report(loss=loss.detach())
+            if keeps:
+                ctx.state["rows"] = ctx.state.get("rows", 0) + count
+                ctx.report(rows=ctx.state["rows"])
+            after_batch(ctx)
+        if keeps:
+            ctx.report(rows=ctx.state.get("rows", 0))  # of rows before a restore, perhaps
         ctx.save(model)
 
     return train

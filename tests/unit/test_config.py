@@ -33,6 +33,15 @@ def entry(ctx: object) -> None: ...
             lambda: RoleConfig(entry=entry, parallelism=float("nan")),  # type: ignore[arg-type]
             r"parallelism=nan .* try 1",
         ),
+        (lambda: RoleConfig(entry=entry, spare_after_s=-1), r"role\.spare_after_s=-1 must be"),
+        (
+            lambda: RoleConfig(entry=entry, spare_after_s=float("nan")),
+            r"role\.spare_after_s=nan .*None for no spare",
+        ),
+        (
+            lambda: RoleConfig(entry=entry, spare_after_s="5"),  # type: ignore[arg-type]
+            r"role\.spare_after_s='5' must be",
+        ),
         (lambda: RoleConfig(entry=3), r"role\.entry=3"),  # type: ignore[arg-type]
         (
             lambda: RoleConfig(entry=entry, environment={"A": 1}),  # type: ignore[dict-item]

@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from headrace._counts import require_count
+from headrace._counts import require_bounds, require_count
 from headrace.config import AMConfig, ExchangeConfig, RoleConfig
 from headrace.errors import ConfigError
 from headrace.exchange import MemoryFeed
@@ -115,3 +115,17 @@ def test_the_error_offers_the_nearest_count() -> None:
         with pytest.raises(ConfigError, match=rf"from 1 to 8; try {nearest}$"):
             require_count("n", value, most=8)
     assert require_count("n", np.int8(8), most=8) == 8
+
+
+def test_bounds_are_a_count_or_a_pair_in_order() -> None:
+    assert require_bounds("workers", 3) == (3, 3)
+    assert require_bounds("workers", (1, 4)) == (1, 4)
+    for bad, told in (
+        ((4, 1), r"workers\[0\]=4 .* from 1 to 1; try 1"),
+        ((1, 2, 3), r"a pair of the least and the largest"),
+        ((0, 2), r"workers\[0\]=0 "),
+        ((1, 0), r"workers\[1\]=0 "),
+        (0, r"workers=0 "),
+    ):
+        with pytest.raises(ConfigError, match=told):
+            require_bounds("workers", bad)

@@ -15,6 +15,9 @@ SAMPLES: list[HeadraceError] = [
     errors.DataError("column x"),
     errors.UsageError("not here"),
     errors.JobFailedError(job_name="delays", cause="ValueError: no"),
+    errors.StopError(
+        job_name="delays", target="file:///sp", cause="No space left", job_state="RUNNING"
+    ),
     errors.UserCodeError(node="worker-0", summary="died", signal="SIGKILL", last_lines=("a",)),
     errors.NodeLostError(node="ps-0", silent_s=12.0, limit_s=10.0),
     errors.MasterLostError(node="ps-0", address="localhost:1", silent_s=61.0, limit_s=60.0),

@@ -24,9 +24,11 @@ from headrace.exchange.items import (
 )
 from headrace.exchange.memory_feed import MemoryFeed
 from headrace.exchange.rebatch import Rebatcher
-from headrace.exchange.spool import Spool, SpoolWriter
+from headrace.exchange.spool import NO_ROWS, Spool, SpoolContent, SpoolWriter
+from headrace.exchange.state_files import StateFile, StateFiles
 
 __all__ = [
+    "NO_ROWS",
     "TIMESTAMP_COLUMN",
     "TIMESTAMP_FIELD",
     "Barrier",
@@ -38,7 +40,10 @@ __all__ = [
     "MemoryFeed",
     "Rebatcher",
     "Spool",
+    "SpoolContent",
     "SpoolWriter",
+    "StateFile",
+    "StateFiles",
     "Watermark",
     "conform",
     "conform_column",

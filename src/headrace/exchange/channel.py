@@ -18,10 +18,12 @@ from headrace.exchange.connection import FrameConnection
 from headrace.exchange.direction import InputDirection, OutputDirection
 from headrace.exchange.frames import (
     PROTOCOL_VERSION,
+    AbortFrame,
     BarrierAckFrame,
     BarrierFrame,
     BatchFrame,
     CreditFrame,
+    DeclineFrame,
     EndFrame,
     Frame,
     HelloFrame,
@@ -30,9 +32,11 @@ from headrace.exchange.frames import (
     OpenFrame,
     OversizeCreditFrame,
     OversizeFrame,
+    StateCreditFrame,
     WatermarkFrame,
 )
 from headrace.exchange.items import Barrier, End, Item, Watermark
+from headrace.exchange.state_files import StateFile, StateFiles
 
 __all__ = ["Channel"]
 
@@ -72,6 +76,8 @@ class Channel:
         self._taken_batches = 0
         self._idle_batches = 0
         self._has_sent_end = False
+        self._states = StateFiles()
+        self._aborted_id: int | None = None
         self._pid = os.getpid()
         self._use = threading.Lock()
 
@@ -151,14 +157,41 @@ class Channel:
                 self._is_input_ended = True
             return head
 
-    def acknowledge(self, checkpoint_id: int) -> None:
+    def take_state(self, size_bytes: int) -> StateFile:
+        """Return memory for a state; see `Feed.take_state`."""
+        with self._in_use():
+            while self._pump():  # credits may have come
+                pass
+            return self._states.take(size_bytes)
+
+    def is_aborted(self, checkpoint_id: int) -> bool:
+        """Say whether that checkpoint will not complete; see `Feed.is_aborted`."""
+        with self._in_use():
+            while self._pump():
+                pass
+            return self._aborted_id is not None and checkpoint_id <= self._aborted_id
+
+    def watch(self, *, timeout_s: float) -> None:
+        """Wait for a frame, and take no item; see `Feed.watch`."""
+        with self._in_use():
+            if self._input is not None:
+                self._give_back_slots(self._input)
+            if not self._pump() and self._connection.wait(time.monotonic() + timeout_s):
+                self._pump()
+
+    def acknowledge(self, checkpoint_id: int, state: StateFile | None = None) -> None:
         """Say that what was before the barrier is done; see `Feed.acknowledge`."""
         with self._in_use():
-            self._send_frame(BarrierAckFrame(checkpoint_id))
+            self._acknowledge(checkpoint_id, state)
 
-    def acknowledge_every(self) -> None:
+    def decline(self, checkpoint_id: int) -> None:
+        """Say that a barrier will not be acknowledged; see `Feed.decline`."""
+        with self._in_use():
+            self._send_frame(DeclineFrame(checkpoint_id))
+
+    def acknowledge_every(self, state: StateFile | None = None) -> None:
         """Say that no later barrier must wait; see `Feed.acknowledge_every`."""
-        self.acknowledge(_EVERY_BARRIER)
+        self.acknowledge(_EVERY_BARRIER, state)
 
     def send(self, batch: pa.RecordBatch, timestamps_ms: pa.Array | None = None) -> None:
         """Send rows; see `Feed.send`. Waits for as long as the operator is behind and lives."""
@@ -189,17 +222,25 @@ class Channel:
                 self._require_not_ended()
                 self._send_frame(WatermarkFrame(timestamp_ms))
 
-    def send_end(self) -> None:
-        """Say that nothing more will be sent. Idempotent.
+    def send_end(self, state: StateFile | None = None) -> None:
+        """Say that nothing more will be sent; see `Feed.send_end`.
 
-        Waits until the operator has read an oversized row: its file ends with this process.
+        Waits until the operator has read an oversized row and opened `state`: their files end
+        with this process.
         """
         with self._in_use():
-            if not self._has_sent_end:
-                while self._output is not None and self._output.is_oversize_outstanding:
-                    self._pump_or_wait()
-                self._send_frame(EndFrame())
-                self._has_sent_end = True
+            if self._has_sent_end:
+                return
+            while self._output is not None and self._output.is_oversize_outstanding:
+                self._pump_or_wait()
+            if state is not None:
+                self._acknowledge(_EVERY_BARRIER, state)
+            self._send_frame(EndFrame())
+            self._has_sent_end = True
+            with contextlib.suppress(PeerLostError):  # nobody is left who would want it
+                while state is not None and self._states.is_out(state):
+                    if not self._pump():
+                        self._connection.wait(None)
 
     def close(self) -> None:
         """Close the connection and let go of the segments. Idempotent.
@@ -208,6 +249,7 @@ class Channel:
         it for a failure.
         """
         self._connection.close()
+        self._states.close()
         self._inbox.clear()
         if self._output is not None:
             self._output.close_oversize()
@@ -240,6 +282,13 @@ class Channel:
         if self._has_sent_end:
             msg = "Nothing can be sent after the end of the output"
             raise UsageError(msg)
+
+    def _acknowledge(self, checkpoint_id: int, state: StateFile | None) -> None:
+        if state is None:
+            self._send_frame(BarrierAckFrame(checkpoint_id))
+        else:
+            self._states.lend(state)
+            self._send_frame(BarrierAckFrame(checkpoint_id, state.offer))
 
     def _give_back_slots(self, received: InputDirection) -> None:
         slots = received.segment.take_returned()
@@ -288,6 +337,10 @@ class Channel:
                     self._connection.queue(BarrierAckFrame(frame.checkpoint_id))
                 else:
                     self._inbox.append(Barrier(frame.checkpoint_id))
+            case StateCreditFrame() if self._states.give_back(frame.number):
+                pass
+            case AbortFrame():
+                self._aborted_id = frame.checkpoint_id
             case EndFrame():
                 if self._input is not None:
                     self._inbox.append(End())

@@ -7,6 +7,7 @@ from typing import Protocol
 import pyarrow as pa
 
 from headrace.exchange.items import Item
+from headrace.exchange.state_files import StateFile
 
 __all__ = ["Feed"]
 
@@ -48,11 +49,53 @@ class Feed(Protocol):
             UsageError: The role has no input.
         """
 
-    def acknowledge(self, checkpoint_id: int) -> None:
-        """Say that everything before the barrier `checkpoint_id` was handled and emitted."""
+    def take_state(self, size_bytes: int) -> StateFile:
+        """Return memory to write a state of `size_bytes`, at least 1, into.
 
-    def acknowledge_every(self) -> None:
-        """Say that all rows were handled and none will be emitted: no barrier must wait."""
+        Raises:
+            ExchangeError: There is not that much memory.
+            PeerLostError: The other side is gone.
+        """
+
+    def is_aborted(self, checkpoint_id: int) -> bool:
+        """Say whether the other side has given that checkpoint up. Does not block.
+
+        For whoever waits with an acknowledgement: nobody wants it any more.
+
+        Raises:
+            PeerLostError: The other side is gone.
+        """
+
+    def watch(self, *, timeout_s: float) -> None:
+        """Wait for anything from the other side, and take no item.
+
+        For whoever waits with an acknowledgement; see `is_aborted`.
+
+        Args:
+            timeout_s: Longest wait, in seconds; 0 does not wait.
+
+        Raises:
+            PeerLostError: The other side is gone.
+        """
+
+    def acknowledge(self, checkpoint_id: int, state: StateFile | None = None) -> None:
+        """Say that everything before the barrier `checkpoint_id` was handled and emitted.
+
+        Args:
+            checkpoint_id: The barrier's.
+            state: What the process is to go on with, should that checkpoint be restored; from
+                `take_state`, and not to be touched any more. None: it keeps no state.
+        """
+
+    def decline(self, checkpoint_id: int) -> None:
+        """Say that the barrier `checkpoint_id` will not be acknowledged: nobody need wait."""
+
+    def acknowledge_every(self, state: StateFile | None = None) -> None:
+        """Say that all rows were handled and none will be emitted: no barrier must wait.
+
+        Args:
+            state: As for `acknowledge`; of every later checkpoint.
+        """
 
     def send(self, batch: pa.RecordBatch, timestamps_ms: pa.Array | None = None) -> None:
         """Send rows; waits while the other side is behind.
@@ -71,8 +114,13 @@ class Feed(Protocol):
     def send_watermark(self, timestamp_ms: int) -> None:
         """Say that no later row is older than `timestamp_ms`."""
 
-    def send_end(self) -> None:
-        """Say that nothing more will be sent. Idempotent."""
+    def send_end(self, state: StateFile | None = None) -> None:
+        """Say that nothing more will be sent. Idempotent.
+
+        Args:
+            state: The last one, as for `acknowledge_every`. Waits until the other side has it,
+                or is gone.
+        """
 
     def close(self) -> None:
         """Let go of everything. Idempotent. Batches that were received stay valid."""

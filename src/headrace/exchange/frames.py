@@ -9,23 +9,35 @@ Source: docs/exchange.md, section 3.
 
 from __future__ import annotations
 
-import base64
-import binascii
 import json
 import struct
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 from headrace.errors import ProtocolError
+from headrace.exchange.offers import (
+    DirectionOffer,
+    StateOffer,
+    breach,
+    decode_direction,
+    decode_json,
+    decode_path,
+    decode_state,
+    encode_direction,
+    encode_state,
+    require_integer,
+)
 
 __all__ = [
     "HEADER_BYTES",
     "MAX_PAYLOAD_BYTES",
     "PROTOCOL_VERSION",
+    "AbortFrame",
     "BarrierAckFrame",
     "BarrierFrame",
     "BatchFrame",
     "CreditFrame",
+    "DeclineFrame",
     "DirectionOffer",
     "EndFrame",
     "Frame",
@@ -36,6 +48,8 @@ __all__ = [
     "OpenFrame",
     "OversizeCreditFrame",
     "OversizeFrame",
+    "StateCreditFrame",
+    "StateOffer",
     "WatermarkFrame",
     "encode",
 ]
@@ -56,27 +70,6 @@ class HelloFrame:
     attempt: int
     pid: int
     version: int = PROTOCOL_VERSION
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DirectionOffer:
-    """One direction of the queue as the JVM has created it.
-
-    Attributes:
-        path: Absolute path of the segment's file.
-        slots: Batches that fit.
-        slot_bytes: Bytes of one slot.
-        schema: Arrow IPC schema message, hidden timestamp column included.
-        batch_rows: Most rows in one batch.
-        max_row_bytes: A single row over this is an error.
-    """
-
-    path: str
-    slots: int
-    slot_bytes: int
-    schema: bytes
-    batch_rows: int
-    max_row_bytes: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,9 +131,15 @@ class BarrierFrame:
 
 @dataclass(frozen=True, slots=True)
 class BarrierAckFrame:
-    """Everything before the barrier was handled and emitted."""
+    """Everything before the barrier was handled and emitted, and this is the state then.
+
+    Attributes:
+        checkpoint_id: The barrier's.
+        state: None if the process keeps no state.
+    """
 
     checkpoint_id: int
+    state: StateOffer | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,6 +152,27 @@ class IdleFrame:
     """The process has taken that many batches and waits for the next one."""
 
     batches: int
+
+
+@dataclass(frozen=True, slots=True)
+class StateCreditFrame:
+    """A state file may be written over; after END: the JVM holds it open."""
+
+    number: int
+
+
+@dataclass(frozen=True, slots=True)
+class AbortFrame:
+    """A checkpoint, whose barrier has been sent, will not complete."""
+
+    checkpoint_id: int
+
+
+@dataclass(frozen=True, slots=True)
+class DeclineFrame:
+    """A barrier will not be acknowledged, and the process goes on behind it."""
+
+    checkpoint_id: int
 
 
 Frame: TypeAlias = (
@@ -168,6 +188,9 @@ Frame: TypeAlias = (
     | BarrierAckFrame
     | EndFrame
     | IdleFrame
+    | StateCreditFrame
+    | AbortFrame
+    | DeclineFrame
 )
 
 
@@ -203,9 +226,15 @@ def _parts(frame: Frame) -> tuple[int, int, bytes]:
         case BarrierFrame():
             return 9, frame.checkpoint_id, b""
         case BarrierAckFrame():
-            return 10, frame.checkpoint_id, b""
+            return 10, frame.checkpoint_id, encode_state(frame.state)
         case IdleFrame():
             return 12, frame.batches, b""
+        case StateCreditFrame():
+            return 13, frame.number, b""
+        case AbortFrame():
+            return 14, frame.checkpoint_id, b""
+        case DeclineFrame():
+            return 15, frame.checkpoint_id, b""
         case OversizeFrame():
             return 5, frame.message_bytes, frame.path.encode()
         case OversizeCreditFrame():
@@ -218,21 +247,11 @@ def _parts(frame: Frame) -> tuple[int, int, bytes]:
             hello = {"attempt": frame.attempt, "pid": frame.pid}
             return 1, frame.version, json.dumps(hello).encode()
         case OpenFrame():
-            offers = {"input": _offer(frame.input), "output": _offer(frame.output)}
+            offers = {
+                "input": encode_direction(frame.input),
+                "output": encode_direction(frame.output),
+            }
             return 2, frame.version, json.dumps(offers).encode()
-
-
-def _offer(offer: DirectionOffer | None) -> dict[str, Any] | None:
-    if offer is None:
-        return None
-    return {
-        "path": offer.path,
-        "slots": offer.slots,
-        "slot_bytes": offer.slot_bytes,
-        "schema": base64.b64encode(offer.schema).decode("ascii"),
-        "batch_rows": offer.batch_rows,
-        "max_row_bytes": offer.max_row_bytes,
-    }
 
 
 class FrameDecoder:
@@ -282,35 +301,47 @@ def _frame(code: int, value: int, payload: bytes) -> Frame:
     match code:
         case 4:
             if len(payload) != _BATCH_PAYLOAD.size:
-                raise _wrong(name="BATCH", what=f"its payload has {len(payload)} bytes, not 8")
+                raise breach(name="BATCH", what=f"its payload has {len(payload)} bytes, not 8")
             message_bytes, rows = _BATCH_PAYLOAD.unpack(payload)
             return BatchFrame(_at_least(0, "BATCH", value), message_bytes, rows)
         case 5:
-            return OversizeFrame(_at_least(1, "OVERSIZE", value), _text("OVERSIZE", payload))
+            return OversizeFrame(
+                _at_least(1, "OVERSIZE", value), decode_path("OVERSIZE", payload)
+            )
         case 1:
-            fields = _json("HELLO", payload)
+            fields = decode_json("HELLO", payload)
             return HelloFrame(
-                attempt=_integer("HELLO", fields, "attempt"),
-                pid=_integer("HELLO", fields, "pid"),
+                attempt=require_integer("HELLO", fields, "attempt"),
+                pid=require_integer("HELLO", fields, "pid"),
                 version=value,
             )
         case 2:
-            fields = _json("OPEN", payload)
-            return OpenFrame(_direction(fields, "input"), _direction(fields, "output"), value)
+            fields = decode_json("OPEN", payload)
+            return OpenFrame(
+                decode_direction(fields, "input"), decode_direction(fields, "output"), value
+            )
         case 12 if not payload:
             return IdleFrame(_at_least(0, "IDLE", value))
-        case 6 | 8 | 9 | 10 if not payload:
+        case 10:
+            return BarrierAckFrame(value, decode_state(payload))
+        case 6 | 8 | 9 if not payload:
             if code == 8:
                 return WatermarkFrame(value)
             if code == 6:
                 return CreditFrame(_at_least(0, "CREDIT", value))
-            return BarrierFrame(value) if code == 9 else BarrierAckFrame(value)
+            return BarrierFrame(value)
+        case 13 | 14 | 15 if not payload:
+            if code == 13:
+                return StateCreditFrame(_at_least(0, "STATE_CREDIT", value))
+            if code == 14:
+                return AbortFrame(_at_least(0, "ABORT", value))
+            return DeclineFrame(_at_least(0, "DECLINE", value))
         case 3 | 7 | 11 if not payload and value == 0:
             if code == 7:
                 return OversizeCreditFrame()
             return MappedFrame() if code == 3 else EndFrame()
-        case 3 | 6 | 7 | 8 | 9 | 10 | 11 | 12:
-            raise _wrong(
+        case 3 | 6 | 7 | 8 | 9 | 11 | 12 | 13 | 14 | 15:
+            raise breach(
                 name=f"type {code}", what=f"value {value}, {len(payload)} payload bytes"
             )
         case _:
@@ -318,64 +349,7 @@ def _frame(code: int, value: int, payload: bytes) -> Frame:
             raise ProtocolError(msg)
 
 
-def _wrong(*, name: str, what: str) -> ProtocolError:
-    return ProtocolError(f"A frame {name} breaks the protocol: {what}")
-
-
 def _at_least(least: int, name: str, value: int) -> int:
     if value < least:
-        raise _wrong(name=name, what=f"value {value}")
+        raise breach(name=name, what=f"value {value}")
     return value
-
-
-def _text(name: str, payload: bytes) -> str:
-    try:
-        text = payload.decode()
-    except UnicodeDecodeError as exc:
-        raise _wrong(name=name, what="its payload is not UTF-8") from exc
-    if not text or "\0" in text:
-        raise _wrong(name=name, what=f"{text!r} is not a path")
-    return text
-
-
-def _json(name: str, payload: bytes) -> dict[str, Any]:
-    try:
-        fields = json.loads(payload)
-    except ValueError as exc:
-        raise _wrong(name=name, what="its payload is not JSON") from exc
-    if not isinstance(fields, dict):
-        raise _wrong(name=name, what="its payload is not a JSON object")
-    return fields
-
-
-def _integer(name: str, fields: dict[str, Any], key: str, least: int = 0) -> int:
-    value = fields.get(key)
-    if not isinstance(value, int) or isinstance(value, bool) or value < least:
-        raise _wrong(name=name, what=f"{key}={value!r}")
-    return value
-
-
-def _direction(fields: dict[str, Any], key: str) -> DirectionOffer | None:
-    offer = fields.get(key)
-    if offer is None:
-        return None
-    if not isinstance(offer, dict):
-        raise _wrong(name="OPEN", what=f"{key}={offer!r}")
-    path, schema = offer.get("path"), offer.get("schema")
-    if not isinstance(path, str) or not path or not isinstance(schema, str):
-        raise _wrong(name="OPEN", what=f"{key}.path={path!r} or {key}.schema is not a text")
-    try:
-        schema_bytes = base64.b64decode(schema, validate=True)
-    except binascii.Error as exc:
-        raise _wrong(name="OPEN", what=f"{key}.schema is not base64") from exc
-    slot_bytes = _integer("OPEN", offer, "slot_bytes", 4096)
-    if slot_bytes % 4096:
-        raise _wrong(name="OPEN", what=f"{key}.slot_bytes={slot_bytes}")
-    return DirectionOffer(
-        path=path,
-        slots=_integer("OPEN", offer, "slots", 1),
-        slot_bytes=slot_bytes,
-        schema=schema_bytes,
-        batch_rows=_integer("OPEN", offer, "batch_rows", 1),
-        max_row_bytes=_integer("OPEN", offer, "max_row_bytes", 1),
-    )

@@ -10,6 +10,7 @@ import pyarrow as pa
 from headrace.errors import UsageError
 from headrace.exchange.conform import conform
 from headrace.exchange.items import Batch, End, Item, Watermark
+from headrace.exchange.state_files import StateFile, StateFiles
 
 __all__ = ["MemoryFeed"]
 
@@ -26,7 +27,11 @@ class MemoryFeed:
         watermarks_ms: Watermarks that were sent, each with the number of rows sent before it.
         acknowledged: Ids of the barriers that were acknowledged, each with the number of rows
             sent before it.
+        declined: Ids of the barriers that were declined.
         is_every_acknowledged: Whether `acknowledge_every` was called.
+        states: States that came with acknowledgements, each with the id of its barrier; None
+            for every later one.
+        aborted_ids: Ids of checkpoints to call aborted.
         has_sent_end: Whether `send_end` was called.
         is_closed: Whether `close` was called.
     """
@@ -49,7 +54,11 @@ class MemoryFeed:
         self.sent_rows = 0
         self.watermarks_ms: list[tuple[int, int]] = []
         self.acknowledged: list[tuple[int, int]] = []
+        self.declined: list[int] = []
         self.is_every_acknowledged = False
+        self.states: list[tuple[int | None, bytes]] = []
+        self.aborted_ids: set[int] = set()
+        self._files = StateFiles()
         self.has_sent_end = False
         self.is_closed = False
 
@@ -100,13 +109,30 @@ class MemoryFeed:
             raise UsageError(msg)
         return item
 
-    def acknowledge(self, checkpoint_id: int) -> None:
+    def take_state(self, size_bytes: int) -> StateFile:
+        """Return memory for a state; see `Feed.take_state`."""
+        return self._files.take(size_bytes)
+
+    def is_aborted(self, checkpoint_id: int) -> bool:
+        """Look into `aborted_ids`."""
+        return checkpoint_id in self.aborted_ids
+
+    def watch(self, *, timeout_s: float) -> None:
+        """Return at once; see `Feed.watch`."""
+
+    def acknowledge(self, checkpoint_id: int, state: StateFile | None = None) -> None:
         """Note the acknowledgement."""
         self.acknowledged.append((checkpoint_id, self.sent_rows))
+        self._note(checkpoint_id, state)
 
-    def acknowledge_every(self) -> None:
+    def decline(self, checkpoint_id: int) -> None:
+        """Note it."""
+        self.declined.append(checkpoint_id)
+
+    def acknowledge_every(self, state: StateFile | None = None) -> None:
         """Note that no later barrier must wait."""
         self.is_every_acknowledged = True
+        self._note(None, state)
 
     def send(self, batch: pa.RecordBatch, timestamps_ms: pa.Array | None = None) -> None:
         """Keep the rows; see `Feed.send`."""
@@ -124,13 +150,21 @@ class MemoryFeed:
         """Note the watermark."""
         self.watermarks_ms.append((timestamp_ms, self.sent_rows))
 
-    def send_end(self) -> None:
+    def send_end(self, state: StateFile | None = None) -> None:
         """Note the end."""
         self.has_sent_end = True
+        self._note(None, state)
 
     def close(self) -> None:
         """Note the close."""
         self.is_closed = True
+        self._files.close()
+
+    def _note(self, checkpoint_id: int | None, state: StateFile | None) -> None:
+        if state is not None:
+            self.states.append((checkpoint_id, bytes(state.memory)))
+            self._files.lend(state)
+            self._files.give_back(state.number)
 
 
 _MAX_WATERMARK_MS = (1 << 63) - 1

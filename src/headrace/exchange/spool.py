@@ -5,23 +5,44 @@ from __future__ import annotations
 import mmap
 import os
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
-from headrace.errors import ExchangeError
+from headrace.errors import ExchangeError, ProtocolError
 from headrace.exchange.items import TIMESTAMP_FIELD, Batch, stamped, unstamped
 from headrace.exchange.rebatch import Rebatcher
 
-__all__ = ["Spool", "SpoolWriter"]
+__all__ = ["NO_ROWS", "Spool", "SpoolContent", "SpoolWriter"]
 
 _FILE_BATCH_ROWS = 16_384
 _MAP_NORESERVE = 0x4000  # Linux; `mmap.MAP_NORESERVE` exists from Python 3.13 on
 _NAME = "spool.arrow"
+_MAGIC_BYTES = 8  # "ARROW1" and two zeros
 _LATER_PASSES = (
     "Passes after the first (epochs > 1) read the input from there: it must fit on the "
     "TaskManager's disk (Flink's `io.tmp.dirs`), or the job must run with epochs=1."
 )
+
+
+@dataclass(frozen=True, slots=True)
+class SpoolContent:
+    """The rows of a spool, as bytes; it pickles, with its memory out of band (PEP 574).
+
+    Attributes:
+        file: The file, complete or not (uint8).
+        rest: Rows behind it (uint8): an Arrow IPC stream, or nothing.
+    """
+
+    file: npt.NDArray[np.uint8]
+    rest: npt.NDArray[np.uint8]
+
+
+_NOTHING = np.empty(0, np.uint8)
+NO_ROWS = SpoolContent(_NOTHING, _NOTHING)
 
 
 class SpoolWriter:
@@ -67,6 +88,48 @@ class SpoolWriter:
         self._rows += batch.columns.num_rows
         while (full := self._rebatcher.take()) is not None:
             self._write(full)
+
+    def content(self) -> SpoolContent:
+        """Return all rows so far, for `refill`; refers to the file until it is finished.
+
+        Raises:
+            ExchangeError: The disk is full, or fails.
+        """
+        try:
+            self._file.flush()
+            with self._path.open("rb") as file:
+                written = _mapped(file.fileno())
+        except OSError as exc:
+            raise self._failed(exc, "read") from exc
+        rest = self._rebatcher.flush()
+        if rest is None:
+            return SpoolContent(written, _NOTHING)
+        self._rebatcher.push(rest)
+        sink = pa.BufferOutputStream()
+        with pa.ipc.new_stream(sink, self._schema) as stream:
+            stream.write_batch(rest)
+        return SpoolContent(written, np.frombuffer(sink.getvalue(), np.uint8))
+
+    def refill(self, content: SpoolContent) -> None:
+        """Append the rows that `content` has of another spool with the same columns.
+
+        Raises:
+            ExchangeError: The disk is full, or fails.
+            ProtocolError: The columns are others.
+        """
+        # Behind its first bytes a file of Arrow's is a stream, also one that is not complete.
+        for part in (content.file[_MAGIC_BYTES:], content.rest):
+            if not len(part):
+                continue
+            with pa.ipc.open_stream(pa.py_buffer(part)) as batches:
+                if batches.schema != self._schema:
+                    msg = (
+                        f"The restored rows have the columns {batches.schema.names}, and the "
+                        f"input has {self._schema.names}, or they have other types"
+                    )
+                    raise ProtocolError(msg)
+                for batch in batches:
+                    self.write(unstamped(batch))
 
     def finish(self) -> Spool:
         """Complete the file, open it for reading and unlink it.
@@ -134,8 +197,19 @@ class Spool:
         for index in range(reader.num_record_batches):
             yield unstamped(reader.get_batch(index))
 
+    def content(self) -> SpoolContent:
+        """Return all rows, for `SpoolWriter.refill`; refers to the file. Copies nothing."""
+        return SpoolContent(_mapped(self._fd), _NOTHING)
+
     def close(self) -> None:
         """Close the file. Idempotent; batches that were read stay valid."""
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
+
+
+def _mapped(fd: int) -> npt.NDArray[np.uint8]:
+    """Return the bytes of a file as they are now."""
+    if not os.fstat(fd).st_size:
+        return _NOTHING
+    return np.frombuffer(mmap.mmap(fd, 0, prot=mmap.PROT_READ), np.uint8)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import BinaryIO, NoReturn
 
 from headrace.framework.jvm import claim_stdout
-from headrace.framework.jvm_lines import StartLine
+from headrace.framework.jvm_lines import PrepareLine, StartLine
 
 __all__ = ["end_process", "prepare_child", "remove_work_dir"]
 
@@ -34,7 +34,7 @@ def prepare_child(name: str) -> BinaryIO:
     return lines
 
 
-def remove_work_dir(start: StartLine) -> None:
+def remove_work_dir(start: StartLine | PrepareLine) -> None:
     """Remove the directories of this child: the JVM that owns them may be gone.
 
     Call it last: the JVM will not start another child there. Never raises.
@@ -47,7 +47,7 @@ def remove_work_dir(start: StartLine) -> None:
                 break
         else:
             _LOG.warning("%s could not be removed", work_dir)
-    if start.queue_socket is not None:
+    if isinstance(start, StartLine) and start.queue_socket is not None:
         socket = Path(start.queue_socket)  # in a directory of its own if the path was too long
         with contextlib.suppress(OSError):
             socket.unlink(missing_ok=True)

@@ -8,6 +8,7 @@ import msgspec
 
 from headrace.errors import ProtocolError
 from headrace.framework.failure import Failure
+from headrace.framework.process import StateRef
 from headrace.framework.status import JobStatus
 
 __all__ = [
@@ -19,8 +20,10 @@ __all__ = [
     "MasterLine",
     "MasterUnreachableLine",
     "NodeReportLine",
+    "PrepareLine",
     "ProcessEndedLine",
     "ProcessStartedLine",
+    "SpareLine",
     "StartLine",
     "StatusLine",
     "StopLine",
@@ -74,6 +77,8 @@ class StartLine(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag
         payload_path: File with the payload; None if there is none.
         queue_socket: Path of the memory queue's socket; nodes only, None without a queue.
         is_restored: Whether the input starts behind a Flink checkpoint; nodes only.
+        restored_parallelism: Processes of the role at that checkpoint; nodes only.
+        states: What that checkpoint holds for the process; nodes only.
         gpus: Indices of the GPUs that Flink has assigned to this TaskManager; nodes only.
         mirror: Path of the copy of what `RoleConfig.mirror` names; nodes only.
         deployment: Number of the Flink execution of the region.
@@ -95,6 +100,8 @@ class StartLine(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag
     payload_path: str | None = None
     queue_socket: str | None = None
     is_restored: bool = False
+    restored_parallelism: int | None = None
+    states: tuple[StateRef, ...] = ()
     gpus: tuple[str, ...] = ()
     mirror: str | None = None
     deployment: int = 0
@@ -103,6 +110,22 @@ class StartLine(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag
     restarts: int = 0
     tls: TlsFiles | None = None
     master: MasterAddress | msgspec.UnsetType | None = msgspec.UNSET
+
+
+class PrepareLine(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="prepare"):
+    """The first line of a spare node: what holds for every node of the role.
+
+    Attributes:
+        role: Name of the role.
+        work_dir: Directory of this child, owned by the JVM; that of the start line to come.
+        spec_path: File with the `NodeSpec`.
+        payload_path: File with the payload.
+    """
+
+    role: str
+    work_dir: str
+    spec_path: str
+    payload_path: str
 
 
 class MasterLine(MasterAddress, frozen=True, kw_only=True, tag_field="type", tag="master"):
@@ -179,13 +202,26 @@ class NodeReportLine(msgspec.Struct, frozen=True, kw_only=True, tag_field="type"
     values: dict[str, float]
 
 
+class SpareLine(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="spare"):
+    """How a spare node stands.
+
+    Attributes:
+        state: "loading", "ready" or "ended": its algorithm process; "taken": the node has its
+            start line.
+        pid: The algorithm process, which is also its process group; None: there is none.
+    """
+
+    state: Literal["loading", "ready", "ended", "taken"]
+    pid: int | None = None
+
+
 class MasterUnreachableLine(
     msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="master_unreachable"
 ):
     """The node has no contact with the master it knows; is there another one?"""
 
 
-FromJvm: TypeAlias = StartLine | MasterLine | StopLine
+FromJvm: TypeAlias = StartLine | PrepareLine | MasterLine | StopLine
 ToJvm: TypeAlias = (
     ListeningLine
     | StatusLine
@@ -195,6 +231,7 @@ ToJvm: TypeAlias = (
     | ProcessEndedLine
     | NodeReportLine
     | MasterUnreachableLine
+    | SpareLine
 )
 
 _DECODER: msgspec.json.Decoder[FromJvm] = msgspec.json.Decoder(FromJvm)

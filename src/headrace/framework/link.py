@@ -16,6 +16,7 @@ from headrace._environ import LINK_FD, environment_value
 from headrace.errors import HeadraceError, UsageError, WaitTimeoutError
 from headrace.framework.failure import Failure
 from headrace.framework.link_lines import (
+    AheadLine,
     ErrorLine,
     FailedLine,
     FromNode,
@@ -147,13 +148,29 @@ class ProcessLink:
             raise HeadraceError(msg)
         return answer.value
 
-    def stop_job(self, reason: str) -> None:
+    def stop_job(self, reason: str, *, with_savepoint: bool = False) -> None:
         """Ask the master to end all roles with success. Does not wait for an answer.
+
+        Args:
+            reason: For the status and the log.
+            with_savepoint: Whoever waits for the job is to drain it into a savepoint instead.
 
         Raises:
             HeadraceError: The node has ended.
         """
-        self._send(StopJobLine(reason=reason))
+        self._send(StopJobLine(reason=reason, with_savepoint=with_savepoint))
+
+    def ready(self) -> None:
+        """Say that this process, started ahead of its spec, waits for its line.
+
+        Raises:
+            HeadraceError: The node has ended.
+        """
+        self._send(AheadLine(state="ready"))
+
+    def begun(self) -> None:
+        """Say that this process, started ahead of its spec, goes on. Raises as `ready`."""
+        self._send(AheadLine(state="begun"))
 
     def failed(self, failure: Failure) -> None:
         """Tell how this process fails; it must exit next.

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TypeAlias
+from typing import Literal, TypeAlias
 
 import msgspec
 
 from headrace.framework.failure import Failure
 
 __all__ = [
+    "AheadLine",
     "ErrorLine",
     "FailedLine",
     "FromNode",
@@ -48,15 +49,26 @@ class LookupLine(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", ta
 
 
 class StopJobLine(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="stop_job"):
-    """Ask to end the whole job with success."""
+    """Ask to end the whole job with success, or to have it drained into a savepoint."""
 
     reason: str
+    with_savepoint: bool = False
 
 
 class FailedLine(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="failed"):
     """Say how the process fails, before it exits."""
 
     failure: Failure
+
+
+class AheadLine(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="ahead"):
+    """How far a process is that was started ahead of its spec.
+
+    Attributes:
+        state: "ready": it waits for its line on stdin; "begun": it has it.
+    """
+
+    state: Literal["ready", "begun"]
 
 
 class ValueLine(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="value"):
@@ -74,7 +86,9 @@ class ErrorLine(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag
     is_timeout: bool = False
 
 
-FromProcess: TypeAlias = ReportLine | PublishLine | LookupLine | StopJobLine | FailedLine
+FromProcess: TypeAlias = (
+    ReportLine | PublishLine | LookupLine | StopJobLine | FailedLine | AheadLine
+)
 FromNode: TypeAlias = ValueLine | ErrorLine
 
 _ENCODER = msgspec.json.Encoder()

@@ -291,9 +291,10 @@ class _LocalCoordination:
         """Wait for a value of the group."""
         return await self._rendezvous.lookup(self._rendezvous.attempt, key, timeout_s)
 
-    def stop_job(self, reason: str) -> None:  # noqa: ARG002
-        """End every process of the group with success."""
-        self._stop()
+    def stop_job(self, reason: str, *, with_savepoint: bool = False) -> None:  # noqa: ARG002
+        """End every process of the group with success; a savepoint is Flink's alone."""
+        if not with_savepoint:
+            self._stop()
 
 
 def run_local(

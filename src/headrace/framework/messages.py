@@ -183,9 +183,16 @@ class LookupReply(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class StopJob(NodeRequest, frozen=True, kw_only=True):
-    """End the whole job with success. Safe to repeat."""
+    """End the whole job with success. Safe to repeat.
+
+    Attributes:
+        reason: For the status and the log.
+        with_savepoint: End nobody: the status tells the wish, and who waits for the job drains
+            it into a savepoint.
+    """
 
     reason: str
+    with_savepoint: bool = False
 
 
 class Ack(msgspec.Struct, frozen=True):

@@ -12,7 +12,21 @@ from headrace.config import TimeoutConfig
 from headrace.errors import UsageError
 from headrace.framework.address import join_address
 
-__all__ = ["ProcessSpec", "read_process_spec"]
+__all__ = ["ProcessSpec", "StateRef", "read_process_spec"]
+
+
+class StateRef(msgspec.Struct, frozen=True, kw_only=True):
+    """What a Flink checkpoint holds of one process.
+
+    Attributes:
+        path: Where the file with its state can be opened; None: no row had been handed to it.
+        index: Its number within its role then.
+        parallelism: Processes of its role then.
+    """
+
+    path: str | None
+    index: int
+    parallelism: int
 
 
 class ProcessSpec(msgspec.Struct, frozen=True, kw_only=True):
@@ -35,6 +49,9 @@ class ProcessSpec(msgspec.Struct, frozen=True, kw_only=True):
             output.
         is_restored: Whether the input starts behind a Flink checkpoint, so that rows before it
             will not come again.
+        restored_parallelism: Processes of this role at that checkpoint; None without one.
+        states: What that checkpoint holds for this process: several, or none, if its role had
+            another parallelism then.
         mirror: Link to the copy of what `RoleConfig.mirror` names; None without.
         work_dir: Directory of this process alone, and its working directory; the node
             removes it when the process has ended.
@@ -58,6 +75,8 @@ class ProcessSpec(msgspec.Struct, frozen=True, kw_only=True):
     port: int | None = None
     queue_socket: str | None = None
     is_restored: bool = False
+    restored_parallelism: int | None = None
+    states: tuple[StateRef, ...] = ()
     mirror: str | None = None
     work_dir: str
     payload_path: str

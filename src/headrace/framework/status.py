@@ -44,6 +44,8 @@ class JobStatus(msgspec.Struct, frozen=True, kw_only=True):
         registered: Nodes that have registered.
         expected: Nodes that there will be; None until the first node of every role has said it.
         reason: Why the job recovers, stops or has ended; None while it runs.
+        savepoint_wish: Why the job is to be stopped with a savepoint, and who wants it:
+            `ctx.stop_job(reason, savepoint=True)`; None if nobody does.
         nodes: Every node that has registered, by name, for example "worker-0".
     """
 
@@ -53,6 +55,7 @@ class JobStatus(msgspec.Struct, frozen=True, kw_only=True):
     registered: int = 0
     expected: int | None = None
     reason: str | None = None
+    savepoint_wish: str | None = None
     nodes: dict[str, NodeStatus] = {}
 
     @classmethod

@@ -11,10 +11,11 @@ from pyflink.table import StatementSet, StreamTableEnvironment, Table
 
 from headrace.config import AMConfig, RoleConfig
 from headrace.errors import PlanError
-from headrace.operator.drain import Drain
+from headrace.operator.drain import SAVEPOINT_DIR, Drain
 from headrace.operator.environment import open_environment
 from headrace.operator.failure import cause_text
 from headrace.operator.handle import JobHandle
+from headrace.operator.local_checkpoints import LocalCheckpoints
 from headrace.operator.offer import slot_offer
 from headrace.operator.plan import (
     am_payload,
@@ -118,8 +119,8 @@ class Cluster:
             max_master_restarts=am.max_master_restarts,
             offer=slot_offer(self._flink),
         )
-        self._j_builder = get_gateway().jvm.org.headrace.operator.ClusterBuilder(
-            self._flink.env._j_stream_execution_environment,  # noqa: SLF001 - PyFlink has no public way
+        self._j_builder = self._builder_class(
+            self._j_env,
             document,
             payload,
         )
@@ -199,15 +200,41 @@ class Cluster:
         self._set_restart_strategy()
         if statements is not None:
             statements.attach_as_datastream()
+        self._bind_parallelism()
         drain = Drain(self._flink) if self._has_unbounded_input else None
-        client = self._flink.env.execute_async(self._name)
+        checkpoints = LocalCheckpoints(self._flink)
+        try:
+            client = self._flink.env.execute_async(self._name)
+        except BaseException:
+            checkpoints.close()
+            raise
+        finally:
+            checkpoints.forget()
+            self._builder_class.unbindParallelism(self._j_env)
         self._is_submitted = True
         return JobHandle(
             client,
             job_name=self._name,
             am_uid=f"{self._uid_prefix}-am",
             drain=drain,
+            checkpoints=checkpoints,
+            savepoint_dir=self._flink.option(SAVEPOINT_DIR),
+            fed_roles=[name for name, is_fed in self._has_input_by_role.items() if is_fed],
         )
+
+    @property
+    def _j_env(self) -> Any:
+        return self._flink.env._j_stream_execution_environment  # noqa: SLF001 - PyFlink has no public way
+
+    @property
+    def _builder_class(self) -> Any:
+        return get_gateway().jvm.org.headrace.operator.ClusterBuilder
+
+    def _bind_parallelism(self) -> None:
+        """Tell the adaptive scheduler the least that each role needs; others do not look."""
+        is_adaptive = (self._flink.option("jobmanager.scheduler") or "").lower() == "adaptive"
+        if is_adaptive or not self._flink.is_embedded:
+            self._j_builder.bindParallelism(self._j_env)
 
     def _call_builder(self, name: str, method: str, *arguments: Any) -> Any:
         try:

@@ -15,10 +15,10 @@ from pyflink.java_gateway import get_gateway
 from headrace.operator.environment import FlinkEnvironment
 from headrace.operator.failure import cause_text
 
-__all__ = ["Drain"]
+__all__ = ["SAVEPOINT_DIR", "Drain"]
 
 _LOG = logging.getLogger(__name__)
-_SAVEPOINT_DIR = "execution.checkpointing.savepoint-dir"
+SAVEPOINT_DIR = "execution.checkpointing.savepoint-dir"
 
 
 class Drain:
@@ -50,7 +50,7 @@ class Drain:
             _LOG.warning(
                 "The ML cluster has ended before its unbounded input; the job is cancelled and "
                 "wait() raises. Set %s to a directory to have it drained, with its sinks.",
-                _SAVEPOINT_DIR,
+                SAVEPOINT_DIR,
             )
             client.cancel()
             return
@@ -77,7 +77,7 @@ class Drain:
             self._temporary = None
 
     def _target(self) -> str | None:
-        configured = self._flink.option(_SAVEPOINT_DIR)
+        configured = self._flink.option(SAVEPOINT_DIR)
         if configured is not None or self._temporary is None:
             return configured
         return self._temporary.as_uri()

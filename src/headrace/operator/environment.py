@@ -52,6 +52,10 @@ class FlinkEnvironment:
         if not self.j_configuration.containsKey(key):
             self.j_configuration.setString(key, value)
 
+    def remove_option(self, key: str) -> None:
+        """Make a Flink option unset, for what is planned from now on."""
+        self.j_configuration.removeKey(key)
+
     def count_operators(self) -> int:
         """Return how many operators and sinks the next job has so far."""
         return int(self._j_operators.size())

@@ -4,23 +4,28 @@ from __future__ import annotations
 
 import logging
 import time
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from py4j.protocol import Py4JJavaError
 from pyflink.common import JobClient
 from pyflink.java_gateway import get_gateway
 
-from headrace.errors import JobFailedError, WaitTimeoutError
+from headrace.errors import JobFailedError, StopError, UsageError, WaitTimeoutError
 from headrace.framework.status import JobStatus
 from headrace.operator.drain import Drain
 from headrace.operator.failure import cause_text
+from headrace.operator.local_checkpoints import LocalCheckpoints
 from headrace.operator.progress import Progress
+from headrace.operator.stop import SavepointStop, has_ended, savepoint_uri, unfinished
 
 __all__ = ["JobHandle", "JobResult"]
 
 _LOG = logging.getLogger(__name__)
 _REFRESH_EVERY_MS = 500
+_FAILING_MS = 2_000  # from Flink's answer to the end of a job that fails with it
 _STATUS_ACCUMULATOR = "headrace.status"
 
 
@@ -32,27 +37,41 @@ class JobResult:
         job_id: Flink's job id, 32 hexadecimal digits.
         status: What the master said last: final row counts and reports of every node.
         duration_s: Flink's run time of the job, in seconds.
+        savepoint: URI of the savepoint that `JobHandle.stop` made; None without one.
     """
 
     job_id: str
     status: JobStatus
     duration_s: float
+    savepoint: str | None = None
 
 
 class JobHandle:
     """A submitted job.
 
     Thread model: each method may be called from any one thread at a time; all of them talk to
-    Flink and block for at most a few seconds, `wait` until the job has ended.
+    Flink and block for at most a few seconds, `wait` and `stop` until the job has ended.
     """
 
     def __init__(
-        self, client: JobClient, *, job_name: str, am_uid: str, drain: Drain | None = None
+        self,
+        client: JobClient,
+        *,
+        job_name: str,
+        am_uid: str,
+        drain: Drain | None = None,
+        checkpoints: LocalCheckpoints | None = None,
+        fed_roles: Iterable[str] = (),
+        savepoint_dir: str | None = None,
     ) -> None:
         self._client = client
         self._j_client = client._j_job_client  # noqa: SLF001 - PyFlink has no public way
         self._am_uid = am_uid
         self._drain = drain
+        self._checkpoints = checkpoints
+        self._fed_roles = frozenset(fed_roles)
+        self._savepoint_dir = savepoint_dir
+        self._stop: SavepointStop | None = None
         self._last_status = JobStatus()
         self.job_name = job_name
         self.job_id = str(client.get_job_id())
@@ -73,17 +92,26 @@ class JobHandle:
             self._last_status = JobStatus.from_json(text)
         return self._last_status
 
-    def wait(self, *, timeout_s: float | None = None, show_progress: bool = True) -> JobResult:
+    def wait(
+        self,
+        *,
+        timeout_s: float | None = None,
+        show_progress: bool = True,
+        savepoint: str | Path | None = None,
+    ) -> JobResult:
         """Block until the job has ended; shows progress on stderr meanwhile.
 
         If the ML cluster ends before an unbounded input does (`ctx.stop_job`, or every entry
         function has returned), Flink's job would go on without it for ever; it is then stopped
-        with a drain, so that its other sinks finish in order.
+        with a drain, so that its other sinks finish in order. Where a process has asked for a
+        savepoint (`ctx.stop_job(reason, savepoint=True)`), the job is stopped as by `stop`.
 
         Args:
             timeout_s: Longest wait, in seconds; the job goes on after it. None waits until the
                 end.
             show_progress: Whether to show a live line (terminal) or a line each 10 s (log).
+            savepoint: Directory for the savepoint that a process asks for; None: what Flink's
+                option `execution.checkpointing.savepoint-dir` says.
 
         Returns:
             The result of a job that finished.
@@ -92,6 +120,9 @@ class JobHandle:
             JobFailedError: The job failed or was cancelled; carries the cause, with the Python
                 traceback where user code raised.
             WaitTimeoutError: `timeout_s` has passed.
+            StopError: A process has asked for a savepoint, and `stop` raises it.
+            UsageError: A process has asked for a savepoint, and there is no directory for it;
+                the job goes on.
         """
         progress = Progress(self.job_name) if show_progress else None
         deadline = None if timeout_s is None else time.monotonic() + timeout_s
@@ -101,11 +132,65 @@ class JobHandle:
                 status = self.status()
                 if progress is not None:
                     progress.update(status)
+                if status.savepoint_wish is not None and self._stop is None:
+                    target = self._place_of_savepoint(savepoint, status.savepoint_wish)
+                    if not has_ended(j_future, 0):
+                        self._begin_stop(j_future, target, drains=True)
+                if self._stop is not None:
+                    return self._finish_stop(j_future, deadline, timeout_s, "wait()", progress)
                 if self._drain is not None and status.state == "FINISHED":
                     self._drain.start_if_needed(self._client, self._am_uid)
-            if self._drain is not None:
-                self._drain.close()  # not before the job's end: its checkpoints may be there
             return self._result(j_future)
+        finally:
+            if progress is not None:
+                progress.close(self._last_status)
+
+    def stop(
+        self,
+        savepoint: str | Path,
+        *,
+        drain: bool = True,
+        timeout_s: float | None = None,
+        show_progress: bool = True,
+    ) -> JobResult:
+        """Stop the job with a savepoint and block until it has ended.
+
+        With a drain the sources stop, every row that they have made is used, the entry
+        functions end as at the end of their input and save their model, and all sinks commit.
+        The savepoint then holds the state as of those rows: a job that is restored from it goes
+        on behind them. Without, the processes are stopped where they are, nothing is saved
+        outside of the savepoint, and windows that are open stay open in it: to go on later.
+
+        A second call with the same arguments, after a `WaitTimeoutError` for example, waits for
+        the same stop.
+
+        Args:
+            savepoint: Directory for the savepoint: a path, or a URI of one of Flink's file
+                systems. Flink makes a directory of its own in it.
+            drain: Whether the input ends before the savepoint.
+            timeout_s: Longest wait, in seconds; the stop goes on after it. None waits until the
+                end.
+            show_progress: As for `wait`.
+
+        Returns:
+            The result, with the savepoint's URI.
+
+        Raises:
+            StopError: There is no savepoint: the directory cannot be written, the job had ended
+                by itself, or a process failed meanwhile; the text says whether the job goes on.
+                Or, with `savepoint` set, a process had to be ended before its function was
+                done.
+            JobFailedError: The job has failed, or had.
+            WaitTimeoutError: `timeout_s` has passed.
+            UsageError: It is being stopped with another directory, or another `drain`.
+        """
+        target = savepoint_uri(savepoint)
+        deadline = None if timeout_s is None else time.monotonic() + timeout_s
+        j_result = self._j_client.getJobExecutionResult()
+        progress = Progress(self.job_name) if show_progress else None
+        try:
+            self._begin_stop(j_result, target, drains=drain)
+            return self._finish_stop(j_result, deadline, timeout_s, "stop()", progress)
         finally:
             if progress is not None:
                 progress.close(self._last_status)
@@ -122,26 +207,118 @@ class JobHandle:
                 raise
             _LOG.debug("job %s had ended already: %s", self.job_name, cause_text(exc))
 
+    def _place_of_savepoint(self, given: str | Path | None, wish: str) -> str:
+        place = self._savepoint_dir if given is None else given
+        if place is None:
+            msg = (
+                f"{wish}, with a savepoint, and no directory for one is set. The job goes on. "
+                "Call stop(savepoint=directory), give wait() a savepoint=directory, or set "
+                "execution.checkpointing.savepoint-dir"
+            )
+            raise UsageError(msg)
+        return savepoint_uri(place)
+
+    def _finish_stop(
+        self,
+        j_result: Any,
+        deadline: float | None,
+        timeout_s: float | None,
+        method: str,
+        show: Progress | None,
+    ) -> JobResult:
+        """Wait for the stop that was begun, and for the job's end."""
+        stop = self._stop
+        assert stop is not None
+        while not self._has_ended(stop.j_future, deadline, timeout_s, method):
+            if show is not None:
+                show.update(self.status())
+        made = self._savepoint_of(stop, j_result)
+        while not self._has_ended(j_result, deadline, timeout_s, method):
+            pass
+        result = replace(self._result(j_result), savepoint=made)
+        if stop.drains and (nodes := unfinished(result.status, self._fed_roles)):
+            raise StopError(
+                job_name=self.job_name,
+                target=stop.target,
+                cause=_UNFINISHED.format(", ".join(nodes)),
+                savepoint=made,
+                job_state="FINISHED",
+            )
+        return result
+
+    def _begin_stop(self, j_result: Any, target: str, *, drains: bool) -> None:
+        """Give the order, unless it was given."""
+        if self._stop is not None and self._stop.is_same(target, drains=drains):
+            return
+        if has_ended(j_result, 0):
+            self._result(j_result)  # raises where it failed
+            raise StopError(
+                job_name=self.job_name, target=target, cause=_TOO_LATE, job_state="FINISHED"
+            )
+        if self._stop is not None:
+            raise self._stop.other_error()
+        if not self._hold(is_wanted=True):
+            while not has_ended(j_result, _REFRESH_EVERY_MS):
+                pass  # it takes a moment: all functions have ended
+            self._result(j_result)
+            raise StopError(
+                job_name=self.job_name, target=target, cause=_TOO_LATE, job_state="FINISHED"
+            )
+        self._stop = SavepointStop(
+            self._j_client, job_name=self.job_name, target=target, drains=drains
+        )
+
+    def _hold(self, *, is_wanted: bool) -> bool:
+        """Keep the job from ending by itself while it is stopped; False if it ends already."""
+        builder = get_gateway().jvm.org.headrace.operator.ClusterBuilder
+        try:
+            return bool(builder.hold(self._j_client, self._am_uid, is_wanted))
+        except Py4JJavaError as exc:
+            _LOG.debug("job %s did not answer: %s", self.job_name, cause_text(exc))
+            return True  # what Flink says to the stop is told
+
+    def _savepoint_of(self, stop: SavepointStop, j_result: Any) -> str:
+        try:
+            return stop.savepoint()
+        except Py4JJavaError as exc:
+            self._stop = None
+            cause = cause_text(exc)
+            state = "FINISHED"
+            self._hold(is_wanted=False)
+            if not has_ended(j_result, _FAILING_MS):
+                state = self._client.get_job_status().result().name
+            else:
+                self._result(j_result)  # raises where it failed
+            raise StopError(
+                job_name=self.job_name, target=stop.target, cause=cause, job_state=state
+            ) from exc
+
     def _has_ended(
-        self, j_future: Any, deadline: float | None, timeout_s: float | None
+        self,
+        j_future: Any,
+        deadline: float | None,
+        timeout_s: float | None,
+        method: str = "wait()",
     ) -> bool:
         """Wait up to the refresh pause for the end; returns at once when the end is there."""
-        jvm = get_gateway().jvm
         pause_ms = _REFRESH_EVERY_MS
         if deadline is not None:
             pause_ms = max(0, min(pause_ms, int((deadline - time.monotonic()) * 1000)))
-        if jvm.org.headrace.operator.ClusterBuilder.hasEnded(j_future, pause_ms):
+        if has_ended(j_future, pause_ms):
             return True
         if deadline is not None and timeout_s is not None and time.monotonic() >= deadline:
             raise WaitTimeoutError(
                 waited_for=f"the end of job {self.job_name!r}",
                 waited_s=timeout_s,
-                setting="timeout_s of wait()",
+                setting=f"timeout_s of {method}",
                 hint="The job goes on; wait again or cancel it.",
             )
         return False
 
     def _result(self, j_future: Any) -> JobResult:
+        for directory in (self._drain, self._checkpoints):
+            if directory is not None:  # not before the job's end: it writes there
+                directory.close()
         try:
             j_result = j_future.get()
         except Exception as exc:
@@ -154,3 +331,10 @@ class JobHandle:
             status=self._last_status,
             duration_s=j_result.getNetRuntime() / 1000.0,
         )
+
+
+_TOO_LATE = "Nothing was stopped."
+_UNFINISHED = (
+    "{} had to be ended before the entry function was done: it may have saved nothing, and the "
+    "savepoint lacks the state of those rows. Give it more time by `timeouts.stop_timeout_s`."
+)

@@ -72,9 +72,11 @@ def role_document(
         {
             "role": name,
             "parallelism": config.parallelism,
+            "least_parallelism": config.min_parallelism or config.parallelism,
             "spec": _node_spec(config, timeouts, checkpoint_dir),
             "exchange": asdict(config.exchange),
             "mirror": _mirror_document(config.mirror),
+            "spare_after_ms": _spare_after_ms(config),
         }
     )
 
@@ -84,6 +86,13 @@ def _mirror_document(mirror: MirrorConfig | None) -> dict[str, Any] | None:
         return None
     every_s = mirror.every_s
     return {"uri": mirror.uri, "every_ms": 0 if every_s is None else round(every_s * 1000)}
+
+
+def _spare_after_ms(config: RoleConfig) -> int | None:
+    """A spare knows no mirror, and has nothing to load for another runner."""
+    if config.spare_after_s is None or config.mirror is not None:
+        return None
+    return round(config.spare_after_s * 1000) if config.runner == "function" else None
 
 
 def am_spec(job_name: str, am: AMConfig) -> dict[str, Any]:

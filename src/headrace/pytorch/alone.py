@@ -39,6 +39,10 @@ class AloneSteps(Alone):
         """Steps of the optimizer."""
         return self._steps
 
+    def restore(self, common: dict[str, Any], own: dict[str, Any]) -> None:  # noqa: ARG002
+        """Go on counting; see `Alone.restore`."""
+        self._steps = common["steps"]
+
     def give_rows(self, rows: int) -> None:
         """Rows have no weight here."""
 

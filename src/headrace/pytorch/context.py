@@ -21,18 +21,21 @@ from headrace.pytorch.saving import save_atomically
 from headrace.pytorch.settings import TorchSettings
 from headrace.pytorch.tensors import Column, TensorConverter
 from headrace.role import (
-    EpochEnded,
     NullRule,
-    ReadyBatch,
     TrainingContext,
     require_not_restored,
 )
+from headrace.role.dropping import drop_rows
 from headrace.role.rounds import Reduction
 
 __all__ = ["TorchContext"]
 
 _M = TypeVar("_M", bound=torch.nn.Module)
-_DROPS_PER_ROUND = 64  # so that the others do not wait for a long input to be dropped
+_SINGLE_ROWS = (
+    "ctx.checkpointed with ctx.dataset() of single rows: a DataLoader keeps some of them while "
+    "it asks for more, so a checkpoint would miss them. Let Headrace group them: "
+    "DataLoader(ctx.dataset(rows=n), batch_size=None)"
+)
 
 
 class TorchContext(TrainingContext):
@@ -62,7 +65,7 @@ class TorchContext(TrainingContext):
     def watch_steps(self) -> None:
         """Notice an optimizer that steps without `data_parallel`; `TorchEntry` calls this."""
         if self.input_schema is not None:
-            self._watch.open(workers=self.world_size, is_restored=self.is_restored)
+            self._watch.open(workers=self.world_size, is_restored=self._kept.misses_rows)
 
     @property
     def rank(self) -> int:
@@ -73,6 +76,15 @@ class TorchContext(TrainingContext):
     def world_size(self) -> int:
         """Workers in the group."""
         return self.parallelism
+
+    def checkpointed(self, **objects: Any) -> None:
+        """Keep objects in Flink's checkpoints; see `RoleContext.checkpointed`.
+
+        Call it before `data_parallel`.
+        """
+        super().checkpointed(**objects)
+        if not self._kept.misses_rows:
+            self._watch.allow_restored()
 
     def batches(
         self,
@@ -118,6 +130,8 @@ class TorchContext(TrainingContext):
             batches = self.batches(size, epochs, nulls=nulls)
             if rows is not None:
                 return batches
+            if self._kept.has_objects:
+                raise UsageError(_SINGLE_ROWS)
             assert self._reader is not None
             self._reader.allows_short = True  # the loader groups them: no row waits for others
             return self._single_rows(batches)
@@ -169,8 +183,8 @@ class TorchContext(TrainingContext):
             ConfigError: The workers' models differ, or the model or optimizer cannot be used
             like this.
             CollectiveError: A peer ended, or did not come within the limit.
-            PlanError: The job was restored from a Flink checkpoint, which holds no model yet:
-                an untrained model would get only the rows behind it.
+            PlanError: The job was restored from a Flink checkpoint, and the model was not
+                restored from it: it would get only the rows behind it.
         """
         if self._is_data_parallel:
             msg = (
@@ -178,7 +192,7 @@ class TorchContext(TrainingContext):
                 "parameters of several models into one optimizer with parameter groups."
             )
             raise UsageError(msg)
-        require_not_restored(is_restored=self.is_restored)
+        require_not_restored(is_restored=self._kept.misses_rows)
         require_supported(model, optimizer, scheduler, loss_reduction)
         self._watch.close()
         self._is_data_parallel = True
@@ -194,6 +208,7 @@ class TorchContext(TrainingContext):
             )
         else:
             self._steps = AloneSteps(optimizer, before_step)
+        self._begin_steps(model, optimizer, scheduler)
         return model
 
     def step_rows(self, rows: int) -> None:
@@ -268,10 +283,8 @@ class TorchContext(TrainingContext):
         """Take rows that nobody wants, lest they hold up the rows of the others in Flink."""
         if self._reader is None:
             self._reporter.tick()
-            return
-        for _ in range(_DROPS_PER_ROUND):
-            if not isinstance(self._reader.poll(0), ReadyBatch | EpochEnded):
-                return
+        else:
+            drop_rows(self._reader)
 
     def _require_data_parallel(self, method: str) -> None:
         if not self._is_data_parallel:

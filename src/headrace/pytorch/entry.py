@@ -43,6 +43,10 @@ class TorchEntry(RoleEntry):
         super().__init__(entry)
         self.settings = settings or TorchSettings()
 
+    def preload(self) -> None:
+        """Make an optimizer: torch imports a large part of itself for the first one."""
+        torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.1)
+
     def prepare(self, context: RoleContext, spec: ProcessSpec, link: RoleLink) -> None:
         """Give a new context its settings, threads, device and process group.
 

@@ -152,6 +152,15 @@ class FlatGradients:
             self._known_counts[index] += step
             buffer.fill_(self._known_counts[index])
 
+    @property
+    def counts(self) -> list[int]:
+        """Whole-number buffers as of the last common step; set them with the model's state."""
+        return list(self._known_counts)
+
+    @counts.setter
+    def counts(self, counts: list[int]) -> None:
+        self._known_counts = list(counts)
+
     def take_gradients(self) -> list[torch.Tensor | None]:
         """Take the local gradients off the parameters; `put_gradients` puts them back."""
         taken: list[torch.Tensor | None] = []

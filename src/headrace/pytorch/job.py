@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from headrace._counts import require_count
+from headrace._counts import require_bounds
 from headrace.config import AMConfig, ExchangeConfig, RoleConfig, TimeoutConfig
 from headrace.operator.training import TrainingJob, TrainingPlan, plan_training
 from headrace.pytorch.context import TorchContext
@@ -22,7 +22,7 @@ def train(
     rows: Any,
     entry: Callable[[TorchContext], object],
     *,
-    workers: int = 1,
+    workers: int | tuple[int, int] = 1,
     epochs: int = 1,
     held_out: Any = None,
     output: Any = None,
@@ -35,6 +35,7 @@ def train(
     idle_after_s: float = 0.1,
     exchange: ExchangeConfig | None = None,
     timeouts: TimeoutConfig | None = None,
+    spare_after_s: float | None = 10.0,
 ) -> TrainingPlan:
     """Plan PyTorch workers as operators of a Flink job.
 
@@ -46,7 +47,9 @@ def train(
         rows: A Table or DataStream, insert-only; or None.
         entry: The training function; it travels by cloudpickle, so module-level, nested and
             `__main__` functions all do.
-        workers: How many.
+        workers: How many; or the fewest and the most, where Flink's adaptive scheduler
+            (`jobmanager.scheduler: adaptive`) is to run as many as there are slots for. Any
+            other runs the most.
         epochs: Passes over the rows where `ctx.batches` names none; more than 1 needs a
             bounded input.
         held_out: A table with the columns of `rows`, bounded like it, that is not trained on:
@@ -59,7 +62,7 @@ def train(
         name: Name of the job.
         max_restarts: Restarts of the group before the job fails, in batch mode. In stream mode
             Flink's restart strategy decides; unless you set one, there is none, since Flink's
-            checkpoints do not hold the model yet.
+            checkpoints hold the model only where the function calls `ctx.checkpointed`.
         checkpoint_dir: Directory for `ctx.checkpoint_path` in batch mode.
         environment: Environment variables of the worker processes.
         device: "auto" takes a GPU where the process was assigned one.
@@ -67,6 +70,8 @@ def train(
             seconds.
         exchange: Size and pace of the memory queue.
         timeouts: Limits on every wait.
+        spare_after_s: In stream mode with Flink's checkpoints, when a spare for each process is
+            started, in seconds after the process; see `RoleConfig`. None: never.
 
     Returns:
         The plan, with the emitted rows.
@@ -93,6 +98,7 @@ def train(
         idle_after_s=idle_after_s,
         exchange=exchange,
         timeouts=timeouts,
+        spare_after_s=spare_after_s,
     )
     return plan_training(rows, job, output=output, held_out=held_out)
 
@@ -100,7 +106,7 @@ def train(
 def training_job(
     entry: Callable[[TorchContext], object],
     *,
-    workers: int = 1,
+    workers: int | tuple[int, int] = 1,
     epochs: int = 1,
     output_dir: str | Path | None = None,
     name: str = "pytorch",
@@ -111,6 +117,7 @@ def training_job(
     idle_after_s: float = 0.1,
     exchange: ExchangeConfig | None = None,
     timeouts: TimeoutConfig | None = None,
+    spare_after_s: float | None = 10.0,
     has_held_out: bool = False,
 ) -> TrainingJob:
     """Return what `train` plans, without its rows; arguments and errors are the same."""
@@ -121,12 +128,15 @@ def training_job(
         has_held_out=has_held_out,
         idle_after_s=idle_after_s,
     )
+    least, most = require_bounds("workers", workers)
     worker = RoleConfig(
         entry=TorchEntry(entry, settings),
-        parallelism=require_count("workers", workers),
+        parallelism=most,
+        min_parallelism=least,
         environment=environment or {},
         gpu="none" if device == "cpu" else "auto",
         exchange=exchange or ExchangeConfig(),
+        spare_after_s=spare_after_s,
     )
     master = AMConfig(
         state_machine="pytorch",

@@ -77,7 +77,10 @@ class Lockstep(Rounds):
         idle_after_s: float = 0.1,
     ) -> None:
         super().__init__(
-            world_size=adder.world_size, reduction=reduction, idle_after_s=idle_after_s
+            world_size=adder.world_size,
+            reduction=reduction,
+            idle_after_s=idle_after_s,
+            rates=vector.groups,
         )
         self._vector = vector
         self._optimizer = optimizer
@@ -87,10 +90,9 @@ class Lockstep(Rounds):
         self._given_rows: int | None = None
         self._explicit: Tallies | None = None
         self._is_shadow_step = False
-        ballot = Tallies().to_list(vector.groups)
-        self._ballot = torch.tensor(ballot, device=vector.vector.device)
         self._attend_last: Callable[[], object] | None = None
         self._owes_schedule = False
+        self._kept: list[torch.Tensor | None] | None = None
         self._hooks = [
             optimizer.register_step_pre_hook(self._on_step),
             optimizer.register_step_post_hook(self._on_stepped),
@@ -121,6 +123,29 @@ class Lockstep(Rounds):
     def finish_after_step(self, attend: Callable[[], object]) -> None:
         """Finish right after the loop's next step, which uses the last rows."""
         self._attend_last = attend
+
+    def common_part(self) -> dict[str, Any]:
+        """Return what all workers hold alike beside the model; see `Rounds.common_part`."""
+        return {**super().common_part(), "counts": self._vector.counts}
+
+    def own_part(self) -> dict[str, Any]:
+        """Return what is this worker's own; see `Rounds.own_part`.
+
+        With rows since the last step, `gradients` are those of the half-accumulated step, which
+        lie aside while a barrier is answered: one tensor or None for each parameter.
+        """
+        own = super().own_part()
+        if self._kept is None or not self._pending_rows:
+            return own
+        return {**own, "gradients": self._kept}
+
+    def restore(self, common: dict[str, Any], own: dict[str, Any]) -> None:
+        """Take up what was captured, behind the model's own state; see `Rounds.restore`."""
+        super().restore(common, own)
+        if "counts" in common:  # not from one worker alone; the model's buffers tell them too
+            self._vector.counts = common["counts"]
+        if "gradients" in own:
+            self._vector.put_gradients(own["gradients"])
 
     def reduce_now(self) -> None:
         """Make the union gradient available before ``optimizer.step()``, which then skips it.
@@ -178,10 +203,11 @@ class Lockstep(Rounds):
         self.steps += 1
         return totals
 
-    def _add_tallies(self, mine: Tallies) -> Tallies:
-        self._ballot.copy_(torch.tensor(mine.to_list(self._vector.groups)))
-        self._adder.add(self._ballot)
-        return Tallies.from_list(self._ballot.tolist())
+    def _add_numbers(self, numbers: list[float]) -> list[float]:
+        ballot = torch.tensor(numbers, device=self._vector.vector.device)
+        self._adder.add(ballot)
+        found: list[float] = ballot.tolist()
+        return found
 
     def _add_nothing(self, mine: Tallies) -> Tallies:
         self._vector.clear(mine)
@@ -193,9 +219,7 @@ class Lockstep(Rounds):
             self._share_changed_gradient(is_active=False)
         if self._scheduler is None:
             take_rates(self._optimizer, totals)
-        if self._owes_schedule and self._scheduler is not None:
-            self._owes_schedule = False
-            self._scheduler.step()
+        self._settle_schedule()
         if self._before_step is not None:
             self._before_step()
         self._is_shadow_step = True
@@ -205,6 +229,15 @@ class Lockstep(Rounds):
             self._is_shadow_step = False
         if self._scheduler is not None:
             self._scheduler.step()
+
+    def _settle_schedule(self) -> None:
+        """Advance the schedule behind the loop's last step, where the loop will be too late."""
+        if self._owes_schedule and self._scheduler is not None:
+            self._owes_schedule = False
+            self._scheduler.step()
+
+    def _before_answer(self) -> None:
+        self._settle_schedule()
 
     def _share_changed_gradient(self, *, is_active: bool) -> None:
         if is_active:
@@ -230,11 +263,12 @@ class Lockstep(Rounds):
     def _before_shadows(self) -> Iterator[None]:
         self._require_no_open_step()
         # Gradients of a half-accumulated own step must survive the steps of the others.
-        kept = self._vector.take_gradients()
+        self._kept = kept = self._vector.take_gradients()
         try:
             yield
         finally:
             self._vector.put_gradients(kept)
+            self._kept = None
 
 
 _OVER = (

@@ -41,6 +41,10 @@ class LoneStep:
         self._is_restored = is_restored
         self._handle = register_optimizer_step_pre_hook(self._on_step)
 
+    def allow_restored(self) -> None:
+        """Take a step in a restored job for a good one: its model was restored with it."""
+        self._is_restored = False
+
     def close(self) -> None:
         """Look no more. Idempotent."""
         if self._handle is not None:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Any, TypeVar
 
+from headrace.role.barriers import Barriers
 from headrace.role.reporting import wait_patiently
 
 __all__ = ["Alone"]
@@ -31,6 +32,20 @@ class Alone:
 
     def count(self, rows: int) -> None:
         """Rows have no weight here."""
+
+    def common_part(self) -> dict[str, Any]:
+        """Return the steps; see `Rounds.common_part`."""
+        return {"steps": self.steps}
+
+    def own_part(self) -> dict[str, Any]:
+        """Nothing but what was named is kept."""
+        return {}
+
+    def restore(self, common: dict[str, Any], own: dict[str, Any]) -> None:
+        """Go on counting behind a restored checkpoint, before the first step."""
+
+    def use_barriers(self, barriers: Barriers | None) -> None:
+        """Nobody else has barriers: each is answered when it is reached."""
 
     def wait(self, poll: Callable[[float], _T | None]) -> _T:
         """Call `poll` with a time-out in seconds until it returns something."""

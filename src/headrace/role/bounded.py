@@ -16,7 +16,8 @@ def bounded_poll(
 ) -> Callable[[float], PollResult | None]:
     """Return `reader.poll`, which raises if nothing comes for `timeout_s` seconds.
 
-    The time counts from the first call after a result, so time between two batches does not.
+    The time counts from the first call after a result, so time between two batches does not;
+    nor does time at a barrier, where rows may be there that must wait.
     """
     asked_since: float | None = None
 
@@ -26,7 +27,7 @@ def bounded_poll(
         asked_since = begin if asked_since is None else asked_since
         result = reader.poll(min(wait_s, max(0.0, asked_since + timeout_s - begin)))
         waited_s = clock() - asked_since
-        if result is not None:
+        if result is not None or reader.is_at_barrier:
             asked_since = None
         elif waited_s >= timeout_s:
             raise WaitTimeoutError(

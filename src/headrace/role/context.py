@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, cast
@@ -16,19 +16,23 @@ from headrace.errors import ConfigError, DataError, UsageError
 from headrace.exchange import Feed
 from headrace.framework.process import ProcessSpec
 from headrace.role.arrays import NullRule, to_numpy
+from headrace.role.barriers import Barriers
 from headrace.role.bounded import bounded_poll
 from headrace.role.emission import to_batches, to_timestamps_ms
-from headrace.role.following import follow_saved
+from headrace.role.keeping_context import KeepingContext
+from headrace.role.kept_state import KeptState
 from headrace.role.link import RoleLink
 from headrace.role.polled import EpochEnded, InputEnded, PollResult, ReadyBatch
 from headrace.role.reader import BatchReader
 from headrace.role.reporting import Reporter, wait_patiently
-from headrace.role.saved import latest_saved, new_saved, require_directory
+from headrace.role.saving_context import SavingContext
 
 __all__ = ["RoleContext"]
 
+_WISH_EVERY_S = 1.0
 
-class RoleContext:
+
+class RoleContext(KeepingContext, SavingContext):
     """The one argument of an entry function.
 
     Thread model: one thread at a time, in the process that runs the entry function; not in
@@ -46,8 +50,7 @@ class RoleContext:
         cluster: Role to the hosts of its processes, in the order of their index.
         addresses: Role to the "host:port" of its processes, likewise; only roles whose
             processes have ports.
-        port: The TCP port that is kept for this process, see `RoleConfig.has_port`; None
-            without.
+        port: The TCP port kept for this process, see `RoleConfig.has_port`, or None.
         options: What the framework layer has set.
         checkpoint_dir: Directory that all attempts share; None if the job has none.
         is_restored: Whether the input starts behind a Flink checkpoint, so that rows before it
@@ -92,18 +95,18 @@ class RoleContext:
         self._link = link
         self._feed = feed
         self._clock = clock
+        self._kept = KeptState(spec)
+        self._barriers: Barriers | None = None
+        if feed is not None and feed.input_schema is not None:
+            self._barriers = Barriers(feed, self._capture)
         self._reader: BatchReader | None = None
         self._timestamps_ms: pa.Array | None = None
         self._nulls: NullRule = "error"
         self._rows_out = 0
+        self._next_wish = -math.inf
         self._is_closed = False
         self._on_report = on_report
         self._reporter = Reporter(link, self._row_counts, clock)
-
-    @property
-    def input_schema(self) -> pa.Schema | None:
-        """Columns that come in; None if the role has no input."""
-        return None if self._feed is None else self._feed.input_schema
 
     @property
     def output_schema(self) -> pa.Schema | None:
@@ -113,7 +116,7 @@ class RoleContext:
     @property
     def epoch(self) -> int:
         """The pass over the input that is being read, from 0."""
-        return 0 if self._reader is None else self._reader.epoch
+        return self._kept.restored_epoch if self._reader is None else self._reader.epoch
 
     @property
     def timestamps_ms(self) -> pa.Array | None:
@@ -145,8 +148,7 @@ class RoleContext:
                 on disk.
             nulls: What to do with NULL in integer and BOOLEAN columns: "error", or "mask" for a
                 second array `<column>__valid`.
-            timeout_s: Longest wait for one batch, in seconds; None waits for as long as the job
-                runs.
+            timeout_s: Longest wait for one batch, in seconds; None: as long as the job runs.
 
         Raises:
             DataError: A column has a NULL that its array cannot hold.
@@ -183,6 +185,7 @@ class RoleContext:
             raise UsageError(msg)
         epochs = require_count("epochs", epochs)
         if self._reader is None:
+            self._kept.require_all_named()
             self._reader = BatchReader(
                 self._feed,
                 rows=rows,
@@ -190,7 +193,12 @@ class RoleContext:
                 spool_dir=self._work_dir,
                 clock=self._clock,
                 on_poll=self._reporter.tick,
+                barriers=self._barriers,
+                restored=self._restored_place(epochs),
             )
+            if epochs > 1:
+                reader = self._reader
+                self._kept.keep_part("input", lambda: reader.place)
         elif self._reader.epochs != epochs:
             msg = (
                 f"The input is being read with epochs={self._reader.epochs}; it cannot go on "
@@ -261,102 +269,56 @@ class RoleContext:
         """Wait `timeout_s` s at most for what a process of this attempt publishes."""
         return self._link.lookup(key, timeout_s)
 
-    def stop_job(self, reason: str) -> None:
-        """Ask the master to end all roles with success, after the last report. Does not wait.
+    def stop_job(self, reason: str, *, savepoint: bool = False) -> None:
+        """Ask for the end of all roles with success, after the last report. Does not wait.
 
         All processes, this one included, are then asked to end (`StopRequestedExit` in the
         main thread) and killed after `timeouts.stop_grace_s`: save before you call it.
+
+        With `savepoint`, nobody is ended. Who waits for the job (`JobHandle.wait`) stops it
+        with a savepoint, as `JobHandle.stop` does: sources stop, your loop uses the rows that
+        are under way and ends as at the end of the input, and what you save behind it is the
+        model of the savepoint. So go on with the loop; call it as often as you like.
+
+        Args:
+            reason: For the status and the log.
+            savepoint: Whether the job is to be drained into a savepoint.
         """
         self._reporter.flush()
-        self._link.stop_job(reason)
-
-    def latest_checkpoint(self) -> Path | None:
-        """Return what an earlier attempt saved last with `checkpoint_path`, or None.
-
-        All processes of an attempt get the same answer, whatever the attempt itself has written
-        meanwhile.
-        """
-        if self.checkpoint_dir is None:
-            return None
-        return latest_saved(self.checkpoint_dir, self.attempt)
-
-    def checkpoint_path(
-        self, step: int, *, keep: int | None = None
-    ) -> AbstractContextManager[Path]:
-        """Offer a path to save to; it counts once the `with` block has ended well.
-
-        What was saved counts as a whole or not at all. The path does not exist yet: write a
-        file to it, or make it a directory. One process per job should save.
-
-        Args:
-            step: Number of the checkpoint; what the attempt saved under it before is replaced.
-            keep: How many checkpoints of this job to keep, at least 1: older ones are removed,
-                except for what `latest_checkpoint` answers to this attempt. None keeps all.
-
-        Example:
-            with ctx.checkpoint_path(step) as path:
-                torch.save(model.state_dict(), path)
-
-        Raises:
-            ConfigError: `step` or `keep` is no count.
-            UsageError: The job has no checkpoint directory, or nothing was written.
-        """
-        directory = require_directory(self.checkpoint_dir)
-        return new_saved(directory, step, self.attempt, node=self._node, keep=keep)
-
-    def follow_checkpoints(
-        self, *, timeout_s: float | None = None
-    ) -> Iterator[tuple[int, Path]]:
-        """Iterate over what any process of the job saves, in this attempt or an earlier one.
-
-        For a role that looks at the model while others train it. The newest comes, at first of
-        what is there already, and each path once: those saved while the one before was looked
-        at are passed over, so that a slow reader keeps up and never goes back. Who saves with
-        `keep`, or a directory again, may remove one that is read: go on at an `OSError`.
-
-        Args:
-            timeout_s: Longest wait for the next one, in seconds, after which the iteration
-                ends. None waits as long as the job runs: `StopRequestedExit` comes out of here
-                when the node stops this process.
-
-        Returns:
-            Pairs of step and path.
-
-        Example:
-            for step, path in ctx.follow_checkpoints():
-                ctx.report(step=step, loss=evaluate(torch.load(path)))
-
-        Raises:
-            UsageError: The job has no checkpoint directory.
-        """
-        return follow_saved(
-            require_directory(self.checkpoint_dir),
-            timeout_s=timeout_s,
-            on_look=self._reporter.tick,
-            clock=self._clock,
-        )
+        now = self._clock()
+        if not savepoint:
+            self._link.stop_job(reason)
+        elif now >= self._next_wish:  # again, since a master that was started anew forgets it
+            self._next_wish = now + _WISH_EVERY_S
+            self._link.stop_job(reason, with_savepoint=True)
 
     def close(self, *, is_success: bool) -> None:
         """End the process's part: send the last report and, on success, the end of the output.
 
-        Idempotent. `RoleEntry` calls this; an entry function does not.
+        Idempotent. `RoleEntry` calls this; an entry function does not. On success, waits until
+        the operator has the last state.
         """
+        self._end(is_success=is_success, has_ended_well=is_success)
+
+    def _end(self, *, is_success: bool, has_ended_well: bool) -> None:
         if self._is_closed:
             return
         self._is_closed = True
         try:
             self._reporter.flush()
             if is_success and self._feed is not None:
-                self._feed.send_end()
+                self._feed.send_end(self._capture(None) if has_ended_well else None)
         finally:
-            if self._reader is not None:
-                self._reader.close()
-            if self._feed is not None:
-                self._feed.close()
+            for each in (self._reader, self._feed):
+                if each is not None:
+                    each.close()
 
     def stop(self) -> None:
-        """End the process's part because its node says so: as `close`, waiting for no peer."""
-        RoleContext.close(self, is_success=True)
+        """End the process's part because its node says so: as `close`, waiting for no peer.
+
+        No state is kept: the process was stopped anywhere, perhaps in the midst of a step.
+        """
+        self._end(is_success=True, has_ended_well=False)
 
     def _convert(self, batch: pa.RecordBatch) -> dict[str, Any]:
         """Make the mapping that `batches` hands out; subclasses override this."""

@@ -20,7 +20,8 @@ _LOG = logging.getLogger(__name__)
 class RoleEntry:
     """Runs an entry function with its context; travels to the process by cloudpickle.
 
-    Framework layers subclass it, set `context_class`, and override `prepare` and `run`.
+    Framework layers subclass it, set `context_class`, and override `preload`, `prepare` and
+    `run`.
 
     Attributes:
         entry: Function of one argument, the context. What it returns is ignored.
@@ -30,6 +31,13 @@ class RoleEntry:
 
     def __init__(self, entry: Callable[[Any], object]) -> None:
         self.entry = entry
+
+    def preload(self) -> None:
+        """Import what `prepare` and most entry functions need.
+
+        Called in a process that is started ahead of its spec, before anybody knows its index,
+        attempt or GPU: it must touch no GPU, and draw no random numbers.
+        """
 
     def open_context(
         self,

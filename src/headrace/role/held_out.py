@@ -7,6 +7,7 @@ again, before anything counts, groups or spools the rows to train on.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic
 
@@ -15,9 +16,19 @@ import pyarrow.compute as pc
 
 from headrace._counts import require_count
 from headrace.errors import ConfigError, UsageError
-from headrace.exchange import Batch, End, Feed, Item, Rebatcher, Spool, SpoolWriter
+from headrace.exchange import (
+    Batch,
+    End,
+    Feed,
+    Item,
+    Rebatcher,
+    Spool,
+    SpoolContent,
+    SpoolWriter,
+    StateFile,
+)
 
-__all__ = ["HELD_OUT", "HeldOutFeed"]
+__all__ = ["HELD_OUT", "HeldOutFeed", "HeldOutPlace"]
 
 HELD_OUT = "headrace__held_out"
 """Name of the BOOLEAN column that says which rows are held out."""
@@ -27,6 +38,21 @@ _WHY = (
     "Held-out rows are kept there: they must fit on the TaskManager's disk (Flink's "
     "`io.tmp.dirs`); hold out fewer, or make room."
 )
+
+
+@dataclass(frozen=True, slots=True)
+class HeldOutPlace:
+    """The held-out rows so far, for a Flink checkpoint.
+
+    Attributes:
+        content: The rows.
+        rows: How many.
+        is_complete: Whether the input has ended.
+    """
+
+    content: SpoolContent
+    rows: int
+    is_complete: bool
 
 
 class HeldOutFeed:
@@ -88,6 +114,26 @@ class HeldOutFeed:
                 if timeout_s <= 0:
                     return None
 
+    @property
+    def place(self) -> HeldOutPlace:
+        """What `go_on_with` takes; refers to the file."""
+        kept = self._writer or self._spool
+        assert kept is not None
+        return HeldOutPlace(kept.content(), self.rows, is_complete=self._writer is None)
+
+    def go_on_with(self, place: HeldOutPlace) -> None:
+        """Take up the held-out rows of another process, before anything is received.
+
+        Raises:
+            ExchangeError: The disk is too small for them.
+            ProtocolError: They have other columns.
+        """
+        assert self._writer is not None
+        self._writer.refill(place.content)
+        self.rows = place.rows
+        if place.is_complete:
+            self._finish()
+
     def held_out(self, rows: int) -> Iterator[pa.RecordBatch]:
         """Iterate over the held-out rows, as often as is wished; the last batch may be short.
 
@@ -103,13 +149,29 @@ class HeldOutFeed:
             raise UsageError(msg)
         return _cut(self._spool, rows)
 
-    def acknowledge(self, checkpoint_id: int) -> None:
-        """See `Feed.acknowledge`."""
-        self._feed.acknowledge(checkpoint_id)
+    def take_state(self, size_bytes: int) -> StateFile:
+        """See `Feed.take_state`."""
+        return self._feed.take_state(size_bytes)
 
-    def acknowledge_every(self) -> None:
+    def is_aborted(self, checkpoint_id: int) -> bool:
+        """See `Feed.is_aborted`."""
+        return self._feed.is_aborted(checkpoint_id)
+
+    def watch(self, *, timeout_s: float) -> None:
+        """See `Feed.watch`."""
+        self._feed.watch(timeout_s=timeout_s)
+
+    def acknowledge(self, checkpoint_id: int, state: StateFile | None = None) -> None:
+        """See `Feed.acknowledge`."""
+        self._feed.acknowledge(checkpoint_id, state)
+
+    def decline(self, checkpoint_id: int) -> None:
+        """See `Feed.decline`."""
+        self._feed.decline(checkpoint_id)
+
+    def acknowledge_every(self, state: StateFile | None = None) -> None:
         """See `Feed.acknowledge_every`."""
-        self._feed.acknowledge_every()
+        self._feed.acknowledge_every(state)
 
     def send(self, batch: pa.RecordBatch, timestamps_ms: pa.Array | None = None) -> None:
         """See `Feed.send`."""
@@ -119,9 +181,9 @@ class HeldOutFeed:
         """See `Feed.send_watermark`."""
         self._feed.send_watermark(timestamp_ms)
 
-    def send_end(self) -> None:
+    def send_end(self, state: StateFile | None = None) -> None:
         """See `Feed.send_end`."""
-        self._feed.send_end()
+        self._feed.send_end(state)
 
     def close(self) -> None:
         """Let go of everything, the held-out rows too. Idempotent."""

@@ -23,5 +23,10 @@ class RoleLink(Protocol):
     def lookup(self, key: str, timeout_s: float) -> str:
         """Wait for the value under `key`, at most `timeout_s` seconds."""
 
-    def stop_job(self, reason: str) -> None:
-        """Ask the master to end all roles with success."""
+    def stop_job(self, reason: str, *, with_savepoint: bool = False) -> None:
+        """Ask for the end of all roles with success.
+
+        Args:
+            reason: For the status and the log.
+            with_savepoint: The job is to be drained into a savepoint: nobody is stopped now.
+        """

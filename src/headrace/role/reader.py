@@ -5,28 +5,27 @@ from __future__ import annotations
 import math
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from enum import Enum
 from pathlib import Path
 
 import pyarrow as pa
 
 from headrace._counts import require_count
-from headrace.errors import ConfigError, UsageError
+from headrace.errors import ConfigError, PlanError, UsageError
 from headrace.exchange import (
     Barrier,
     Batch,
     End,
     Feed,
     Rebatcher,
-    Spool,
-    SpoolWriter,
     Watermark,
     stamped,
     unstamped,
 )
+from headrace.role.barriers import Barriers
 from headrace.role.polled import EpochEnded, InputEnded, PollResult, ReadyBatch
-from headrace.role.replay import replay
+from headrace.role.spooled import NEW_ROWS, InputPlace, SpooledPasses, require_such_a_pass
 
 __all__ = ["BatchReader"]
 
@@ -52,7 +51,10 @@ class BatchReader:
     - A watermark is sent downstream once the rows before it were handled. It cuts no batch
       short.
     - A barrier of a Flink checkpoint cuts: the rows before it come as a shorter batch, and the
-      barrier is acknowledged when they were handled. Rows behind it are not touched before.
+      barrier is *reached* when they were handled. Rows behind it are not touched before it is
+      over, which `barriers` decides: a `poll` that reaches one that is held returns None at
+      once, and later ones wait for it as for rows. So it is in later passes, where a barrier
+      stands between no rows.
     - With `epochs` over 1, the rows are spooled to `spool_dir` during the first pass, and later
       passes read the spool. Watermarks then wait for the last pass, since rows of later passes
       would be late behind them.
@@ -82,6 +84,8 @@ class BatchReader:
         spool_dir: Path | None = None,
         clock: Callable[[], float] = time.monotonic,
         on_poll: Callable[[], None] | None = None,
+        barriers: Barriers | None = None,
+        restored: InputPlace | None = None,
     ) -> None:
         """Prepare; nothing is read yet.
 
@@ -93,9 +97,12 @@ class BatchReader:
             clock: Monotonic seconds.
             on_poll: Called at the start of a `poll`: of every one in the first pass, every
                 5 ms in later ones; and in `settle`.
+            barriers: Answers the barriers of `feed`; None: each when it is reached.
+            restored: Where to go on; None: with what comes from `feed`.
 
         Raises:
             ConfigError: `rows` or `epochs` is below 1, or `spool_dir` is missing.
+            PlanError: Where to go on is no place in so many passes.
             UsageError: The feed has no input.
         """
         if feed.input_schema is None:
@@ -113,34 +120,45 @@ class BatchReader:
         self.takes_what_is_there = False
         self._feed = feed
         self._epochs = epochs
+        self._barriers = barriers or Barriers(feed)
         self._clock = clock
         self._on_poll = on_poll
         self._rebatcher = Rebatcher(rows)
         self._phase = _Phase.STREAM
-        self._epoch = 0
         self._streamed_rows = 0
         self._handed_out_rows = 0
         self._handled_rows = 0
+        self._is_batch_open = False
         self._latest: ReadyBatch | None = None
         self._watermarks: deque[tuple[int, int]] = deque()  # (rows before it, ms)
         self._barrier: Barrier | None = None
         self._is_end_seen = False
-        self._spool_writer = None
+        self._spooled: SpooledPasses | None = None
+        if restored is not None:
+            require_such_a_pass(restored, epochs)
         if epochs > 1 and spool_dir is not None:
-            self._spool_writer = SpoolWriter(spool_dir, feed.input_schema, rows=rows)
-        self._spool: Spool | None = None
-        self._replay: Iterator[ReadyBatch] = iter(())
+            self._spooled = SpooledPasses(
+                spool_dir, feed.input_schema, epochs=epochs, rebatcher=self._rebatcher
+            )
+            if restored is not None:
+                self._spooled.go_on_at(restored)
+                self._phase = _Phase.STREAM if restored.is_streaming else _REPLAY
         self._next_attend = -math.inf
 
     @property
     def epoch(self) -> int:
         """The pass that is being read, from 0; after the last pass, the last."""
-        return self._epoch
+        return 0 if self._spooled is None else self._spooled.epoch
 
     @property
     def epochs(self) -> int:
         """Passes over the input."""
         return self._epochs
+
+    @property
+    def is_at_barrier(self) -> bool:
+        """Whether no rows come because a barrier waits for other workers."""
+        return self._barriers.held is not None
 
     @property
     def rows(self) -> int:
@@ -168,7 +186,17 @@ class BatchReader:
     @property
     def spool_bytes(self) -> int:
         """Size of the spool; 0 before the end of the first pass, and without one."""
-        return 0 if self._spool is None else self._spool.size_bytes
+        return 0 if self._spooled is None else self._spooled.size_bytes
+
+    @property
+    def rows_left(self) -> int:
+        """Rows of a later pass that are still to come; 0 in the first."""
+        return 0 if self._spooled is None else self._spooled.rows_left
+
+    @property
+    def place(self) -> InputPlace | None:
+        """Where to go on once all that was handed out was handled; None with one pass."""
+        return None if self._spooled is None else self._spooled.place
 
     def poll(self, timeout_s: float | None) -> PollResult | None:
         """Take the next batch, or say that a pass or the input has ended.
@@ -180,20 +208,29 @@ class BatchReader:
                 long as the other side lives.
 
         Returns:
-            None if no batch became complete within `timeout_s`: ask again.
+            None if no batch became complete within `timeout_s`, or a barrier has just been
+            reached that is held: ask again.
 
         Raises:
             PeerLostError: The other side of the feed is gone.
             ExchangeError: The disk is too small for the spool.
         """
         self._handled_rows = self._handed_out_rows
+        self._is_batch_open = False
         if self._phase is _REPLAY:
+            assert self._spooled is not None
+            self._spooled.begin_pass()
+            if self.is_at_barrier:
+                self._barriers.watch(timeout_s or 0.0)
             now = self._clock()
             if now >= self._next_attend:
                 self.attend()
                 self._next_attend = now + _ATTEND_EVERY_S
-            ready = next(self._replay, None)
+            if self.is_at_barrier:
+                return None
+            ready = self._spooled.next_batch()
             self._latest = ready if self.at_once > 1 else None
+            self._is_batch_open = ready is not None
             return ready or self._end_epoch()
         self._latest = None
         if self._on_poll is not None:
@@ -232,14 +269,14 @@ class BatchReader:
     def attend(self) -> None:
         """Answer what must not wait while the caller waits for something else.
 
-        For a process that has no rows to handle but is not done: between two passes, and after
-        the last. It says the same about the batches handed out as `poll`, takes no rows, and
-        does not block. While the input streams it answers nothing: there, barriers stand
-        between rows.
+        For a process that is not done: between two passes, after the last, or beside the rows.
+        It takes no rows, does not block, and says nothing about the batches handed out: behind
+        one it answers no barrier before the next `poll`. While the input streams it answers
+        none at all: there, barriers stand between rows.
         """
         if self._on_poll is not None:
             self._on_poll()
-        if self._phase is not _Phase.STREAM:
+        if self._phase is not _Phase.STREAM and not self._is_batch_open:
             self._answer_barriers()
 
     def put_back(self, rows: int) -> None:
@@ -255,15 +292,14 @@ class BatchReader:
         self._latest = None
         if self._phase is _Phase.STREAM:
             self._handed_out_rows -= rows
+        elif self._spooled is not None:
+            self._spooled.put_back(rows)
 
     def close(self) -> None:
         """Free the spool. Idempotent. Batches that were handed out stay valid."""
-        self._replay = iter(())
         self._latest = None
-        if self._spool_writer is not None:
-            self._spool_writer.close()
-        if self._spool is not None:
-            self._spool.close()
+        if self._spooled is not None:
+            self._spooled.close()
 
     def _poll_stream(self, timeout_s: float | None) -> PollResult | None:
         self._send_watermarks()
@@ -276,7 +312,8 @@ class BatchReader:
             if rows is not None:
                 return self._hand_out(rows)
             if self._barrier is not None:
-                self._feed.acknowledge(self._barrier.checkpoint_id)
+                if not self._is_over(self._barrier, deadline):
+                    return None
                 self._barrier = None
             elif self._is_end_seen:
                 return self._end_epoch()
@@ -289,10 +326,17 @@ class BatchReader:
                         return None
                     is_late = True
 
+    def _is_over(self, barrier: Barrier, deadline: float | None) -> bool:
+        """Reach a barrier, or wait at it; a new one is told at once."""
+        if self._barriers.held == barrier.checkpoint_id:
+            self._barriers.watch(0.0 if deadline is None else deadline - self._clock())
+        return self._barriers.reach(barrier.checkpoint_id)
+
     def _hand_out(self, rows: pa.RecordBatch) -> ReadyBatch:
         self._handed_out_rows += rows.num_rows
+        self._is_batch_open = True
         batch = unstamped(rows)
-        ready = ReadyBatch(batch.columns, batch.timestamps_ms, self._epoch)
+        ready = ReadyBatch(batch.columns, batch.timestamps_ms, 0)
         self._latest = ready if self.at_once > 1 else None  # it keeps the memory
         return ready
 
@@ -304,8 +348,8 @@ class BatchReader:
             case None:
                 return False
             case Batch():
-                if self._spool_writer is not None:
-                    self._spool_writer.write(item)
+                if self._spooled is not None:
+                    self._spooled.write(item)
                 self._rebatcher.push(stamped(item))
                 self._streamed_rows += item.columns.num_rows
             case Watermark():
@@ -318,19 +362,14 @@ class BatchReader:
         return True
 
     def _end_epoch(self) -> EpochEnded:
-        ended = EpochEnded(self._epoch)
-        if self._spool_writer is not None:
-            self._spool = self._spool_writer.finish()
-            self._spool_writer = None
-        if self._epoch + 1 < self._epochs and self._spool is not None:
-            self._phase = _Phase.REPLAY
-            self._epoch += 1
-            self._replay = replay(self._spool.read(), self._rebatcher, self._epoch)
+        ended = EpochEnded(self.epoch)
+        if self._spooled is not None and self._spooled.end_pass():
+            self._phase = _REPLAY
         else:
             self._phase = _Phase.ENDED
             self._send_watermarks()
             if self._feed.output_schema is None:  # else rows may still be emitted
-                self._feed.acknowledge_every()
+                self._barriers.on_input_over()
         return ended
 
     def _send_watermarks(self) -> None:
@@ -344,6 +383,17 @@ class BatchReader:
             self._feed.send_watermark(due_ms)
 
     def _answer_barriers(self) -> None:
-        """Acknowledge what came after the end: all rows handed out so far were handled."""
-        while isinstance(item := self._feed.receive(timeout_s=0), Barrier):
-            self._feed.acknowledge(item.checkpoint_id)
+        """Reach what came after the end: all rows handed out so far were handled."""
+        while (item := self._feed.receive(timeout_s=0)) is not None:
+            match item:
+                case Barrier():
+                    self._barriers.reach(item.checkpoint_id)
+                case Watermark():  # behind a restored checkpoint
+                    self._watermarks.append((self._streamed_rows, item.timestamp_ms))
+                case End() if not self._is_end_seen:
+                    self._is_end_seen = True
+                case Batch():
+                    raise PlanError(NEW_ROWS)
+                case _:
+                    break
+        self._barriers.look()

@@ -9,7 +9,7 @@ import pyarrow as pa
 from headrace.exchange import Batch, Rebatcher, stamped, unstamped
 from headrace.role.polled import ReadyBatch
 
-__all__ = ["replay"]
+__all__ = ["behind", "replay"]
 
 
 def replay(spooled: Iterator[Batch], rebatcher: Rebatcher, epoch: int) -> Iterator[ReadyBatch]:
@@ -40,6 +40,15 @@ def replay(spooled: Iterator[Batch], rebatcher: Rebatcher, epoch: int) -> Iterat
             yield _ready(full, epoch)
     while (last := rebatcher.take() or rebatcher.flush()) is not None:
         yield _ready(last, epoch)
+
+
+def behind(spooled: Iterator[Batch], rows: int) -> Iterator[Batch]:
+    """Leave the first `rows` rows of `spooled` out. Nothing is copied."""
+    for batch in spooled:
+        left_out = min(rows, batch.columns.num_rows)
+        rows -= left_out
+        if left_out < batch.columns.num_rows:
+            yield _behind(batch, left_out)
 
 
 def _pieces(columns: pa.RecordBatch, rows: int) -> list[pa.RecordBatch]:

@@ -1,4 +1,4 @@
-"""Training does not go on behind a Flink checkpoint that holds no model."""
+"""Training does not go on behind a Flink checkpoint without the model of that place."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ __all__ = ["require_not_restored"]
 
 _RESTORED = (
     "This job was restored from a Flink checkpoint or savepoint. Its sources go on behind rows "
-    "that the model has not seen, and Flink's checkpoints do not hold the model yet: it would "
-    "be trained on a part of the rows only. Start the job without restoring it, and without a "
-    "restart strategy (restart-strategy.type: none) while checkpointing is on."
+    "that the model has not seen: it would be trained on a part of the rows only. Keep the "
+    "model in the checkpoints, by ctx.checkpointed(model=model, optimizer=optimizer) before "
+    "the loop (not with parameter servers); or start the job without restoring it, "
+    "and without a restart strategy (restart-strategy.type: none) while checkpointing is on."
 )
 
 
@@ -21,7 +22,7 @@ def require_not_restored(*, is_restored: bool) -> None:
     that trains nothing may be restored.
 
     Args:
-        is_restored: `RoleContext.is_restored`.
+        is_restored: `RoleContext.is_restored`, and the model was not restored with it.
 
     Raises:
         PlanError: `is_restored`.

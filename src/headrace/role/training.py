@@ -10,13 +10,15 @@ import numpy as np
 import pyarrow as pa
 
 from headrace.errors import UsageError
-from headrace.framework.stopping import require_no_stop
+from headrace.framework.stopping import StopRequestedExit, require_no_stop
 from headrace.role.alone import Alone
 from headrace.role.arrays import NullRule
 from headrace.role.context import RoleContext
-from headrace.role.held_out import HeldOutFeed
+from headrace.role.dropping import drop_rows
+from headrace.role.held_out import HeldOutFeed, HeldOutPlace
 from headrace.role.output_dir import path_below, require_writable
 from headrace.role.polled import PollResult
+from headrace.role.reader import BatchReader
 from headrace.role.restored import require_not_restored
 from headrace.role.rounds import Rounds
 from headrace.role.settings import TrainingSettings
@@ -40,7 +42,10 @@ class TrainingContext(RoleContext):
     _steps: Rounds | Alone = Alone()
     _is_data_parallel = False
     _is_input_ended = False
+    _drops_rows = False
+    _dropped_rows = 0
     _held_out: HeldOutFeed | None = None
+    _misses_held_out = False
     _star: Star | None = None
 
     def use_settings(self, settings: TrainingSettings) -> None:
@@ -52,6 +57,7 @@ class TrainingContext(RoleContext):
         self.settings = settings
         if settings.has_held_out and self._feed is not None:
             self._feed = self._held_out = HeldOutFeed(self._feed, self._work_dir / "held_out")
+            self._restore_held_out(self._held_out)
         if self.is_saver and settings.output_dir is not None:
             require_writable(settings.output_dir)
 
@@ -121,7 +127,7 @@ class TrainingContext(RoleContext):
     def arrow_passes(self, rows: int = 1024) -> Iterator[Iterator[pa.RecordBatch]]:
         """Iterate over the planned passes as Arrow record batches; else like `passes`."""
         reader = self.open_reader(rows=rows, epochs=self.epochs)
-        for _ in range(self.epochs):
+        for _ in range(self.epoch, self.epochs):  # behind a restored checkpoint, the rest
             yield self._ready(reader, None, is_one_pass=True)
 
     def held_out(self, rows: int = 1024) -> Iterator[dict[str, Any]]:
@@ -135,7 +141,7 @@ class TrainingContext(RoleContext):
         Raises:
             UsageError: The job was planned without `held_out`, or its input has not ended: the
                 first pass must be over.
-            PlanError: The job was restored from a Flink checkpoint: rows before it are missing.
+            PlanError: The job was restored from a Flink checkpoint that does not hold them.
         """
         return map(self._convert, self.arrow_held_out(rows))
 
@@ -144,8 +150,15 @@ class TrainingContext(RoleContext):
         if self._held_out is None:
             msg = "ctx.held_out: no rows are held out; plan the training with held_out=table"
             raise UsageError(msg)
-        require_not_restored(is_restored=self.is_restored)
+        require_not_restored(is_restored=self._misses_held_out)
         return self._attending(self._held_out.held_out(rows))
+
+    def _restore_held_out(self, held_out: HeldOutFeed) -> None:
+        place: HeldOutPlace | None = self._kept.restored_part("held_out", None)
+        self._misses_held_out = self._kept.began_behind_rows and place is None
+        if place is not None:
+            held_out.go_on_with(place)
+        self._kept.keep_part("held_out", lambda: held_out.place)
 
     def add_up(self, values: Sequence[float]) -> list[float]:
         """Add numbers up over all processes of this role, in double precision.
@@ -200,17 +213,30 @@ class TrainingContext(RoleContext):
     def close(self, *, is_success: bool) -> None:
         """End the process's part; at success take part in the others' last steps. Idempotent.
 
-        Output and input end first: an entry function that has left its loop early reads no
-        more, and the rows that Flink still has for it must not hold up the others.
+        After `data_parallel` the others' steps come first: until all are finished, this worker
+        answers its barriers with the others, and its model is part of the answer. An entry
+        function that has left its loop early reads no more: the rows that Flink still has for
+        it are dropped, so they hold nobody up.
         """
         try:
-            if self._is_data_parallel and not self._is_closed:
-                self.report()  # the steps that it has only shared, too
+            self._end_common(is_success=is_success)
             super().close(is_success=is_success)
-            if is_success:
+            if is_success and not self._is_data_parallel:
                 self._steps.finish(self._attend)
         finally:
             self._close_parts()
+
+    def _end_common(self, *, is_success: bool) -> None:
+        if not self._is_data_parallel or self._is_closed:
+            return
+        try:
+            if is_success:
+                self._drops_rows = True
+                self._steps.finish(self._attend)
+            self.report()  # the steps that it has only shared, too
+        except BaseException as error:
+            super().close(is_success=isinstance(error, StopRequestedExit))
+            raise
 
     def stop(self) -> None:
         """End the process's part because its node says so; the others are ended as well."""
@@ -230,6 +256,21 @@ class TrainingContext(RoleContext):
             self._attend()
             yield batch
 
+    def _begin_steps(self, *shared: object) -> None:
+        """Begin the common steps, or go on where a restored checkpoint has left them.
+
+        Args:
+            shared: What all workers hold alike after each of them; the rest is each one's own.
+        """
+        self._kept.share(*shared)  # of one worker too: it may be restored with more
+        restored = self._kept.restored_part("steps", None)
+        if restored is not None:
+            self._steps.restore(*restored)
+        self._kept.keep_part(
+            "steps", lambda: (self._steps.common_part(), self._steps.own_part())
+        )
+        self._steps.use_barriers(self._barriers)
+
     def _with_steps(self, values: dict[str, Any]) -> dict[str, Any]:
         return {"steps": self.steps, **values} if self._is_data_parallel else values
 
@@ -247,14 +288,23 @@ class TrainingContext(RoleContext):
 
     def _attend(self) -> None:
         """Answer what must not wait while this worker only shadows the others."""
+        if self._drops_rows and self._reader is None and self.input_schema is not None:
+            self.open_reader(rows=1024, epochs=self.epochs)
         if self._reader is None:
             self._reporter.tick()
         elif not self._is_closed:
-            self._reader.attend()
+            self._attend_input(self._reader)
+
+    def _attend_input(self, reader: BatchReader) -> None:
+        if self._drops_rows:
+            self._dropped_rows += drop_rows(reader)
+        else:
+            reader.attend()
 
     def _row_counts(self) -> tuple[int, int]:
         rows_in, rows_out = super()._row_counts()
-        return rows_in + (0 if self._held_out is None else self._held_out.rows), rows_out
+        held_out = 0 if self._held_out is None else self._held_out.rows
+        return rows_in - self._dropped_rows + held_out, rows_out
 
     def _wait(self, poll: Callable[[float], PollResult | None]) -> PollResult:
         return cast("PollResult", self._steps.wait(poll))

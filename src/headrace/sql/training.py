@@ -81,6 +81,7 @@ def _of_none(
     environment: Mapping[str, str] | None = None,
     exchange: ExchangeConfig | None = None,
     timeouts: TimeoutConfig | None = None,
+    spare_after_s: float | None = 10.0,
 ) -> TrainingJob:
     """Return workers without a framework: `entry` gets the plain context."""
     if epochs != 1 or output_dir is not None:
@@ -94,6 +95,7 @@ def _of_none(
         parallelism=workers,
         environment=environment or {},
         exchange=exchange or ExchangeConfig(),
+        spare_after_s=spare_after_s,
     )
     master = AMConfig(timeouts=timeouts or TimeoutConfig())
     return TrainingJob(name=name, master=master, roles={"worker": worker})

@@ -21,12 +21,11 @@ from headrace.role import (
     NullRule,
     PollResult,
     ReadyBatch,
-    TrainingContext,
     require_not_restored,
 )
 from headrace.tensorflow.alone import AloneSteps
 from headrace.tensorflow.cluster import TFCluster
-from headrace.tensorflow.passes import Passes
+from headrace.tensorflow.keeping import TFKeepingContext
 from headrace.tensorflow.served import ServedSteps
 from headrace.tensorflow.settings import TFSettings
 
@@ -46,7 +45,7 @@ _M = TypeVar("_M")
 _SLICE_S = 0.02  # of a wait that holds the queue, while another thread may want to emit
 
 
-class TFContext(TrainingContext):
+class TFContext(TFKeepingContext):
     """The one argument of a TensorFlow entry function.
 
     When the function starts, the addresses of all processes are known, their ports are kept for
@@ -63,11 +62,10 @@ class TFContext(TrainingContext):
     def __init__(self, **facts: Any) -> None:
         super().__init__(**facts)
         self._cluster = TFCluster(role=self.role, index=self.index, addresses=self.addresses)
-        self._turn = threading.RLock()
+        self._turn = threading.RLock() if self._barriers is None else self._barriers.turn
         self._steps = ServedSteps(self) if self._cluster.servers else AloneSteps()
         self._servers: ParameterServers | None = None
         self._scalars: ScalarWriter | None = None
-        self._dataset_passes = Passes()
         self._portions: Portions | None = None
         self._error: BaseException | None = None
 
@@ -75,16 +73,6 @@ class TFContext(TrainingContext):
     def cluster_spec(self) -> dict[str, list[str]]:
         """What `tf.train.ClusterSpec` takes: role to the "host:port" of its processes."""
         return self._cluster.spec
-
-    @property
-    def rank(self) -> int:
-        """This process' number among the chief and the workers."""
-        return self._cluster.rank
-
-    @property
-    def world_size(self) -> int:
-        """Processes that train: the chief and the workers."""
-        return self._cluster.group_size
 
     @property
     def is_chief(self) -> bool:
@@ -198,11 +186,12 @@ class TFContext(TrainingContext):
             UsageError: It was called before, or in a role that does not train.
             ConfigError: The model is not built or not that of a peer, or has no optimizer.
             CollectiveError: A peer ended, or did not come within the limit.
-            PlanError: The job has parameter servers, or was restored from a Flink checkpoint.
+            PlanError: The job has parameter servers, or was restored from a Flink checkpoint
+                and the model was not.
         """
         from headrace.tensorflow.parallel import open_lockstep
 
-        require_not_restored(is_restored=self.is_restored)
+        require_not_restored(is_restored=self._kept.misses_rows)
         if self._is_data_parallel:
             msg = "ctx.data_parallel was called before; it takes one model and one optimizer"
             raise UsageError(msg)
@@ -218,6 +207,7 @@ class TFContext(TrainingContext):
             timeouts=self.timeouts,
             check=require_no_stop,
         )
+        self._begin_steps(model, optimizer)
         self._steps.count_batches(self._portions.rest if self._portions else [])
         return model
 
@@ -293,10 +283,10 @@ class TFContext(TrainingContext):
             if self._scalars is not None:
                 self._scalars.update({name: float(value) for name, value in values.items()})
 
-    def stop_job(self, reason: str) -> None:
-        """Ask the master to end all roles with success; see `RoleContext.stop_job`."""
+    def stop_job(self, reason: str, *, savepoint: bool = False) -> None:
+        """Ask for the end of all roles with success; see `RoleContext.stop_job`."""
         with self._turn:
-            super().stop_job(reason)
+            super().stop_job(reason, savepoint=savepoint)
 
     def close(self, *, is_success: bool) -> None:
         """End the process's part; see `TrainingContext.close`."""
@@ -336,6 +326,7 @@ class TFContext(TrainingContext):
         rest = [] if self._portions is None else self._portions.withdraw()
         if rest:
             self._steps.withdraw_batches(len(rest))
+            self._dataset_passes.count(-len(rest))
             reader.put_back(sum(rest))
         reader.at_once = 1
         return reader
@@ -349,15 +340,20 @@ class TFContext(TrainingContext):
         """Return number and arrays of the next portion, or None at the end. Any thread."""
         try:
             with self._turn:
+                if is_first:
+                    self._require_whole_pass(has_more=True)
                 if not self._dataset_passes.goes_on(is_first=is_first, epochs=self.epochs):
                     return None
                 self.open_reader(rows=rows, epochs=self.epochs).at_once = at_once
+                if is_first:
+                    self._watch_steps()
             columns = self._take_of_pass()
             if columns is None:
                 return None
             whole, last = divmod(columns.num_rows, rows)
             batches = [rows] * whole or [last]
             self._steps.count_batches(batches)
+            self._dataset_passes.count(len(batches))
             assert self._portions is not None
             return self._portions.give(batches) if at_once > 1 else 1, read(columns)
         except BaseException as error:

@@ -5,7 +5,7 @@ asking for an element says that the earlier ones were handled, as in `ctx.batche
 batches are small, for a whole portion at its end (`portions`). Leaving a loop loses no row:
 what nobody took goes back. tf.data's own optimizations that read ahead are therefore off, for
 what is built on the dataset too. Who wants to overlap reading and training adds
-``.prefetch(2)``.
+``.prefetch(2)``, but not beside ``ctx.checkpointed``: a checkpoint would miss those rows.
 
 The function behind it is called on the thread that asks for an element, one call at a time as
 long as one iteration goes on: that of a loop of your own, one of TensorFlow's where the asking

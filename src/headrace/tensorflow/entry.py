@@ -44,6 +44,10 @@ class TFEntry(RoleEntry):
         super().__init__(entry)
         self.settings = settings or TFSettings()
 
+    def preload(self) -> None:
+        """Import TensorFlow; Keras comes with it."""
+        import tensorflow  # noqa: F401
+
     def prepare(self, context: RoleContext, spec: ProcessSpec, link: RoleLink) -> None:  # noqa: ARG002
         """Give a new context its settings, threads and ``TF_CONFIG``. Does not block."""
         assert isinstance(context, TFContext)

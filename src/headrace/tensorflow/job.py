@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from headrace._counts import require_count
+from headrace._counts import require_bounds, require_count
 from headrace.config import AMConfig, ExchangeConfig, GpuUse, RoleConfig, TimeoutConfig
 from headrace.errors import ConfigError, PlanError
 from headrace.operator.training import TrainingJob, TrainingPlan, plan_training
@@ -26,7 +27,7 @@ def train(
     rows: Any,
     entry: Callable[[TFContext], object],
     *,
-    workers: int = 1,
+    workers: int | tuple[int, int] = 1,
     ps: int = 0,
     chief: bool | Callable[[TFContext], object] = False,
     evaluator: bool | Callable[[TFContext], object] = False,
@@ -43,6 +44,7 @@ def train(
     idle_after_s: float = 0.1,
     exchange: ExchangeConfig | None = None,
     timeouts: TimeoutConfig | None = None,
+    spare_after_s: float | None = 10.0,
 ) -> TrainingPlan:
     """Plan TensorFlow processes as operators of a Flink job.
 
@@ -56,7 +58,7 @@ def train(
         entry: The function of every worker (and of chief and evaluator, where those are True:
             ``ctx.role`` tells them apart); it travels by cloudpickle, so module-level, nested
             and `__main__` functions all do.
-        workers: How many, at least 1.
+        workers: How many; or the fewest and the most, as for `headrace.pytorch.train`.
         ps: Parameter servers, for `ctx.parameter_servers` or TensorFlow's own
             `ParameterServerStrategy`; 0 for one worker, or synchronous training.
         chief: Whether there is a chief, or its function. It gets no rows.
@@ -77,13 +79,15 @@ def train(
         name: Name of the job.
         max_restarts: Restarts in batch mode before the job fails. In stream mode Flink's
             restart strategy decides; unless you set one, there is none, since Flink's
-            checkpoints do not hold the model yet.
+            checkpoints hold the model only where the function calls `ctx.checkpointed`.
         checkpoint_dir: Directory for `ctx.checkpoint_path`, which an evaluator follows.
         environment: Environment variables of the processes.
         idle_after_s: In synchronous training, how long a worker without rows holds up the
             steps of the others, in seconds.
         exchange: Size and pace of the memory queue.
         timeouts: Limits on every wait.
+        spare_after_s: In stream mode with Flink's checkpoints, when a spare for each process is
+            started, in seconds after the process; see `RoleConfig`. None: never.
 
     Returns:
         The plan, with the emitted rows.
@@ -115,6 +119,7 @@ def train(
         idle_after_s=idle_after_s,
         exchange=exchange,
         timeouts=timeouts,
+        spare_after_s=spare_after_s,
     )
     return plan_training(rows, job, output=output, held_out=held_out)
 
@@ -123,7 +128,7 @@ def training_job(
     entry: Callable[[TFContext], object],
     *,
     is_stream: bool,
-    workers: int = 1,
+    workers: int | tuple[int, int] = 1,
     ps: int = 0,
     chief: bool | Callable[[TFContext], object] = False,
     evaluator: bool | Callable[[TFContext], object] = False,
@@ -138,6 +143,7 @@ def training_job(
     idle_after_s: float = 0.1,
     exchange: ExchangeConfig | None = None,
     timeouts: TimeoutConfig | None = None,
+    spare_after_s: float | None = 10.0,
     has_held_out: bool = False,
 ) -> TrainingJob:
     """Return what `train` plans, without its rows; arguments and errors are the same.
@@ -164,26 +170,34 @@ def training_job(
         raise PlanError(msg)
     variables = {**_DEFAULTS, **(environment or {})}
 
-    def role(function: object, count: int = 1, gpu: GpuUse = "auto") -> RoleConfig:
+    def role(
+        function: object,
+        count: tuple[int, int] = (1, 1),
+        gpu: GpuUse = "auto",
+        spare: float | None = spare_after_s,
+    ) -> RoleConfig:
         own = entry if function is True else function
         assert callable(own)
         return RoleConfig(
             entry=TFEntry(own, settings),
-            parallelism=count,
+            parallelism=count[1],
+            min_parallelism=count[0],
             environment=variables,
             has_port=True,
             gpu=gpu,
             exchange=exchange or ExchangeConfig(),
+            spare_after_s=spare,
         )
 
     roles: dict[str, RoleConfig] = {}
     if ps:
-        roles[PS] = server_role(ps, variables)
+        roles[PS] = replace(server_role(ps, variables), spare_after_s=spare_after_s)
     if chief:
         roles[CHIEF] = role(chief)
-    roles[WORKER] = role(entry, require_count("workers", workers))
+    roles[WORKER] = role(entry, require_bounds("workers", workers))
     if evaluator:
-        roles[EVALUATOR] = role(evaluator, gpu="none")  # those who train need them
+        # GPUs are for those who train, and nobody waits for an evaluator.
+        roles[EVALUATOR] = role(evaluator, gpu="none", spare=None)
     if tensorboard:
         roles[TENSORBOARD] = _tensorboard(logs)
     return TrainingJob(

@@ -120,7 +120,6 @@ class Lockstep(Rounds):
         self._vector = StepVector(
             self._sizes, sum(self._state_sizes), self._dtype.as_numpy_dtype
         )
-        self._ballot = np.zeros(len(Tallies().to_list()))
         self._turn = threading.RLock()
         self._rows_given: deque[int] = deque()
         self._begun = 0
@@ -131,7 +130,12 @@ class Lockstep(Rounds):
         self._rate = next(
             (raw_variable(v) for v in optimizer.variables if v.name == "learning_rate"), None
         )
-        self._updated = [*self._variables, raw_variable(optimizer.iterations)]
+        # Slots too: some optimizers write them beside the variable.
+        self._updated = [
+            *self._variables,
+            *self._state,
+            *map(raw_variable, optimizer.variables),
+        ]
         self._spread_state()
         optimizer.apply = self._apply_in_step
 
@@ -260,11 +264,12 @@ class Lockstep(Rounds):
 
     # --- shadow steps ------------------------------------------------------------------
 
-    def _add_tallies(self, mine: Tallies) -> Tallies:
+    def _add_numbers(self, numbers: list[float]) -> list[float]:
         with self._turn:
-            self._ballot[:] = mine.to_list()
-            self._adder.add(self._ballot)
-            return Tallies.from_list(self._ballot.tolist())
+            ballot = np.array(numbers)
+            self._adder.add(ballot)
+            found: list[float] = ballot.tolist()
+            return found
 
     def _add_nothing(self, mine: Tallies) -> Tallies:
         with self._turn:

@@ -13,12 +13,41 @@ _T = TypeVar("_T")
 
 
 class Passes:
-    """Counts the passes of `ctx.dataset`: each iteration is one, unless one was left early."""
+    """Counts the passes of `ctx.dataset`: each iteration is one, unless one was left early.
 
-    def __init__(self) -> None:
-        self._number = 0
+    Args:
+        epoch: The first one, from 0; later than that behind a restored checkpoint.
+    """
+
+    def __init__(self, epoch: int = 0) -> None:
+        self._number = epoch
         self._is_over = False
         self._begun = 0
+        self._batches = 0
+        self._of_ended: int | None = None
+
+    @property
+    def number(self) -> int:
+        """The present pass, from 0."""
+        return self._number
+
+    def count(self, batches: int) -> None:
+        """Note batches that the iteration was given; with a negative number, withdrawn ones."""
+        self._batches += batches
+
+    def is_cut(self, *, untaken: int, at_once: int) -> bool:
+        """Return whether the iteration was left as Keras' ``fit`` leaves its later epochs.
+
+        It asks for as many executions as its first epoch took to see the end of the data, where
+        that pass, or the rest of one, may have been shorter than this.
+
+        Args:
+            untaken: Batches that the iteration was given and has not taken.
+            at_once: Batches of an execution.
+        """
+        if self._is_over or self._of_ended is None:
+            return False
+        return self._batches - untaken == (self._of_ended // at_once + 1) * at_once
 
     def goes_on(self, *, is_first: bool, epochs: int) -> bool:
         """Return whether the pass of an iteration that asks may have further rows.
@@ -37,6 +66,7 @@ class Passes:
         if not is_first:
             return not self._is_over
         self._begun += 1
+        self._batches = 0
         if not self._is_over:
             return True
         if self._number + 1 >= epochs:
@@ -74,3 +104,4 @@ class Passes:
     def end(self) -> None:
         """Note that the present pass is over."""
         self._is_over = True
+        self._of_ended = self._batches

@@ -29,6 +29,13 @@ class ServerEntry(RoleEntry):
     def __init__(self) -> None:
         super().__init__(_serve)
 
+    def preload(self) -> None:
+        """Import TensorFlow, and what the server needs of it."""
+        import tensorflow  # noqa: F401
+
+        import headrace.tensorflow.lease
+        import headrace.tensorflow.ps_client  # noqa: F401
+
     def prepare(self, context: RoleContext, spec: ProcessSpec, link: RoleLink) -> None:
         """Start to listen. Does not block."""
         with quick_imports():

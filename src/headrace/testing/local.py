@@ -226,7 +226,7 @@ class _NoNode:
             raise UsageError(msg)
         return self._values[key]
 
-    def stop_job(self, reason: str) -> None:
+    def stop_job(self, reason: str, *, with_savepoint: bool = False) -> None:
         """There is nobody else to stop."""
 
 

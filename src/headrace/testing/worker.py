@@ -120,8 +120,8 @@ class _Recorder:
     def lookup(self, key: str, timeout_s: float) -> str:
         return self.link.lookup(key, timeout_s)
 
-    def stop_job(self, reason: str) -> None:
-        self.link.stop_job(reason)
+    def stop_job(self, reason: str, *, with_savepoint: bool = False) -> None:
+        self.link.stop_job(reason, with_savepoint=with_savepoint)
 
 
 def read_result(result_dir: Path, node: str) -> WorkerResult:

@@ -181,6 +181,16 @@ class Cluster:
             self.introduce(child)
         return child
 
+    def spare(
+        self, entry: Callable[..., object], spec: NodeSpec | None = None
+    ) -> tuple[Child, dict[str, Any]]:
+        """Start a spare node; return it with the fields that its start line must have."""
+        content = encode_spec(spec or NodeSpec(timeouts=QUICK))
+        child, where = self._child("node", "worker", content, dump_payload(entry=entry))
+        names = ("role", "work_dir", "spec_path", "payload_path")
+        child.send("prepare", **{name: where[name] for name in names})
+        return child, {**where, "index": 0, "parallelism": 1, "master": None}
+
     def broken(self, module: str) -> Child:
         """Start a master or a node whose spec is no JSON."""
         child, where = self._child(module, "worker", b"no spec", None)

@@ -105,7 +105,7 @@ class _Known:
     def report(self, values: Mapping[str, float], rows_in: int, rows_out: int) -> None:
         raise NotImplementedError
 
-    def stop_job(self, reason: str) -> None:
+    def stop_job(self, reason: str, *, with_savepoint: bool = False) -> None:
         raise NotImplementedError
 
 

@@ -515,6 +515,27 @@ def test_a_channel_cannot_be_pickled(connect: MakePeer) -> None:
         pickle.dumps(channel)
 
 
+def test_who_waits_at_a_barrier_takes_no_item_and_gives_slots_back(connect: MakePeer) -> None:
+    peer, channel = connect()
+    slot = peer.send_rows(rows(0, 3))
+    receive_batch(channel)
+    channel.watch(timeout_s=0)
+    assert peer.expect(CreditFrame).slot == slot
+    peer.send_rows(rows(3, 2))
+    peer.send(BarrierFrame(41))
+    channel.watch(timeout_s=10)  # until something has come
+    assert not channel.is_aborted(41)
+    assert receive_batch(channel).columns.equals(rows(3, 2))
+    assert channel.receive(timeout_s=10) == Barrier(41)
+
+
+def test_the_death_of_the_peer_ends_the_wait_at_a_barrier(connect: MakePeer) -> None:
+    peer, channel = connect()
+    peer.close()
+    with pytest.raises(PeerLostError):
+        channel.watch(timeout_s=60)
+
+
 def test_credit_does_not_wait_until_everything_that_has_come_was_taken(
     connect: MakePeer,
 ) -> None:

@@ -10,10 +10,12 @@ from hypothesis import strategies as st
 
 from headrace.errors import ProtocolError
 from headrace.exchange.frames import (
+    AbortFrame,
     BarrierAckFrame,
     BarrierFrame,
     BatchFrame,
     CreditFrame,
+    DeclineFrame,
     DirectionOffer,
     EndFrame,
     Frame,
@@ -24,6 +26,8 @@ from headrace.exchange.frames import (
     OpenFrame,
     OversizeCreditFrame,
     OversizeFrame,
+    StateCreditFrame,
+    StateOffer,
     WatermarkFrame,
     encode,
 )
@@ -51,7 +55,14 @@ FRAMES: st.SearchStrategy[Frame] = st.one_of(
     st.just(OversizeCreditFrame()),
     st.builds(WatermarkFrame, _I64),
     st.builds(BarrierFrame, _I64),
-    st.builds(BarrierAckFrame, _I64),
+    st.builds(
+        BarrierAckFrame,
+        _I64,
+        st.none() | st.builds(StateOffer, _U32, st.integers(1, (1 << 63) - 1), _TEXT),
+    ),
+    st.builds(StateCreditFrame, _COUNT),
+    st.builds(AbortFrame, _COUNT),
+    st.builds(DeclineFrame, _COUNT),
     st.just(EndFrame()),
     st.builds(IdleFrame, _COUNT),
 )
@@ -99,6 +110,13 @@ def _is_exact(frame: Frame) -> bool:
         (WatermarkFrame(-1), "08000000 00000000 ffffffffffffffff"),
         (BarrierFrame(258), "09000000 00000000 0201000000000000"),
         (BarrierAckFrame(258), "0a000000 00000000 0201000000000000"),
+        (
+            BarrierAckFrame(258, StateOffer(3, 4096, "/é")),
+            "0a000000 0f000000 0201000000000000 03000000 0010000000000000 2fc3a9",
+        ),
+        (StateCreditFrame(3), "0d000000 00000000 0300000000000000"),
+        (AbortFrame(258), "0e000000 00000000 0201000000000000"),
+        (DeclineFrame(258), "0f000000 00000000 0201000000000000"),
         (EndFrame(), "0b000000 00000000 0000000000000000"),
         (IdleFrame(3), "0c000000 00000000 0300000000000000"),
         (MappedFrame(), "03000000 00000000 0000000000000000"),
@@ -115,7 +133,14 @@ def test_a_frame_has_the_bytes_of_the_document(frame: Frame, wire: str) -> None:
     "wire",
     [
         header(0),
-        header(13),
+        header(16),
+        header(13, value=-1),
+        header(13, b"x"),
+        header(14, value=-1),
+        header(10, b"x", 1),
+        header(10, struct.pack("<Iq", 1, 8), 1),
+        header(10, struct.pack("<Iq", 1, 0) + b"/path", 1),
+        header(10, struct.pack("<Iq", 1, 8) + b"\xff", 1),
         header(255),
         header(11, zeros=b"\0\1\0"),
         struct.pack("<B3sIq", 1, b"\0\0\0", (1 << 20) + 1, 1),

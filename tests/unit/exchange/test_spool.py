@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +49,21 @@ def test_every_pass_gives_the_rows_that_were_written(tmp_path: Path, sizes: list
         assert table_of(spool).equals(expected)
     spool.close()
     spool.close()
+
+
+def test_rows_that_are_not_in_the_file_yet_are_pickled_without_their_memory(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "other").mkdir()
+    writer = SpoolWriter(tmp_path, SCHEMA, rows=100)
+    writer.write(Batch(rows(0, 12_000)))
+    aside: list[pickle.PickleBuffer] = []
+    skeleton = pickle.dumps(writer.content(), protocol=5, buffer_callback=aside.append)
+    assert len(skeleton) < 1000
+    other = SpoolWriter(tmp_path / "other", SCHEMA, rows=100)
+    other.refill(pickle.loads(skeleton, buffers=aside))
+    assert table_of(other.finish()).equals(pa.Table.from_batches([rows(0, 12_000)]))
+    assert table_of(writer.finish()).num_rows == 12_000
 
 
 def test_timestamps_come_back_with_their_rows(tmp_path: Path) -> None:

@@ -63,10 +63,12 @@ def test_every_message_arrives_as_it_was_given(ends: tuple[ProcessLink, FakeNode
     failure = Failure(kind="user_code", message='"ä"\n', is_restartable=False)
     link.publish("address", "host:1")
     link.stop_job("enough")
+    link.stop_job("kept", with_savepoint=True)
     link.failed(failure)
-    assert [node.read() for _ in range(3)] == [
+    assert [node.read() for _ in range(4)] == [
         PublishLine(key="address", value="host:1"),
         StopJobLine(reason="enough"),
+        StopJobLine(reason="kept", with_savepoint=True),
         FailedLine(failure=failure),
     ]
 

@@ -21,9 +21,9 @@ from headrace.framework.link_lines import (
 )
 from headrace.framework.machine import ProcessState
 from headrace.framework.node.exits import outcome_of_exit
-from headrace.framework.node.life import _link_entries
 from headrace.framework.node.link_server import LinkServer
 from headrace.framework.node.output import LineTail, OutputPump
+from headrace.framework.node.work_dir import link_entries
 
 
 @given(st.lists(st.binary(max_size=50), max_size=20))
@@ -161,7 +161,7 @@ def test_archives_are_linked_and_hide_no_file_of_the_process(
     work_dir.mkdir()
     (work_dir / "spec").write_text("ours")
     (work_dir / "gone").symlink_to(tmp_path / "nowhere")
-    _link_entries(archives, work_dir)
+    link_entries(archives, work_dir)
     assert (work_dir / "data").readlink() == archives / "data"
     assert (work_dir / "spec").read_text() == "ours"
     assert (work_dir / "gone").readlink() == tmp_path / "nowhere"

@@ -222,6 +222,22 @@ def test_requests_of_an_older_attempt_are_refused_with_the_present_one() -> None
     run(scenario)
 
 
+def test_a_wish_for_a_savepoint_is_in_the_status_and_ends_nobody() -> None:
+    async def scenario(it: Served) -> None:
+        client = it.client()
+        await client.register(register(), timeout_s=5)
+        who: dict[str, Any] = {"node": "worker-0", "instance": "one", "attempt": 1}
+        before = it.master.status
+        assert before.savepoint_wish is None
+        for reason in ("good enough", "still good"):
+            stop = StopJob(reason=reason, with_savepoint=True, **who)
+            await client.stop_job(stop, timeout_s=5)
+        assert it.master.status.savepoint_wish == "worker-0 asked to stop: good enough"
+        assert it.master.job.state is JobState.RUNNING
+
+    run(scenario)
+
+
 def test_a_lookup_ends_when_its_attempt_ends() -> None:
     async def scenario(it: Served) -> None:
         client = it.client()

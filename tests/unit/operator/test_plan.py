@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from headrace.config import RoleConfig, TimeoutConfig
+from headrace.config import MirrorConfig, RoleConfig, TimeoutConfig
 from headrace.errors import PlanError
 from headrace.framework import Runner, RunnerCommand, RunnerContext
 from headrace.operator.plan import role_document, role_payload
@@ -76,3 +76,23 @@ def test_tensorboard_has_a_port_without_asking_and_shows_its_url() -> None:
 def test_another_role_has_a_port_if_it_asks_for_one(has_port: bool) -> None:
     spec = spec_of(RoleConfig(entry=entry, has_port=has_port))
     assert (spec["has_port"], spec["url_scheme"]) == (has_port, None)
+
+
+@pytest.mark.parametrize(
+    ("config", "after_ms"),
+    [
+        (RoleConfig(entry=entry), 10_000),
+        (RoleConfig(entry=entry, spare_after_s=0), 0),
+        (RoleConfig(entry=entry, spare_after_s=1.5), 1_500),
+        (RoleConfig(entry=entry, spare_after_s=None), None),
+        (RoleConfig(entry=entry, mirror=MirrorConfig(uri="s3://bucket/model.pt")), None),
+        (RoleConfig(entry="train.py", runner="script"), None),
+        (RoleConfig(entry=entry, runner=OwnRunner), None),
+        (BOARD, None),
+    ],
+)
+def test_a_spare_is_for_functions_without_a_mirror(
+    config: RoleConfig, after_ms: int | None
+) -> None:
+    document = json.loads(role_document("any", config, TimeoutConfig(), None))
+    assert document["spare_after_ms"] == after_ms

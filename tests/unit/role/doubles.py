@@ -28,6 +28,7 @@ class FakeLink:
         self.reports: list[tuple[dict[str, float], int, int]] = []
         self.published: dict[str, str] = {}
         self.stop_reasons: list[str] = []
+        self.savepoint_wishes: list[str] = []
 
     def report(self, values: Mapping[str, float], rows_in: int, rows_out: int) -> None:
         self.reports.append((dict(values), rows_in, rows_out))
@@ -38,8 +39,8 @@ class FakeLink:
     def lookup(self, key: str, timeout_s: float) -> str:
         return self.published[key]
 
-    def stop_job(self, reason: str) -> None:
-        self.stop_reasons.append(reason)
+    def stop_job(self, reason: str, *, with_savepoint: bool = False) -> None:
+        (self.savepoint_wishes if with_savepoint else self.stop_reasons).append(reason)
 
 
 def spec_in(directory: Path, **changes: Any) -> ProcessSpec:

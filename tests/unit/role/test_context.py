@@ -183,6 +183,17 @@ def test_the_line_to_the_node_is_passed_on(tmp_path: Path) -> None:
     assert link.stop_reasons == ["good enough"]
 
 
+def test_a_wish_for_a_savepoint_is_passed_on_once_in_a_while(tmp_path: Path) -> None:
+    clock = FakeClock()
+    context, link = context_of(tmp_path, clock=clock)
+    for _ in range(3):
+        context.stop_job("good enough", savepoint=True)
+    assert link.savepoint_wishes == ["good enough"]
+    clock.now += 1.5
+    context.stop_job("better", savepoint=True)
+    assert (link.savepoint_wishes, link.stop_reasons) == (["good enough", "better"], [])
+
+
 def test_what_led_to_a_stop_of_the_job_is_reported_before_it(tmp_path: Path) -> None:
     context, link = context_of(tmp_path, clock=FakeClock(step_s=0.01))
     context.report(step=3)

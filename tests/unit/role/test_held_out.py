@@ -13,6 +13,7 @@ import pytest
 from headrace import testing
 from headrace.errors import ConfigError, PlanError, UsageError
 from headrace.exchange import Barrier, Batch, End, Item, MemoryFeed, Watermark
+from headrace.framework.process import StateRef
 from headrace.role import HELD_OUT, TrainingContext, TrainingSettings
 from headrace.role.held_out import HeldOutFeed
 from tests.unit.role.doubles import FakeLink, spec_in
@@ -126,3 +127,34 @@ def test_all_processes_get_the_same_sums(workers: int) -> None:
         {"total": total, "count": workers, "again": workers * total}
     )
     assert reports == [reports[0]] * workers
+
+
+def test_held_out_rows_come_back_behind_a_checkpoint(tmp_path: Path) -> None:
+    seen: list[list[int]] = []
+
+    def read(ctx: TrainingContext) -> None:
+        ctx.state["batches"] = 0
+        for batches in ctx.passes(2):
+            for _ in batches:
+                ctx.state["batches"] += 1
+            seen.append([x for each in ctx.held_out(2) for x in each["x"].tolist()])
+
+    def run(*items: Item, **spec: Any) -> MemoryFeed:
+        feed = MemoryFeed(items, input_schema=SCHEMA)
+        settings = TrainingSettings(epochs=2, has_held_out=True)
+        Entry(read, settings)(spec_in(tmp_path, **spec), FakeLink(), feed=feed)
+        return feed
+
+    feed = run(batch(1, 101, 2), Barrier(4), batch(102, 3, 103), Barrier(5), End(), Barrier(6))
+    assert seen == [[101, 102, 103]] * 2
+    behind: dict[int, list[Item]] = {4: [batch(102, 3, 103), End()], 5: [End()], 6: [End()]}
+    for number, state in feed.states:
+        if number is None:
+            continue
+        place = tmp_path / "state"
+        place.write_bytes(state)
+        ref = StateRef(path=str(place), index=1, parallelism=2)
+        seen.clear()
+        run(*behind[number], is_restored=True, states=(ref,))
+        assert seen
+        assert seen == [[101, 102, 103]] * len(seen), number

@@ -2,80 +2,14 @@
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 from headrace.role.alone import Alone
-from headrace.role.rounds import Reduction, Rounds, Tallies
-
-_LIMIT_S = 10.0
-
-
-class Sum:
-    """Adds the lists of two threads, and keeps the sums."""
-
-    def __init__(self) -> None:
-        self.sums: list[list[float]] = []
-        self._given: list[list[float]] = []
-        self._lock = threading.Lock()
-        self._barrier = threading.Barrier(2, action=self._add)
-
-    def __call__(self, numbers: list[float]) -> list[float]:
-        with self._lock:
-            self._given.append(numbers)
-        self._barrier.wait(_LIMIT_S)
-        total = self.sums[-1]
-        self._barrier.wait(_LIMIT_S)
-        return total
-
-    def _add(self) -> None:
-        if self._given:
-            self.sums.append([sum(each) for each in zip(*self._given, strict=True)])
-            self._given = []
-
-
-class Trainer(Rounds):
-    """Its model is one number, to which each step adds the mean of all workers' rows."""
-
-    def __init__(self, add: Sum, reduction: Reduction = "mean") -> None:
-        super().__init__(world_size=2, reduction=reduction, idle_after_s=0.0)
-        self.model = 0.0
-        self.shadow_steps = 0
-        self._sum = add
-        self._total = 0.0
-
-    def step(self, rows: Sequence[float]) -> None:
-        self.count(len(rows))
-        taken = self._take_rows()
-        mine = Tallies(rows=taken, active=1, rates=(0.5,))
-        self._vote(mine)
-        gradient = sum(rows) / (len(rows) if self._is_mean else 1)
-        totals = self._add_all(mine, gradient * self._weight_of(taken))
-        self.model += self._total / self._divisor_of(totals)
-        self.steps += 1
-
-    def finish_after_step(self, attend: Callable[[], object]) -> None:
-        raise NotImplementedError
-
-    def close(self) -> None:
-        raise NotImplementedError
-
-    def _add_all(self, mine: Tallies, gradient: float) -> Tallies:
-        *tallies, self._total = self._sum([*mine.to_list(), gradient])
-        return Tallies.from_list(tallies)
-
-    def _add_tallies(self, mine: Tallies) -> Tallies:
-        return Tallies.from_list(self._sum(mine.to_list()))
-
-    def _add_nothing(self, mine: Tallies) -> Tallies:
-        return self._add_all(mine, 0.0)
-
-    def _step_as_shadow(self, totals: Tallies) -> None:
-        self.model += self._total / self._divisor_of(totals)
-        self.shadow_steps += 1
+from headrace.role.rounds import Reduction, Tallies
+from tests.unit.role.trainers import Sum, Trainer
 
 
 def _train(trainer: Trainer, batches: Sequence[Sequence[float] | None]) -> Trainer:
@@ -142,9 +76,9 @@ def test_whoever_is_finished_waits_for_input_without_the_others() -> None:
 
 
 def test_tallies_survive_the_way() -> None:
-    mine = Tallies(rows=64.0, active=1, explicit=1, rates=(0.25, 0.5))
+    mine = Tallies(rows=64.0, active=1, explicit=1, at_barrier=1, rates=(0.25, 0.5))
     assert Tallies.from_list(mine.to_list(2)) == mine
-    assert Tallies(ended=1).to_list(2) == [0, 0, 1, 0, 0, 0, 0]
+    assert Tallies(ended=1).to_list(2) == [0, 0, 1, 0, 0, 0, 0, 0]
 
 
 def test_alone_there_is_nobody_to_wait_for() -> None:

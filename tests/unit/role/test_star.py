@@ -42,7 +42,7 @@ class Meeting:
     def report(self, values: Any, rows_in: int, rows_out: int) -> None:
         raise NotImplementedError
 
-    def stop_job(self, reason: str) -> None:
+    def stop_job(self, reason: str, *, with_savepoint: bool = False) -> None:
         raise NotImplementedError
 
 

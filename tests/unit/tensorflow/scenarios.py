@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -60,11 +60,14 @@ class Scenario:
     epochs: int = 1
     leave_after: tuple[int | None, ...] | None = None  # steps, by worker; loops only
     rate_of_worker_1: float | None = None  # set by a callback; fit only
+    fed: type[FedEntry] = FedEntry
+    on_start: Callable[[Any], object] = lambda _: None
 
     def table(self) -> pa.Table:
         return build_table(self.total_rows)
 
     def __call__(self, ctx: Any) -> None:
+        self.on_start(ctx)
         recipe = RECIPES[self.recipe]
         model, optimizer = recipe.model(), recipe.optimizer()
         given: list[Any] = []
@@ -219,7 +222,7 @@ class _Series:
             work_dir = Path(spec.work_dir) / str(number)
             work_dir.mkdir()
             result_dir = self.directory / name
-            fed = FedEntry(
+            fed = scenario.fed(
                 entry=TFEntry(
                     scenario, TFSettings(epochs=scenario.epochs, output_dir=result_dir)
                 ),

@@ -97,3 +97,20 @@ def test_each_complete_iteration_is_a_pass_and_a_left_one_goes_on() -> None:
     passes.end()
     with pytest.raises(UsageError, match=r"iterated 3 times.*epochs=2.*Plan epochs=3"):
         passes.goes_on(is_first=True, epochs=2)
+
+
+@pytest.mark.parametrize(("at_once", "asked"), [(1, 3), (2, 4), (3, 3), (4, 4)])
+def test_an_iteration_is_cut_where_keras_would_leave_it(at_once: int, asked: int) -> None:
+    """Its first epoch found 2 batches and asked for `asked`; so do the later ones."""
+    passes = Passes(epoch=1)
+    passes.goes_on(is_first=True, epochs=4)
+    passes.count(2)
+    assert not passes.is_cut(untaken=0, at_once=at_once)
+    passes.end()
+    assert not passes.is_cut(untaken=0, at_once=at_once)
+    passes.goes_on(is_first=True, epochs=4)
+    passes.count(6)
+    cut = [n for n in range(7) if passes.is_cut(untaken=6 - n, at_once=at_once)]
+    assert cut == [asked]
+    passes.count(-6)
+    assert not passes.is_cut(untaken=0, at_once=at_once)

@@ -81,6 +81,7 @@ class Master:
         self._record = record
         self._heartbeats = Heartbeats(timeouts.heartbeat_timeout_s)
         self._observed: dict[str, Observation] = {}
+        self._savepoint_wish: str | None = None
         self._events: deque[tuple[Event, Observation | None]] = deque()
         self._is_handling = False
         self._is_broken = False
@@ -95,7 +96,7 @@ class Master:
     @property
     def status(self) -> JobStatus:
         """How the cluster stands."""
-        return build_status(self.job, self._observed)
+        return build_status(self.job, self._observed, self._savepoint_wish)
 
     @property
     def heartbeat_every_s(self) -> float:
@@ -137,6 +138,13 @@ class Master:
         """Keep what a node told about itself, for the status."""
         if self._observed.get(node) != seen:
             self._observed[node] = seen
+            self._report_status_soon()
+
+    def wish_savepoint(self, reason: str) -> None:
+        """Tell with the status that the job is to be drained into a savepoint."""
+        if self._savepoint_wish is None:
+            _LOG.info("%s; with a savepoint, by whoever waits for the job", reason)
+            self._savepoint_wish = reason
             self._report_status_soon()
 
     async def watch(self) -> None:

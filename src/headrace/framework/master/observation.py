@@ -38,7 +38,9 @@ class Observation(msgspec.Struct, frozen=True, kw_only=True):
     report: dict[str, float] = {}
 
 
-def build_status(job: Job, observed: dict[str, Observation]) -> JobStatus:
+def build_status(
+    job: Job, observed: dict[str, Observation], savepoint_wish: str | None = None
+) -> JobStatus:
     """Return the status of the job. Pure."""
     nodes = {}
     for name, seen in observed.items():
@@ -61,5 +63,6 @@ def build_status(job: Job, observed: dict[str, Observation]) -> JobStatus:
         registered=len(job.nodes),
         expected=job.expected,
         reason=job.reason,
+        savepoint_wish=savepoint_wish,
         nodes=nodes,
     )

@@ -124,10 +124,13 @@ class NodeService:
         return LookupReply(value=value)
 
     async def stop_job(self, request: StopJob) -> Ack:
-        """End the job with success. Raises as `report_end`."""
+        """End the job, or note the wish for a savepoint. Raises as `report_end`."""
         self._require_known(request)
         self._require_present(request)
         reason = f"{request.node} asked to stop: {request.reason}"
+        if request.with_savepoint:
+            self._master.wish_savepoint(reason)
+            return Ack()
         self._master.post(StopRequested(attempt=request.attempt, reason=reason))
         return Ack()
 

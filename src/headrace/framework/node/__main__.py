@@ -16,9 +16,18 @@ from headrace.errors import HeadraceError, ProtocolError
 from headrace.framework.child import end_process, prepare_child, remove_work_dir
 from headrace.framework.clock import SystemClock
 from headrace.framework.jvm import JvmLink
-from headrace.framework.jvm_lines import FailLine, StartLine
+from headrace.framework.jvm_lines import (
+    FailLine,
+    FromJvm,
+    PrepareLine,
+    SpareLine,
+    StartLine,
+    StopLine,
+)
+from headrace.framework.node.ahead import AheadProcess
 from headrace.framework.node.family import become_subreaper
 from headrace.framework.node.node import Node
+from headrace.framework.node.spare import SpareNode
 from headrace.framework.spec import read_node_spec
 
 __all__ = ["main"]
@@ -28,21 +37,49 @@ _FLUSH_S = 0.2
 
 
 async def _run(jvm: JvmLink) -> int:
-    start = await jvm.receive()
-    if start is None:
+    first = await jvm.receive()
+    if first is None:
         return 0
-    if not isinstance(start, StartLine):
-        kind = type(start).__name__  # not the line itself: it may hold the job's token
-        msg = f"The first line of a node must be `start`, not {kind}"
-        raise ProtocolError(msg)
+    if isinstance(first, PrepareLine):
+        try:
+            return await _run_spare(first, jvm)
+        finally:
+            remove_work_dir(first)
+    start = _require_start(first)
     try:
-        node = Node(start, read_node_spec(start.spec_path), jvm, SystemClock())
-        loop = asyncio.get_running_loop()
-        loop.add_signal_handler(signal.SIGTERM, node.end, 0)
-        loop.add_signal_handler(signal.SIGCHLD, node.reap_orphans)
-        return await node.run()
+        return await _run_node(start, jvm)
     finally:
         remove_work_dir(start)
+
+
+async def _run_spare(prepare: PrepareLine, jvm: JvmLink) -> int:
+    """Make ready what a node of the role needs, and run as one when it is known which."""
+    spare = SpareNode(prepare, jvm)
+    try:
+        line = await spare.wait()
+        if line is None or isinstance(line, StopLine):
+            return 0
+        start = _require_start(line)
+        jvm.send(SpareLine(state="taken"))
+        return await _run_node(start, jvm, spare.take())
+    finally:
+        await spare.close()
+
+
+async def _run_node(start: StartLine, jvm: JvmLink, ahead: AheadProcess | None = None) -> int:
+    node = Node(start, read_node_spec(start.spec_path), jvm, SystemClock(), ahead)
+    loop = asyncio.get_running_loop()
+    loop.add_signal_handler(signal.SIGTERM, node.end, 0)
+    loop.add_signal_handler(signal.SIGCHLD, node.reap_orphans)
+    return await node.run()
+
+
+def _require_start(line: FromJvm) -> StartLine:
+    if isinstance(line, StartLine):
+        return line
+    kind = type(line).__name__  # not the line itself: it may hold the job's token
+    msg = f"The first line of a node must be `start`, not {kind}"
+    raise ProtocolError(msg)
 
 
 async def _main(to_jvm: BinaryIO) -> int:

@@ -49,6 +49,7 @@ class AlgorithmProcess:
         sink: Callable[[bytes], None],
         prefix: bytes = b"",
         is_subreaper: bool,
+        has_stdin: bool = False,
     ) -> None:
         self._marker = f"{PROCESS_SPEC}={spec_path}"
         self._reaper = os.getpid() if is_subreaper else None
@@ -64,7 +65,7 @@ class AlgorithmProcess:
                 theirs_only.callback(os.close, write_end)
                 self._popen = subprocess.Popen(  # noqa: S603 - starting this is the purpose
                     argv,
-                    stdin=subprocess.DEVNULL,
+                    stdin=subprocess.PIPE if has_stdin else subprocess.DEVNULL,
                     stdout=write_end,
                     stderr=write_end,
                     cwd=cwd,
@@ -77,6 +78,8 @@ class AlgorithmProcess:
                     start_new_session=True,
                     preexec_fn=build_parent_watch(os.getpid()),
                 )
+            if self._popen.stdin is not None:
+                undo.callback(self._popen.stdin.close)
             self.pid = self._popen.pid
             undo.callback(self._reap)
             undo.callback(self.signal, signal.SIGKILL)
@@ -93,6 +96,15 @@ class AlgorithmProcess:
     def send(self, line: FromNode) -> None:
         """Send a line over the link; does not wait."""
         self._link.send(line)
+
+    def write_stdin(self, line: bytes) -> None:
+        """Give the process one short line, and the end of its stdin; lost if it has ended."""
+        assert self._popen.stdin is not None
+        with contextlib.suppress(OSError):
+            self._popen.stdin.write(line)
+            self._popen.stdin.flush()
+        with contextlib.suppress(OSError):
+            self._popen.stdin.close()
 
     @property
     def last_lines(self) -> tuple[str, ...]:
@@ -114,6 +126,10 @@ class AlgorithmProcess:
         """Wait until the process itself has ended."""
         await self._exited.wait()
 
+    def drain(self) -> None:
+        """Take every line that it has sent; call it when the process has ended."""
+        self._link.drain()
+
     async def clean_up(self) -> int:
         """Kill what the process has left, take its last words, and return its return code.
 
@@ -129,6 +145,9 @@ class AlgorithmProcess:
         if not await asyncio.to_thread(self._pump.finish, _DRAIN_S):
             _LOG.warning("the output of process %d cannot be written", self.pid)
         return_code = self._popen.wait()
+        if self._popen.stdin is not None:
+            with contextlib.suppress(OSError):
+                self._popen.stdin.close()
         if self._reaper is not None:
             reap_orphans(except_pid=0)
         return return_code

@@ -69,10 +69,14 @@ class MasterCoordination:
             msg = f"attempt {self._attempt} of the group is over: {exc}"
             raise HeadraceError(msg) from exc
 
-    def stop_job(self, reason: str) -> None:
-        """Ask the master to end the job."""
+    def stop_job(self, reason: str, *, with_savepoint: bool = False) -> None:
+        """Ask the master to end the job, or to have it drained into a savepoint."""
         request = StopJob(
-            node=self._node, instance=self._instance, attempt=self._attempt, reason=reason
+            node=self._node,
+            instance=self._instance,
+            attempt=self._attempt,
+            reason=reason,
+            with_savepoint=with_savepoint,
         )
 
         async def deliver(client: MasterClient) -> None:
@@ -103,5 +107,5 @@ class LoneCoordination:
         msg = f"there is no master that could know {key!r}; processes here are independent"
         raise HeadraceError(msg)
 
-    def stop_job(self, reason: str) -> None:
+    def stop_job(self, reason: str, *, with_savepoint: bool = False) -> None:
         """Do nothing: the process may simply return."""

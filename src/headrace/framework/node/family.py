@@ -10,7 +10,13 @@ import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-__all__ = ["become_subreaper", "build_parent_watch", "kill_family", "reap_orphans"]
+__all__ = [
+    "become_subreaper",
+    "build_parent_watch",
+    "is_frozen",
+    "kill_family",
+    "reap_orphans",
+]
 
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
@@ -68,6 +74,15 @@ async def kill_family(
         if not left or loop.time() >= deadline:
             return left
         await asyncio.sleep(_KILL_PAUSE_S)
+
+
+def is_frozen(pid: int) -> bool:
+    """Whether a process is stopped, by SIGSTOP for example; not so if it is gone."""
+    try:
+        stat = (_PROC / str(pid) / "stat").read_bytes()
+    except OSError:
+        return False
+    return stat[stat.rindex(b")") + 2 :].startswith((b"T", b"t"))
 
 
 def reap_orphans(except_pid: int) -> None:

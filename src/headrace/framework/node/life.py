@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
-import shutil
 import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -13,12 +11,12 @@ from pathlib import Path
 from signal import SIGKILL, SIGTERM
 from typing import Protocol
 
-import msgspec
 from typing_extensions import assert_never
 
 from headrace.errors import HeadraceError, WaitTimeoutError
 from headrace.framework.failure import Failure
 from headrace.framework.link_lines import (
+    AheadLine,
     ErrorLine,
     FailedLine,
     FromProcess,
@@ -29,8 +27,15 @@ from headrace.framework.link_lines import (
     ValueLine,
 )
 from headrace.framework.machine.facts import ProcessState
+from headrace.framework.node.ahead import AheadProcess
 from headrace.framework.node.algorithm import AlgorithmProcess
 from headrace.framework.node.exits import outcome_of_exit
+from headrace.framework.node.work_dir import (
+    link_entries,
+    make_work_dir,
+    remove_work_dir,
+    write_spec,
+)
 from headrace.framework.process import ProcessSpec
 from headrace.framework.runner import RunnerCommand
 
@@ -55,8 +60,8 @@ class Coordination(Protocol):
             HeadraceError: It cannot come.
         """
 
-    def stop_job(self, reason: str) -> None:
-        """Ask to end the job with success."""
+    def stop_job(self, reason: str, *, with_savepoint: bool = False) -> None:
+        """Ask to end the job with success, or to have it drained into a savepoint."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,6 +77,9 @@ class LifePlan:
         prefix: Put before each line of the output.
         archives: Directory whose entries the process finds in its working directory as well;
             None without archives.
+        ahead: A process that was started before and waits for this life; None without. Its
+            directory is that of `spec`, and its command and environment are those of `command`
+            but for the variables that `command` adds.
     """
 
     spec: ProcessSpec
@@ -81,6 +89,7 @@ class LifePlan:
     sink: Callable[[bytes], None]
     prefix: bytes = b""
     archives: Path | None = None
+    ahead: AheadProcess | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -156,7 +165,7 @@ class ProcessLife:
             on_started(process.pid)
             return await self._watch(process)
         finally:
-            await _remove(work_dir)
+            await remove_work_dir(work_dir)
 
     async def _start(self, work_dir: Path) -> AlgorithmProcess | None:
         """Return the started process, or None if it was stopped before."""
@@ -180,9 +189,14 @@ class ProcessLife:
         finally:
             command.cancel()
             stopped.cancel()
-        spec_path = _write_spec(spec, work_dir)
+        if self._plan.ahead is not None:
+            process = await self._begin(self._plan.ahead, runner_command)
+            if process is not None or self._stop.is_set():
+                return process
+        make_work_dir(work_dir)
+        spec_path = write_spec(spec)
         if self._plan.archives is not None:
-            _link_entries(self._plan.archives, work_dir)
+            link_entries(self._plan.archives, work_dir)
         return AlgorithmProcess(
             name=spec.node,
             argv=runner_command.argv,
@@ -194,6 +208,27 @@ class ProcessLife:
             prefix=self._plan.prefix,
             is_subreaper=self._plan.is_subreaper,
         )
+
+    async def _begin(
+        self, ahead: AheadProcess, command: RunnerCommand
+    ) -> AlgorithmProcess | None:
+        """Return the process that waits for this life; None if it cannot be had any more."""
+        spec = self._plan.spec
+        begun = asyncio.ensure_future(ahead.begin(spec, command.environment, self._on_line))
+        stopped = asyncio.ensure_future(self._stop.wait())
+        await asyncio.wait({begun, stopped}, return_when=asyncio.FIRST_COMPLETED)
+        stopped.cancel()
+        if not begun.done():
+            await ahead.end()
+            process = await begun
+            if process is not None:  # it had begun in that moment
+                await process.clean_up()
+            return None
+        process = begun.result()
+        if process is None:
+            return None
+        _LOG.info("%s goes on in process %d, which was started ahead", spec.node, process.pid)
+        return process
 
     async def _watch(self, process: AlgorithmProcess) -> LifeEnd:
         exited = asyncio.ensure_future(process.wait_exit())
@@ -233,9 +268,11 @@ class ProcessLife:
                 self._lookups.add(task)
                 task.add_done_callback(self._lookups.discard)
             case StopJobLine():
-                self._coordination.stop_job(line.reason)
+                self._coordination.stop_job(line.reason, with_savepoint=line.with_savepoint)
             case FailedLine():
                 self._told = line.failure
+            case AheadLine():
+                pass  # who has started it ahead takes these
             case _:
                 assert_never(line)
 
@@ -252,32 +289,6 @@ class ProcessLife:
                 answer = ValueLine(id=line.id, value=value)
         if self._process is not None:
             self._process.send(answer)
-
-
-def _write_spec(spec: ProcessSpec, work_dir: Path) -> Path:
-    """Make the directory of the process and write its spec there, for the owner only."""
-    work_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-    path = work_dir / "process.json"
-    path.touch(mode=0o600)
-    path.write_bytes(msgspec.json.encode(spec))
-    return path
-
-
-async def _remove(work_dir: Path) -> None:
-    try:
-        await asyncio.to_thread(shutil.rmtree, work_dir, ignore_errors=True)
-    except RuntimeError:  # the host gives no further thread: that may be what has failed
-        shutil.rmtree(work_dir, ignore_errors=True)
-
-
-def _link_entries(archives: Path, work_dir: Path) -> None:
-    """Show each archive in the working directory, where PyFlink's own workers have it."""
-    for entry in archives.iterdir():
-        link = work_dir / entry.name
-        if os.path.lexists(link):
-            _LOG.warning("archive %s is hidden by a file of the process", entry.name)
-        else:
-            link.symlink_to(entry)
 
 
 def _start_failure(exc: Exception) -> Failure:

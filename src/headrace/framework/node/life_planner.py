@@ -12,6 +12,7 @@ from headrace._environ import ARCHIVES, LEASED_GPU, environment_value
 from headrace.errors import ConfigError, ProtocolError
 from headrace.framework.jvm_lines import StartLine
 from headrace.framework.messages import StartProcess
+from headrace.framework.node.ahead import AheadProcess
 from headrace.framework.node.gpu import GpuLease, take_gpu
 from headrace.framework.node.life import LifePlan
 from headrace.framework.payload import load_runner
@@ -25,8 +26,7 @@ from headrace.framework.runner import (
 )
 from headrace.framework.spec import NodeSpec
 
-__all__ = ["LifePlanner"]
-
+__all__ = ["LifePlanner", "write_to_log"]
 
 _VISIBLE = "CUDA_VISIBLE_DEVICES"
 
@@ -38,18 +38,28 @@ class LifePlanner:
         start: Who the node is.
         spec: What its role runs.
         port: The TCP port that the node keeps; None if its role has none.
+        ahead: A process that waits for the first life; None without.
     """
 
-    def __init__(self, start: StartLine, spec: NodeSpec, port: int | None = None) -> None:
+    def __init__(
+        self,
+        start: StartLine,
+        spec: NodeSpec,
+        port: int | None = None,
+        ahead: AheadProcess | None = None,
+    ) -> None:
         self._start = start
         self._port = port
         self._spec = spec
+        self._ahead = ahead
         self._runner: Runner | None = None
         self._gpu: GpuLease | None = None  # from the first life to the end of the node
 
     def plan(self, directive: StartProcess) -> LifePlan:
         """Return the plan of one start. Loads nothing yet: the life does, on a thread."""
         start, spec = self._start, self._spec
+        ahead, self._ahead = self._ahead, None
+        own = Path(start.work_dir) / _directory_name(directive)
         process_spec = ProcessSpec(
             job_name=start.job_name,
             role=start.role,
@@ -63,8 +73,10 @@ class LifePlanner:
             port=self._port,
             queue_socket=start.queue_socket,
             is_restored=start.is_restored,
+            restored_parallelism=start.restored_parallelism,
+            states=start.states,
             mirror=start.mirror,
-            work_dir=str(Path(start.work_dir) / _directory_name(directive)),
+            work_dir=str(own if ahead is None else ahead.work_dir),
             payload_path=start.payload_path or "",
             checkpoint_dir=spec.checkpoint_dir,
             options=spec.options,
@@ -82,7 +94,8 @@ class LifePlanner:
             command=lambda: self._command(context),
             environment={**inherited_environment(), **spec.environment},
             is_subreaper=True,
-            sink=_write_to_log,
+            sink=write_to_log,
+            ahead=ahead,
             archives=None
             if (archives := environment_value(ARCHIVES)) is None
             else Path(archives),
@@ -134,7 +147,7 @@ def _build_runner(name: str | None, payload_path: str | None) -> Runner:
     return load_runner(payload_path)()
 
 
-def _write_to_log(lines: bytes) -> None:
+def write_to_log(lines: bytes) -> None:
     """Write to stderr, which the JVM logs. Blocks while the JVM does not read."""
     view = memoryview(lines)
     while view:

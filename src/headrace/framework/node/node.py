@@ -35,6 +35,7 @@ from headrace.framework.messages import (
     StartProcess,
     StopProcess,
 )
+from headrace.framework.node.ahead import AheadProcess
 from headrace.framework.node.attendance import Attendance
 from headrace.framework.node.coordination import LoneCoordination, MasterCoordination
 from headrace.framework.node.life import Coordination, LifeEnd, ProcessLife
@@ -69,9 +70,17 @@ class Node:
         spec: What its role runs.
         jvm: The line to the JVM.
         clock: For the search for a lost master.
+        ahead: A process that waits for the first life; owned by the node from now on.
     """
 
-    def __init__(self, start: StartLine, spec: NodeSpec, jvm: JvmLink, clock: Clock) -> None:
+    def __init__(
+        self,
+        start: StartLine,
+        spec: NodeSpec,
+        jvm: JvmLink,
+        clock: Clock,
+        ahead: AheadProcess | None = None,
+    ) -> None:
         self.name = f"{start.role}-{start.index}"
         self._start = start
         self._spec = spec
@@ -83,7 +92,8 @@ class Node:
             self, timeouts=spec.timeouts, clock=clock, identity=take_identity(start.tls)
         )
         self._port = ReservedPort() if spec.has_port else None
-        self._planner = LifePlanner(start, spec, self._port_number)
+        self._ahead = ahead
+        self._planner = LifePlanner(start, spec, self._port_number, ahead)
         self._attempt = start.attempt
         self._life: ProcessLife | None = None
         self._living: asyncio.Task[None] | None = None
@@ -118,6 +128,8 @@ class Node:
             ends = {asyncio.create_task(self._attendance.close(), name="goodbye")}
             if self._living is not None:
                 ends.add(self._living)
+            if self._ahead is not None:
+                ends.add(asyncio.create_task(self._ahead.end(), name="ahead"))
             await asyncio.wait(ends, timeout=_END_S)
             if self._port is not None:
                 self._port.close()
@@ -211,7 +223,7 @@ class Node:
                     case StopLine():
                         self._stop(line.reason)
                     case _:
-                        msg = "A node cannot take a second start line"
+                        msg = "A node cannot take a second first line"
                         raise ProtocolError(msg)  # noqa: TRY301
         except ProtocolError as exc:
             self._jvm.send(FailLine(message=str(exc), is_restartable=False))

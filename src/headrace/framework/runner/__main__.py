@@ -1,6 +1,7 @@
 """The algorithm process of a function, started by a node as `-m headrace.framework.runner`.
 
-Loads the entry, calls `entry(spec, link)`, and tells the node how it failed, if it did.
+Loads the entry, calls `entry(spec, link)`, and tells the node how it failed, if it did. With
+`--ahead PAYLOAD` it loads the entry first and then waits for its spec.
 Returning, and `sys.exit()` or `sys.exit(0)`, are success; every other exception and exit
 code is a failure.
 
@@ -18,6 +19,7 @@ import faulthandler
 import os
 import sys
 import threading
+from typing import Any
 
 from headrace._imports import quick_imports
 from headrace.errors import ConfigError, HeadraceError
@@ -25,6 +27,7 @@ from headrace.framework.failure import Failure
 from headrace.framework.link import ProcessLink
 from headrace.framework.payload import load_entry
 from headrace.framework.process import ProcessSpec, read_process_spec
+from headrace.framework.runner.ahead import FLAG, load_ahead
 from headrace.framework.runner.failures import (
     exit_code_of,
     failure_of,
@@ -39,8 +42,9 @@ __all__ = ["main"]
 def main() -> None:
     """Run the entry function of this process. Never returns in a fork of it."""
     faulthandler.enable()
-    spec = read_process_spec()
     link = ProcessLink.from_environment()
+    entry = load_ahead(sys.argv[2], link) if sys.argv[1:2] == [FLAG] else None
+    spec = read_process_spec()
     raise_on_sigterm()
     own_pid = os.getpid()
     exit_code = 0
@@ -50,7 +54,7 @@ def main() -> None:
         os._exit(exit_code)
 
     atexit.register(end_at_once)  # registered first, so it runs last
-    failure, exit_code = _run(spec, link)
+    failure, exit_code = _run(spec, link, entry)
     if os.getpid() != own_pid:
         end_at_once()  # the entry function forked, and the child came back as well
     if failure is not None:
@@ -61,10 +65,11 @@ def main() -> None:
     _bound_the_exit(getattr(spec.timeouts, setting), f"timeouts.{setting}", exit_code)
 
 
-def _run(spec: ProcessSpec, link: ProcessLink) -> tuple[Failure | None, int]:
+def _run(spec: ProcessSpec, link: ProcessLink, entry: Any) -> tuple[Failure | None, int]:
     try:
-        with quick_imports():
-            entry = load_entry(spec.payload_path)
+        if entry is None:
+            with quick_imports():
+                entry = load_entry(spec.payload_path)
     except ConfigError as exc:
         cause = exc.__cause__ or exc
         failure = Failure(

@@ -35,7 +35,7 @@ import java.util.stream.Collectors;
  * clients, counts attempts over deployments, fails a job whose nodes do not gather in time, and ends the
  * am's source when the ML cluster has ended.
  *
- * <p>Thread model: Flink calls it in the JobMaster's main thread, the gather timer in a thread of its
+ * <p>Thread model: Flink calls it in the JobMaster's main thread, timers in a thread of their
  * own; all methods are synchronized and none blocks. An exception fails the job.
  */
 final class AmCoordinator implements OperatorCoordinator, CoordinationRequestHandler {
@@ -43,6 +43,7 @@ final class AmCoordinator implements OperatorCoordinator, CoordinationRequestHan
     private static final Logger LOG = LoggerFactory.getLogger(AmCoordinator.class);
     private static final String GATHERING = "GATHERING";
     private static final int SHOWN_NODES = 10;
+    private static final int HOLD_S = 60;
 
     private final Context context;
     private final ClusterPlan cluster;
@@ -59,6 +60,8 @@ final class AmCoordinator implements OperatorCoordinator, CoordinationRequestHan
     private String finishedSource;
     private String masterRecord = "";
     private boolean isDrainRequested;
+    private boolean isSourceEnded;
+    private ScheduledFuture<?> hold;
 
     AmCoordinator(Context context, ClusterPlan cluster, Map<String, PlannedRole> plannedRoles) {
         this.context = context;
@@ -125,6 +128,12 @@ final class AmCoordinator implements OperatorCoordinator, CoordinationRequestHan
             case DRAIN:
                 isDrainRequested = finishedSource != null;
                 return CompletableFuture.completedFuture(AmRequest.answer(String.valueOf(isDrainRequested)));
+            case HOLD:
+                hold();
+                return CompletableFuture.completedFuture(AmRequest.answer(String.valueOf(!isSourceEnded)));
+            case RELEASE:
+                release();
+                return CompletableFuture.completedFuture(AmRequest.answer(""));
             default:
                 throw new IllegalArgumentException("Unknown request " + question);
         }
@@ -179,6 +188,8 @@ final class AmCoordinator implements OperatorCoordinator, CoordinationRequestHan
         inputs.clear();
         finishedSource = null;
         isDrainRequested = false;
+        isSourceEnded = false;
+        endHold();
         if (isDeployed) {
             isDeployed = false;
             startGatherTimer();
@@ -199,10 +210,30 @@ final class AmCoordinator implements OperatorCoordinator, CoordinationRequestHan
      */
     private void endSourceIfInputsAreOver() {
         boolean isOver = plannedRoles.entrySet().stream().allMatch(each -> isOver(each.getKey(), each.getValue()));
-        if (finishedSource != null && isOver && !isDrainRequested) {
+        if (finishedSource != null && isOver && !isDrainRequested && hold == null) {
             String source = finishedSource;
             finishedSource = null;
+            isSourceEnded = true;
             endSource(source, deployment);
+        }
+    }
+
+    private void hold() {
+        endHold();
+        if (timers != null) {
+            hold = timers.schedule(this::release, HOLD_S, TimeUnit.SECONDS);
+        }
+    }
+
+    private synchronized void release() {
+        endHold();
+        endSourceIfInputsAreOver();
+    }
+
+    private void endHold() {
+        if (hold != null) {
+            hold.cancel(false);
+            hold = null;
         }
     }
 

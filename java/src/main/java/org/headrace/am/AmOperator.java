@@ -6,6 +6,8 @@ import org.apache.flink.runtime.jobgraph.OperatorID;
 import org.apache.flink.runtime.operators.coordination.CoordinationRequest;
 import org.apache.flink.runtime.operators.coordination.CoordinationResponse;
 import org.apache.flink.runtime.operators.coordination.OperatorEventGateway;
+import org.apache.flink.shaded.jackson2.com.fasterxml.jackson.databind.JsonNode;
+import org.apache.flink.shaded.jackson2.com.fasterxml.jackson.databind.node.MissingNode;
 import org.apache.flink.shaded.jackson2.com.fasterxml.jackson.databind.node.ObjectNode;
 import org.apache.flink.streaming.api.operators.AbstractStreamOperator;
 import org.apache.flink.streaming.api.operators.BoundedOneInput;
@@ -62,6 +64,7 @@ final class AmOperator extends AbstractStreamOperator<String>
     private transient boolean isFinished;
     private transient boolean isEndSent;
     private transient boolean isMasterGone;
+    private transient JsonNode nodes = MissingNode.getInstance();
 
     AmOperator(
             StreamOperatorParameters<String> parameters,
@@ -103,14 +106,15 @@ final class AmOperator extends AbstractStreamOperator<String>
 
     /**
      * The source has ended: because the master has said so, or because a stop with drain ended it. In the
-     * second case the nodes' inputs end too, and the master gets a bounded time to see its cluster end.
+     * second case the nodes' inputs end too, and the master gets time to see its cluster end: as long as
+     * nodes take rows, report, or end, and then a bounded one.
      */
     @Override
     public void endInput() throws Exception {
         Duration limit = cluster.timeouts().stop();
-        if (!wait.until(() -> isFinished || isMasterGone, limit)) {
+        if (!awaitEndOfCluster(limit)) {
             LOG.warn(
-                    "The master has not ended the cluster within {} after its input was drained (limit set by"
+                    "The input was drained, and no node has taken a row, reported or ended for {} (limit set by"
                             + " `timeouts.stop_timeout_s`); the nodes are stopped",
                     Timeouts.text(limit));
         }
@@ -149,6 +153,16 @@ final class AmOperator extends AbstractStreamOperator<String>
         } finally {
             super.close();
         }
+    }
+
+    private boolean awaitEndOfCluster(Duration limit) throws InterruptedException {
+        while (!isFinished && !isMasterGone) {
+            JsonNode before = nodes;
+            if (!wait.until(() -> isFinished || isMasterGone || !nodes.equals(before), limit)) {
+                return false;
+            }
+        }
+        return true;
     }
 
     /** The master's spec as planned; the roles came after the am. */
@@ -217,6 +231,7 @@ final class AmOperator extends AbstractStreamOperator<String>
                 }
                 attempt = Math.max(attempt, line.path("status").path("attempt").asInt(0));
                 restarts = Math.max(restarts, line.path("status").path("restarts").asInt(0));
+                nodes = line.path("status").path("nodes");
                 lastStatus.add(line.path("status").toString());
                 coordinator.sendEventToCoordinator(new AmEvents.StatusChanged(lastStatus.getLocalValue()));
                 break;
@@ -241,6 +256,7 @@ final class AmOperator extends AbstractStreamOperator<String>
                         .put("tls_name", home.tlsName())
                         .put("attempt", attempt)
                         .put("am_operator", operatorId.toHexString())
+                        .put("is_stream", plannedRoles.values().stream().anyMatch(PlannedRole::hasInput))
                         .put("deployment", getRuntimeContext().getTaskInfo().getAttemptNumber())
                         .put("master_restarts", masterRestarts);
         output.collect(new StreamRecord<>(control.toString()));

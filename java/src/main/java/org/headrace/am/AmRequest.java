@@ -31,7 +31,14 @@ public record AmRequest(Kind kind, int deployment) implements CoordinationReques
          * Whether the client has to drain the job: "true" if the ML cluster has ended and an input goes
          * on; the control stream then stays open until the drain.
          */
-        DRAIN
+        DRAIN,
+        /**
+         * Keep the control stream open, since the client stops the job with a savepoint, which must not meet a task
+         * that is just closing: "false" if it has ended already. Forgotten after a minute, as the client may die.
+         */
+        HOLD,
+        /** The client has stopped nothing: the control stream may end. */
+        RELEASE
     }
 
     static CoordinationResponse answer(String text) {

@@ -3,6 +3,8 @@ package org.headrace.exchange;
 import java.nio.ByteBuffer;
 import java.nio.ByteOrder;
 import java.nio.charset.StandardCharsets;
+import java.nio.file.InvalidPathException;
+import java.nio.file.Path;
 
 /** One frame: a small message on the socket; see docs/exchange.md section 3. */
 record Frame(FrameType type, long value, byte[] payload) {
@@ -10,6 +12,7 @@ record Frame(FrameType type, long value, byte[] payload) {
     static final int HEADER_BYTES = 16;
     static final int MAX_PAYLOAD_BYTES = 1 << 20;
     static final int BATCH_PAYLOAD_BYTES = 8;
+    static final int STATE_PAYLOAD_BYTES = 12; // a path follows
 
     private static final byte[] EMPTY = new byte[0];
 
@@ -23,12 +26,39 @@ record Frame(FrameType type, long value, byte[] payload) {
                 FrameType.BATCH, slot, payload.putInt(messageBytes).putInt(rows).array());
     }
 
+    /** The acknowledgement of a barrier with the state of the process, in an open file of it. */
+    static Frame barrierAck(long checkpointId, StateOffer state) {
+        byte[] path = state.path().toString().getBytes(StandardCharsets.UTF_8);
+        ByteBuffer payload = littleEndian(ByteBuffer.allocate(STATE_PAYLOAD_BYTES + path.length));
+        payload.putInt(state.number()).putLong(state.bytes()).put(path);
+        return new Frame(FrameType.BARRIER_ACK, checkpointId, payload.array());
+    }
+
     static Frame text(FrameType type, long value, String payload) {
         return new Frame(type, value, payload.getBytes(StandardCharsets.UTF_8));
     }
 
     String text() {
         return new String(payload, StandardCharsets.UTF_8);
+    }
+
+    /** The state that a BARRIER_ACK offers; null if it comes without. */
+    StateOffer state() {
+        if (payload.length == 0) {
+            return null;
+        }
+        MessageMetadata.require(
+                payload.length > STATE_PAYLOAD_BYTES, "an acknowledgement with %s bytes of payload", payload.length);
+        ByteBuffer bytes = littleEndian(ByteBuffer.wrap(payload));
+        int number = bytes.getInt();
+        long stateBytes = bytes.getLong();
+        MessageMetadata.require(number >= 0 && stateBytes > 0, "state file %s of %s bytes", number, stateBytes);
+        String path = StandardCharsets.UTF_8.decode(bytes).toString();
+        try {
+            return new StateOffer(number, stateBytes, Path.of(path));
+        } catch (InvalidPathException e) {
+            throw new MalformedMessageException("The process named a state file by what is no path", e);
+        }
     }
 
     /** Bytes of the message of a BATCH, at least 0. */

@@ -13,7 +13,10 @@ enum FrameType {
     BARRIER(9),
     BARRIER_ACK(10),
     END(11),
-    IDLE(12);
+    IDLE(12),
+    STATE_CREDIT(13),
+    ABORT(14),
+    DECLINE(15);
 
     private final int code;
 

@@ -132,6 +132,23 @@ public final class MemoryQueue implements AutoCloseable {
         return true;
     }
 
+    /**
+     * Lets the process write over a state file that it has offered. After END it says that the file is open
+     * here, so that the process may go.
+     */
+    public void giveBack(StateFile state) {
+        if (link.isConnected() && state.number().isPresent()) {
+            link.send(Frame.of(FrameType.STATE_CREDIT, state.number().getAsInt()));
+        }
+    }
+
+    /** Says that a checkpoint, whose barrier was written, will not complete. */
+    public void writeAbort(long checkpointId) {
+        if (!link.isProcessDone()) {
+            link.send(Frame.of(FrameType.ABORT, checkpointId));
+        }
+    }
+
     /** Drops rows from now on, also one that waits for a slot: the process takes no more. Idempotent. */
     public void discardInput() {
         if (input != null) {

@@ -200,7 +200,10 @@ final class QueueConnection implements QueueIo.Events, InputSide.Port {
                 listener.onWatermark(frame.value());
                 break;
             case BARRIER_ACK:
-                listener.onBarrierAck(frame.value());
+                onBarrierAck(frame);
+                break;
+            case DECLINE:
+                listener.onBarrierDeclined(frame.value());
                 break;
             case END:
                 onEnd();
@@ -208,6 +211,12 @@ final class QueueConnection implements QueueIo.Events, InputSide.Port {
             default:
                 MessageMetadata.require(false, "frame %s, which only the JVM sends", frame.type());
         }
+    }
+
+    private void onBarrierAck(Frame frame) throws Exception {
+        StateOffer offer = frame.state();
+        MessageMetadata.require(offer == null || frame.value() >= 0, "a state with the marker %s", frame.value());
+        listener.onBarrierAck(frame.value(), offer == null ? null : StateFile.open(offer));
     }
 
     private void onMapped() {

@@ -22,8 +22,16 @@ public interface QueueListener {
     /** A watermark. */
     void onWatermark(long timestamp) throws Exception;
 
-    /** The process has handled everything before this barrier and sent all its output. */
-    void onBarrierAck(long checkpointId) throws Exception;
+    /**
+     * The process has handled everything before this barrier and sent all its output.
+     *
+     * @param state of the process at this place, which the listener closes, and gives back with {@link
+     *     MemoryQueue#giveBack}; null if it has none to keep
+     */
+    void onBarrierAck(long checkpointId, StateFile state) throws Exception;
+
+    /** The process will not acknowledge this barrier, and goes on behind it. */
+    void onBarrierDeclined(long checkpointId) throws Exception;
 
     /** The process has sent END: no more rows, watermarks or acknowledgements will come. */
     void onOutputEnd() throws Exception;

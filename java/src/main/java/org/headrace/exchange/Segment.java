@@ -41,7 +41,7 @@ public final class Segment implements AutoCloseable {
 
     private static final Path OPEN_FILES = Path.of("/proc/self/fd");
     private static final Logger LOG = LoggerFactory.getLogger(Segment.class);
-    private static final String PREFIX = "headrace-";
+    static final String PREFIX = "headrace-";
     private static final int CHUNK_BYTES = 1 << 20;
     private static final SecureRandom RANDOM = new SecureRandom();
 
@@ -134,7 +134,7 @@ public final class Segment implements AutoCloseable {
     }
 
     /** Under which path other processes of this user find a file that is open here, without its name. */
-    private static Path pathOfOpenFile(Path name) throws IOException {
+    static Path pathOfOpenFile(Path name) throws IOException {
         try (DirectoryStream<Path> descriptors = Files.newDirectoryStream(OPEN_FILES)) {
             for (Path descriptor : descriptors) {
                 if (linkTarget(descriptor).equals(name.toString())) {

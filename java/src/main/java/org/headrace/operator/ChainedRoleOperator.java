@@ -1,8 +1,12 @@
 package org.headrace.operator;
 
+import org.apache.flink.runtime.checkpoint.CheckpointOptions;
+import org.apache.flink.runtime.state.CheckpointStreamFactory;
+import org.apache.flink.runtime.state.StateInitializationContext;
 import org.apache.flink.streaming.api.operators.AbstractStreamOperator;
 import org.apache.flink.streaming.api.operators.BoundedOneInput;
 import org.apache.flink.streaming.api.operators.OneInputStreamOperator;
+import org.apache.flink.streaming.api.operators.OperatorSnapshotFutures;
 import org.apache.flink.streaming.api.operators.StreamOperatorParameters;
 import org.apache.flink.streaming.api.watermark.Watermark;
 import org.apache.flink.streaming.runtime.streamrecord.StreamRecord;
@@ -29,9 +33,15 @@ final class ChainedRoleOperator extends AbstractStreamOperator<RowData>
     }
 
     @Override
+    public void initializeState(StateInitializationContext context) throws Exception {
+        super.initializeState(context);
+        core.restore(context);
+    }
+
+    @Override
     public void open() throws Exception {
         super.open();
-        core.open(getRuntimeContext(), false, false);
+        core.open(getRuntimeContext(), false);
     }
 
     @Override
@@ -59,6 +69,15 @@ final class ChainedRoleOperator extends AbstractStreamOperator<RowData>
     @Override
     public void prepareSnapshotPreBarrier(long checkpointId) throws Exception {
         core.onBarrier(checkpointId);
+    }
+
+    @Override
+    public OperatorSnapshotFutures snapshotState(
+            long checkpointId, long timestamp, CheckpointOptions options, CheckpointStreamFactory factory)
+            throws Exception {
+        OperatorSnapshotFutures futures = super.snapshotState(checkpointId, timestamp, options, factory);
+        core.snapshotState(checkpointId, factory, futures);
+        return futures;
     }
 
     @Override

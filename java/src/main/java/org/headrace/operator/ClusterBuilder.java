@@ -1,11 +1,14 @@
 package org.headrace.operator;
 
 import org.apache.flink.annotation.PublicEvolving;
-import org.apache.flink.api.common.JobExecutionResult;
 import org.apache.flink.configuration.Configuration;
 import org.apache.flink.core.execution.JobClient;
 import org.apache.flink.python.util.PythonConfigUtil;
+import org.apache.flink.runtime.jobgraph.JobResourceRequirements;
+import org.apache.flink.runtime.jobgraph.JobVertex;
+import org.apache.flink.runtime.jobgraph.JobVertexID;
 import org.apache.flink.runtime.operators.coordination.CoordinationRequestGateway;
+import org.apache.flink.shaded.guava33.com.google.common.hash.Hashing;
 import org.apache.flink.streaming.api.datastream.DataStream;
 import org.apache.flink.streaming.api.datastream.SingleOutputStreamOperator;
 import org.apache.flink.streaming.api.environment.StreamExecutionEnvironment;
@@ -15,6 +18,7 @@ import org.apache.flink.table.data.RowData;
 import org.apache.flink.table.runtime.typeutils.InternalTypeInfo;
 import org.apache.flink.table.types.logical.RowType;
 import org.apache.flink.types.Row;
+import org.apache.flink.util.InstantiationUtil;
 
 import org.headrace.am.AmRequest;
 import org.headrace.am.AmStream;
@@ -22,6 +26,9 @@ import org.headrace.plan.ClusterPlan;
 import org.headrace.plan.PlannedRole;
 import org.headrace.plan.RolePlan;
 
+import java.io.IOException;
+import java.nio.charset.StandardCharsets;
+import java.util.HashMap;
 import java.util.LinkedHashMap;
 import java.util.List;
 import java.util.Map;
@@ -41,10 +48,12 @@ import java.util.concurrent.TimeoutException;
 public final class ClusterBuilder {
 
     private static final long STATUS_TIMEOUT_S = 10;
+    private static final String BOUNDS = "$internal.job-resource-requirements";
 
     private final ClusterPlan cluster;
     private final DataStream<String> control;
     private final Map<String, PlannedRole> plannedRoles = new LinkedHashMap<>();
+    private final Map<JobVertexID, Integer> leastParallelism = new HashMap<>();
 
     /**
      * Adds the am.
@@ -73,7 +82,7 @@ public final class ClusterBuilder {
     /**
      * Adds a role.
      *
-     * @param roleJson {@code role, parallelism, spec, exchange}
+     * @param roleJson {@code role, parallelism, least_parallelism, spec, exchange}
      * @param payload cloudpickle payload of the node
      * @param input rows for the role; null makes it a source role
      * @param inputType type of the rows; null without input
@@ -84,6 +93,7 @@ public final class ClusterBuilder {
             String roleJson, byte[] payload, DataStream<RowData> input, RowType inputType, RowType outputType) {
         RolePlan role = RolePlan.parse(roleJson, payload, inputType, outputType);
         boolean isEndless = input != null && !isBounded(input);
+        leastParallelism.put(vertexOf(cluster, role), role.leastParallelism());
         plannedRoles.put(role.role(), new PlannedRole(role.parallelism(), input != null, isEndless));
         String name = cluster.name() + " " + role.role();
         InternalTypeInfo<RowData> type = typeInfo(outputType);
@@ -94,6 +104,27 @@ public final class ClusterBuilder {
                 input.connect(control).transform(name, type, new FlatMapRoleOperatorFactory(cluster, role)),
                 cluster,
                 role);
+    }
+
+    /**
+     * Tells Flink's adaptive scheduler, if it runs the job, how few subtasks of each role are enough. Otherwise it
+     * takes one for enough, and says nothing. Call it when the job is complete.
+     *
+     * <p>Source: {@code JobResourceRequirements.readFromExecutionPlan}, {@code
+     * DefaultVertexParallelismStore.applyJobResourceRequirements}: all vertices have to be there.
+     */
+    public void bindParallelism(StreamExecutionEnvironment env) throws IOException {
+        JobResourceRequirements.Builder bounds = JobResourceRequirements.newBuilder();
+        for (JobVertex vertex : env.getStreamGraph(false).getJobGraph().getVertices()) {
+            int least = leastParallelism.getOrDefault(vertex.getID(), 1);
+            bounds.setParallelismForJobVertex(vertex.getID(), least, vertex.getParallelism());
+        }
+        InstantiationUtil.writeObjectToConfig(bounds.build(), (Configuration) env.getConfiguration(), BOUNDS);
+    }
+
+    /** Takes back what {@link #bindParallelism} has told, for the next job of the environment. */
+    public static void unbindParallelism(StreamExecutionEnvironment env) {
+        ((Configuration) env.getConfiguration()).removeKey(BOUNDS);
     }
 
     /**
@@ -199,11 +230,22 @@ public final class ClusterBuilder {
     }
 
     /**
-     * Waits for the end of a job, in whatever way it ends. Blocks for at most {@code limitMs}.
+     * Asks that the job does not end by itself before a savepoint stops it, or takes that back. Blocks at most 10 s.
      *
-     * @return whether the job has ended
+     * @return false if it is ending already
+     * @throws Exception if the job is not running or does not answer
      */
-    public static boolean hasEnded(CompletableFuture<JobExecutionResult> result, long limitMs)
+    public static boolean hold(JobClient client, String amUid, boolean isWanted) throws Exception {
+        String answer = ask(client, amUid, isWanted ? AmRequest.Kind.HOLD : AmRequest.Kind.RELEASE);
+        return !answer.equals("false");
+    }
+
+    /**
+     * Waits for the end of a job, or of what was asked of Flink, in whatever way it ends. Blocks for at most {@code limitMs}.
+     *
+     * @return whether it has ended
+     */
+    public static boolean hasEnded(CompletableFuture<?> result, long limitMs)
             throws InterruptedException {
         try {
             result.get(limitMs, TimeUnit.MILLISECONDS);
@@ -230,8 +272,18 @@ public final class ClusterBuilder {
         return InternalTypeInfo.of(outputType == null ? RowType.of() : outputType);
     }
 
+    /** Source: {@code StreamGraphHasherV2.generateUserSpecifiedHash}; a role is never chained to its inputs. */
+    private static JobVertexID vertexOf(ClusterPlan cluster, RolePlan role) {
+        byte[] hash = Hashing.murmur3_128(0).hashString(uidOf(cluster, role), StandardCharsets.UTF_8).asBytes();
+        return new JobVertexID(hash);
+    }
+
+    private static String uidOf(ClusterPlan cluster, RolePlan role) {
+        return cluster.uidPrefix() + "-" + role.role();
+    }
+
     private static DataStream<RowData> named(
             SingleOutputStreamOperator<RowData> operator, ClusterPlan cluster, RolePlan role) {
-        return operator.setParallelism(role.parallelism()).uid(cluster.uidPrefix() + "-" + role.role());
+        return operator.setParallelism(role.parallelism()).uid(uidOf(cluster, role));
     }
 }

@@ -1,12 +1,11 @@
 package org.headrace.operator;
 
-import java.util.List;
-
-import org.apache.flink.api.common.state.ListStateDescriptor;
-import org.apache.flink.api.common.typeutils.base.BooleanSerializer;
+import org.apache.flink.runtime.checkpoint.CheckpointOptions;
+import org.apache.flink.runtime.state.CheckpointStreamFactory;
 import org.apache.flink.runtime.state.StateInitializationContext;
 import org.apache.flink.streaming.api.operators.AbstractStreamOperator;
 import org.apache.flink.streaming.api.operators.BoundedMultiInput;
+import org.apache.flink.streaming.api.operators.OperatorSnapshotFutures;
 import org.apache.flink.streaming.api.operators.StreamOperatorParameters;
 import org.apache.flink.streaming.api.operators.TwoInputStreamOperator;
 import org.apache.flink.streaming.api.watermark.Watermark;
@@ -26,12 +25,9 @@ class FlatMapRoleOperator extends AbstractStreamOperator<RowData>
 
     private static final long serialVersionUID = 1L;
     private static final int DATA = 1;
-    private static final ListStateDescriptor<Boolean> WAS_HERE =
-            new ListStateDescriptor<>("was-here", BooleanSerializer.INSTANCE);
 
     private final transient RoleCore core;
     private transient boolean isControlKnown;
-    private transient boolean isRestored;
 
     FlatMapRoleOperator(StreamOperatorParameters<RowData> parameters, ClusterPlan cluster, RolePlan role) {
         super(parameters);
@@ -43,21 +39,16 @@ class FlatMapRoleOperator extends AbstractStreamOperator<RowData>
         return isControlKnown;
     }
 
-    /**
-     * Flink tells of a restore only tasks that had state in the checkpoint, so this one always has some. A list that is
-     * split, not a union: with a union no checkpoint completes once one subtask has finished.
-     */
     @Override
     public void initializeState(StateInitializationContext context) throws Exception {
         super.initializeState(context);
-        isRestored = context.isRestored();
-        context.getOperatorStateStore().getListState(WAS_HERE).update(List.of(true));
+        core.restore(context);
     }
 
     @Override
     public void open() throws Exception {
         super.open();
-        core.open(getRuntimeContext(), true, isRestored);
+        core.open(getRuntimeContext(), true);
     }
 
     @Override
@@ -100,6 +91,21 @@ class FlatMapRoleOperator extends AbstractStreamOperator<RowData>
     @Override
     public void prepareSnapshotPreBarrier(long checkpointId) throws Exception {
         core.onBarrier(checkpointId);
+    }
+
+    @Override
+    public OperatorSnapshotFutures snapshotState(
+            long checkpointId, long timestamp, CheckpointOptions options, CheckpointStreamFactory factory)
+            throws Exception {
+        OperatorSnapshotFutures futures = super.snapshotState(checkpointId, timestamp, options, factory);
+        core.snapshotState(checkpointId, factory, futures);
+        return futures;
+    }
+
+    @Override
+    public void notifyCheckpointComplete(long checkpointId) throws Exception {
+        super.notifyCheckpointComplete(checkpointId);
+        core.onCheckpointComplete();
     }
 
     @Override

@@ -36,6 +36,14 @@ public final class LatestMaster {
         return true;
     }
 
+    /**
+     * The deployment of the latest record: the number of the am's execution. That of a role's subtask may be
+     * another one, since Flink's adaptive scheduler counts the executions of each subtask by itself.
+     */
+    public int deployment() {
+        return deployment;
+    }
+
     /** Whether to ask now; true once, until {@link #endAsking}. */
     public boolean beginAsking() {
         boolean isFirst = !isAsking;

@@ -1,12 +1,22 @@
 package org.headrace.operator;
 
 import org.apache.flink.api.common.TaskInfo;
+import org.apache.flink.api.common.state.BroadcastState;
+import org.apache.flink.api.common.state.MapStateDescriptor;
+import org.apache.flink.api.common.typeutils.base.IntSerializer;
+import org.apache.flink.api.common.typeutils.base.StringSerializer;
 import org.apache.flink.runtime.checkpoint.CheckpointException;
 import org.apache.flink.runtime.checkpoint.CheckpointFailureReason;
 import org.apache.flink.runtime.execution.Environment;
 import org.apache.flink.runtime.jobgraph.OperatorID;
 import org.apache.flink.runtime.operators.coordination.CoordinationRequest;
 import org.apache.flink.runtime.operators.coordination.CoordinationResponse;
+import org.apache.flink.runtime.state.CheckpointStreamFactory;
+import org.apache.flink.runtime.state.OperatorStateHandle;
+import org.apache.flink.runtime.state.SnapshotResult;
+import org.apache.flink.runtime.state.StateInitializationContext;
+import org.apache.flink.shaded.jackson2.com.fasterxml.jackson.databind.node.ObjectNode;
+import org.apache.flink.streaming.api.operators.OperatorSnapshotFutures;
 import org.apache.flink.streaming.api.operators.StreamOperatorParameters;
 import org.apache.flink.streaming.api.operators.StreamingRuntimeContext;
 import org.apache.flink.streaming.api.watermark.Watermark;
@@ -29,7 +39,9 @@ import org.slf4j.LoggerFactory;
 
 import java.io.IOException;
 import java.time.Duration;
+import java.util.List;
 import java.util.Optional;
+import java.util.concurrent.RunnableFuture;
 
 /**
  * What all role operators have in common: the node process, the queue to its algorithm process, and
@@ -42,6 +54,10 @@ final class RoleCore implements RoleNode.ProcessListener, AutoCloseable {
 
     private static final Logger LOG = LoggerFactory.getLogger(RoleCore.class);
 
+    private static final String PROCESSES = "processes";
+    private static final MapStateDescriptor<String, Integer> WAS_HERE =
+            new MapStateDescriptor<>("was-here", StringSerializer.INSTANCE, IntSerializer.INSTANCE);
+
     private final ClusterPlan cluster;
     private final RolePlan role;
     private final StreamOperatorParameters<RowData> parameters;
@@ -53,6 +69,10 @@ final class RoleCore implements RoleNode.ProcessListener, AutoCloseable {
     private OperatorID amOperator;
     private RoleMetrics metrics;
     private RoleOutput output;
+    private RoleState state;
+    private boolean isRestored;
+    private Integer restoredParallelism; // null: not restored
+    private SpareSupply spares;
     private RoleNode node;
     private RoleQueue queue;
     private boolean hasMaster;
@@ -65,24 +85,39 @@ final class RoleCore implements RoleNode.ProcessListener, AutoCloseable {
         this.parameters = parameters;
         environment = parameters.getContainingTask().getEnvironment();
         wait = new MailboxWait(parameters.getMailboxExecutor());
+        state = new RoleState(role.role(), environment.getTaskInfo(), wait, false, List.of());
     }
 
     /**
-     * Opens the queue and starts the node in the background.
+     * Takes from a checkpoint what it holds for the process. Blocks for as long as that takes to copy.
      *
-     * @param isRestored whether the rows to come are only those behind a checkpoint
+     * <p>Flink tells of a restore only tasks that get state from the checkpoint, so each always has some, also one
+     * that is new because the parallelism has grown: broadcast state, of which each gets a copy. Not a union: with
+     * one no checkpoint completes once one subtask has finished.
      */
-    void open(StreamingRuntimeContext runtimeContext, boolean withMaster, boolean isRestored) throws Exception {
+    void restore(StateInitializationContext checkpoint) throws Exception {
+        isRestored = checkpoint.isRestored();
+        BroadcastState<String, Integer> wasHere = checkpoint.getOperatorStateStore().getBroadcastState(WAS_HERE);
+        restoredParallelism = wasHere.get(PROCESSES);
+        wasHere.put(PROCESSES, environment.getTaskInfo().getNumberOfParallelSubtasks());
+        state =
+                RoleState.restore(
+                        role.role(), environment, wait, isRestored, checkpoint.getRawOperatorStateInputs());
+    }
+
+    /** Opens the queue and starts the node in the background; {@link #restore} comes before. */
+    void open(StreamingRuntimeContext runtimeContext, boolean withMaster) throws Exception {
         context = runtimeContext;
         hasMaster = withMaster;
         metrics = new RoleMetrics(context.getMetricGroup());
         output = new RoleOutput(parameters.getOutput(), metrics.rowsOut());
         TaskFacts task = TaskFacts.of(environment, context);
-        node = new RoleNode(cluster, role, task, wait, metrics, this);
+        spares = hasMaster ? SpareSupply.open(cluster, role, task, wait, context) : null;
+        node = new RoleNode(cluster, role, task, wait, metrics, spares, this);
         if (role.inputType() != null || role.outputType() != null) {
-            queue = new RoleQueue(cluster, role, node, parameters, wait, metrics, output);
+            queue = new RoleQueue(cluster, role, node, parameters, wait, metrics, output, state, hasMaster);
         }
-        node.start(queue == null ? null : queue.socketPath(), hasMaster, isRestored);
+        node.start(queue == null ? null : queue.socketPath(), hasMaster, isRestored, restoredParallelism, state.restored());
     }
 
     /** A record of the control stream, by either of its ways. */
@@ -90,7 +125,11 @@ final class RoleCore implements RoleNode.ProcessListener, AutoCloseable {
         if (!master.accept(record)) {
             return;
         }
-        String hex = Lines.requireText(Lines.parse(record), "am_operator");
+        ObjectNode said = Lines.parse(record);
+        if (spares != null && said.path("is_stream").asBoolean()) {
+            spares.onStreamMode();
+        }
+        String hex = Lines.requireText(said, "am_operator");
         amOperator = new OperatorID(StringUtils.hexStringToByte(hex));
         node.onControl(record);
     }
@@ -120,7 +159,7 @@ final class RoleCore implements RoleNode.ProcessListener, AutoCloseable {
             TaskInfo task = context.getTaskInfo();
             InputEnded ended =
                     new InputEnded(
-                            task.getAttemptNumber(),
+                            master.deployment(),
                             role.role(),
                             task.getIndexOfThisSubtask(),
                             task.getNumberOfParallelSubtasks());
@@ -165,6 +204,35 @@ final class RoleCore implements RoleNode.ProcessListener, AutoCloseable {
                 checkpointId, new CheckpointException(text, CheckpointFailureReason.CHECKPOINT_DECLINED));
     }
 
+    /** Adds to a checkpoint what writes the state of the process into it, beside the task. */
+    void snapshotState(long checkpointId, CheckpointStreamFactory factory, OperatorSnapshotFutures futures)
+            throws Exception {
+        if (queue == null) {
+            return;
+        }
+        try {
+            RunnableFuture<SnapshotResult<OperatorStateHandle>> written =
+                    state.snapshot(
+                            checkpointId,
+                            queue.isUntouched(),
+                            factory,
+                            parameters.getContainingTask().getCancelables());
+            if (written != null) {
+                futures.setOperatorStateRawFuture(written);
+            }
+        } catch (Exception e) {
+            futures.cancel();
+            throw e;
+        }
+    }
+
+    /** A time to see whether the next attempt should find a node that is ready. */
+    void onCheckpointComplete() {
+        if (spares != null && !isFinished && !node.isStopRequested()) {
+            spares.onCheckpointComplete();
+        }
+    }
+
     void onCheckpointAborted(long checkpointId) {
         if (queue != null) {
             queue.onCheckpointAborted(checkpointId);
@@ -198,8 +266,16 @@ final class RoleCore implements RoleNode.ProcessListener, AutoCloseable {
                 node.close();
             }
         } finally {
-            if (queue != null) {
-                queue.close();
+            try {
+                if (queue != null) {
+                    queue.close();
+                }
+            } finally {
+                state.close();
+                if (spares != null) {
+                    spares.close(isFinished);
+                    spares = null;
+                }
             }
         }
     }
@@ -213,7 +289,7 @@ final class RoleCore implements RoleNode.ProcessListener, AutoCloseable {
         if (amOperator == null || node.isStopRequested() || !master.beginAsking()) {
             return;
         }
-        AmRequest question = new AmRequest(AmRequest.Kind.MASTER, context.getTaskInfo().getAttemptNumber());
+        AmRequest question = new AmRequest(AmRequest.Kind.MASTER, master.deployment());
         environment
                 .getOperatorCoordinatorEventGateway()
                 .sendRequestToCoordinator(amOperator, new SerializedValue<CoordinationRequest>(question))

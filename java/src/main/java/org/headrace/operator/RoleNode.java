@@ -12,13 +12,19 @@ import org.headrace.process.ChildHome;
 import org.headrace.process.ChildProcess;
 import org.headrace.process.MailboxWait;
 import org.headrace.process.PythonProcessException;
+import org.headrace.process.SpareNode;
 import org.headrace.process.TaskFacts;
 import org.headrace.process.WorkDir;
+import org.slf4j.Logger;
+import org.slf4j.LoggerFactory;
 
 import java.io.IOException;
 import java.nio.file.Path;
+import java.time.Duration;
+import java.util.List;
 import java.util.Locale;
 import java.util.Map;
+import java.util.concurrent.CompletableFuture;
 
 /**
  * The node process of one role subtask, seen from its operator.
@@ -28,6 +34,11 @@ import java.util.Map;
  * such a mail and fail the task.
  */
 final class RoleNode implements AutoCloseable {
+
+    private static final Logger LOG = LoggerFactory.getLogger(RoleNode.class);
+
+    /** How long a spare may take to answer its start line: it only has to read it. */
+    private static final Duration SPARE_ANSWER = Duration.ofSeconds(2);
 
     /** How the algorithm process ended. */
     enum Outcome {
@@ -57,24 +68,36 @@ final class RoleNode implements AutoCloseable {
     private final RoleMetrics metrics;
     private final ProcessListener listener;
     private final ChildHome home;
+    private final SpareSupply supply;
+    private final SpareNode spare;
     private ChildProcess child;
+    private int generation; // of the child: one that was given up says nothing any more
+    private String latestRecord;
+    private CompletableFuture<Void> answer; // of a spare; null: not waited for
     private long group;
     private boolean isGone;
 
+    /** {@code supply} is null for one that has no spares. */
     RoleNode(
             ClusterPlan cluster,
             RolePlan role,
             TaskFacts task,
             MailboxWait wait,
             RoleMetrics metrics,
+            SpareSupply supply,
             ProcessListener listener)
             throws IOException {
         this.cluster = cluster;
         this.task = task;
         this.wait = wait;
         this.metrics = metrics;
+        this.supply = supply;
         this.listener = listener;
-        home = new ChildHome(cluster, role.role(), role.specJson(), role.payload(), role.mirror(), task);
+        spare = supply == null ? null : supply.take();
+        home =
+                spare == null
+                        ? new ChildHome(cluster, role.role(), role.specJson(), role.payload(), role.mirror(), task)
+                        : spare.home();
     }
 
     /** Role and index, for example "worker-0". */
@@ -92,39 +115,98 @@ final class RoleNode implements AutoCloseable {
     }
 
     /**
-     * Starts the node in the background.
+     * Starts the node in the background, or takes one that was started before.
      *
      * @param queueSocket where the algorithm process finds its queue; null without rows
      * @param hasMaster false for a chained role, whose process starts at once
+     * @param isRestored whether the rows to come are only those behind a checkpoint
+     * @param restoredParallelism processes of the role at that checkpoint; null without one
+     * @param states what the checkpoint holds for the process
+     * @throws IOException if files for a spare cannot be written
      */
-    void start(Path queueSocket, boolean hasMaster, boolean isRestored) {
+    void start(
+            Path queueSocket,
+            boolean hasMaster,
+            boolean isRestored,
+            Integer restoredParallelism,
+            List<StatePart> states)
+            throws IOException {
         ObjectNode line = hasMaster ? home.startLineWithMaster() : home.startLine();
         line.put("queue_socket", queueSocket == null ? null : queueSocket.toString());
         line.put("is_restored", isRestored);
+        line.put("restored_parallelism", restoredParallelism);
+        ArrayNode described = line.putArray("states");
+        states.forEach(state -> state.describe(described.addObject()));
         ArrayNode gpus = line.putArray("gpus");
         task.gpus().forEach(gpus::add);
         if (!hasMaster) {
             line.putNull("master");
         }
-        child =
-                home.start(
-                        cluster.nodeModule(),
-                        line,
-                        new ChildProcess.Listener() {
-                            @Override
-                            public void onLine(ObjectNode said) {
-                                wait.post(() -> onNodeLine(said), "headrace node line");
-                            }
+        if (spare == null) {
+            child = home.start(cluster.nodeModule(), line, listener(line));
+            return;
+        }
+        child = spare.child();
+        LOG.info("[{}] goes on in spare node process {}", label(), child.pid().orElse(0));
+        answer = wait.after(SPARE_ANSWER, () -> onSpareFailed(line, "does not answer"));
+        if (!spare.begin(line, listener(line))) {
+            onSpareFailed(line, "has ended");
+        }
+    }
 
-                            @Override
-                            public void onExit(ChildExit exit) {
-                                wait.post(() -> onNodeExit(exit), "headrace node exit");
+    /** What the child that is started next says, as mails. */
+    private ChildProcess.Listener listener(ObjectNode line) {
+        generation++;
+        int own = generation;
+        return new ChildProcess.Listener() {
+            @Override
+            public void onLine(ObjectNode said) {
+                wait.post(
+                        () -> {
+                            if (own == generation) {
+                                onNodeLine(said);
                             }
-                        });
+                        },
+                        "headrace node line");
+            }
+
+            @Override
+            public void onExit(ChildExit exit) {
+                wait.post(
+                        () -> {
+                            if (own == generation) {
+                                onNodeExit(exit, line);
+                            }
+                        },
+                        "headrace node exit");
+            }
+        };
+    }
+
+    /** A node that was started before is of no use: another one takes its place. */
+    private void onSpareFailed(ObjectNode line, String how) {
+        if (answer == null || child.isStopRequested()) {
+            return;
+        }
+        LOG.warn("[{}] the spare node {}; another one is started", label(), how);
+        onSpareAnswered();
+        child.kill();
+        child = home.start(cluster.nodeModule(), line, listener(line));
+        if (latestRecord != null) {
+            child.send(Lines.parse(latestRecord));
+        }
+    }
+
+    private void onSpareAnswered() {
+        if (answer != null) {
+            answer.cancel(false);
+            answer = null;
+        }
     }
 
     /** Passes a record of the control stream on. Records after {@link #requestStop} are dropped. */
     void onControl(String record) {
+        latestRecord = record;
         if (!child.isStopRequested()) {
             child.send(Lines.parse(record));
         }
@@ -148,6 +230,7 @@ final class RoleNode implements AutoCloseable {
 
     @Override
     public void close() {
+        onSpareAnswered();
         home.close();
     }
 
@@ -157,6 +240,12 @@ final class RoleNode implements AutoCloseable {
             case "process_started":
                 group = line.path("pid").longValue();
                 child.addGroup(group);
+                if (supply != null) {
+                    supply.onProcessStarted();
+                }
+                break;
+            case "spare":
+                onSpareLine(line);
                 break;
             case "process_ended":
                 child.removeGroup(group);
@@ -176,6 +265,15 @@ final class RoleNode implements AutoCloseable {
         }
     }
 
+    private void onSpareLine(ObjectNode line) {
+        String state = line.path("state").asText();
+        if (state.equals("taken")) {
+            onSpareAnswered();
+        } else if (state.equals("ended")) {
+            child.removeGroup(line.path("pid").longValue());
+        }
+    }
+
     private void onProcessEnded(ObjectNode line) throws Exception {
         String outcome = Lines.requireText(line, "outcome");
         listener.onProcessEnded(
@@ -190,7 +288,11 @@ final class RoleNode implements AutoCloseable {
         }
     }
 
-    private void onNodeExit(ChildExit exit) throws Exception {
+    private void onNodeExit(ChildExit exit, ObjectNode line) throws Exception {
+        if (answer != null && !child.isStopRequested()) {
+            onSpareFailed(line, "has ended");
+            return;
+        }
         isGone = true;
         if (!child.isStopRequested()) {
             throw exit.toException(exit.describe("The node process of " + label()));

@@ -9,6 +9,7 @@ import org.apache.flink.table.data.RowData;
 import org.headrace.exchange.MemoryQueue;
 import org.headrace.exchange.QueueListener;
 import org.headrace.exchange.QueuePlace;
+import org.headrace.exchange.StateFile;
 import org.headrace.exchange.TaskHooks;
 import org.headrace.plan.ClusterPlan;
 import org.headrace.plan.RolePlan;
@@ -22,8 +23,10 @@ import java.io.IOException;
 import java.nio.file.Path;
 import java.time.Duration;
 import java.util.Arrays;
+import java.util.HashSet;
 import java.util.List;
 import java.util.Optional;
+import java.util.Set;
 import java.util.concurrent.CompletableFuture;
 
 /**
@@ -42,11 +45,14 @@ final class RoleQueue implements QueueListener, AutoCloseable {
     private final MailboxWait wait;
     private final RoleMetrics metrics;
     private final RoleOutput output;
+    private final RoleState state;
     private final Path socketPath;
     private final MemoryQueue queue;
+    private final boolean isOneOfSeveral;
 
     private boolean isConnected;
     private boolean hasRows;
+    private boolean hasEnded;
     private boolean isOutputEnded;
     private boolean isProcessFinished;
     private boolean isStopping;
@@ -55,8 +61,10 @@ final class RoleQueue implements QueueListener, AutoCloseable {
     private Exception failure;
     private WatermarkStatus pendingStatus;
     private long marker; // of idleness; below zero, where no checkpoint id is
+    private long writtenBarrier = Long.MIN_VALUE;
     private long handledBarrier = Long.MIN_VALUE;
-    private long abortedBarrier = Long.MIN_VALUE;
+    private long declinedBarrier = Long.MIN_VALUE;
+    private final Set<Long> aborted = new HashSet<>(); // from the barrier on that was written last
 
     RoleQueue(
             ClusterPlan cluster,
@@ -65,16 +73,21 @@ final class RoleQueue implements QueueListener, AutoCloseable {
             StreamOperatorParameters<RowData> parameters,
             MailboxWait wait,
             RoleMetrics metrics,
-            RoleOutput output)
+            RoleOutput output,
+            RoleState state,
+            boolean hasMaster)
             throws IOException {
         this.role = role;
         this.wait = wait;
         this.metrics = metrics;
         this.output = output;
+        this.state = state;
         timeouts = cluster.timeouts();
         label = node.label();
         socketPath = node.workDir().socketPath();
         Environment environment = parameters.getContainingTask().getEnvironment();
+        int processes = environment.getTaskInfo().getNumberOfParallelSubtasks();
+        isOneOfSeveral = hasMaster && role.inputType() != null && processes > 1;
         List<Path> tmpDirs =
                 Arrays.stream(environment.getTaskManagerInfo().getTmpDirectories()).map(Path::of).toList();
         TimerGauge blocked = environment.getMetricGroup().getIOMetricGroup().getHardBackPressuredTimePerSecond();
@@ -91,6 +104,7 @@ final class RoleQueue implements QueueListener, AutoCloseable {
                                 blocked::markEnd),
                         this);
         metrics.addBytes(queue::bytesIn, queue::bytesOut);
+        state.bind(queue);
     }
 
     Path socketPath() {
@@ -124,6 +138,7 @@ final class RoleQueue implements QueueListener, AutoCloseable {
     }
 
     void writeEnd() {
+        hasEnded = true;
         if (!isProcessDone() && lost == null) {
             queue.writeEnd();
         }
@@ -132,16 +147,19 @@ final class RoleQueue implements QueueListener, AutoCloseable {
     /**
      * Sends a barrier and waits until the process has handled everything before it. A process that is
      * still starting is first given the time that it may take to gather and start. Once the process is lost
-     * this waits for the failure of the task.
+     * this waits for the failure of the task. A process that is as it was started is not asked; see
+     * {@link #isUntouched}.
      *
      * @return why the checkpoint must not complete; empty if all rows before it were handled, or if it
      *     was aborted meanwhile
      */
     Optional<String> awaitHandled(long checkpointId) throws InterruptedException {
-        if (!hasRows || isProcessDone()) {
+        aborted.removeIf(id -> id < checkpointId);
+        if (isProcessDone() || isUntouched()) {
             return Optional.empty();
         }
         if (lost == null && queue.writeBarrier(checkpointId)) {
+            writtenBarrier = checkpointId;
             Duration start = timeouts.gather().plus(timeouts.processStart());
             wait.until(() -> isConnected || isReleased(checkpointId), start);
             if (!wait.until(() -> isReleased(checkpointId), timeouts.checkpointHold())) {
@@ -151,14 +169,34 @@ final class RoleQueue implements QueueListener, AutoCloseable {
                                         + " `timeouts.checkpoint_hold_timeout_s`)",
                                 Timeouts.text(timeouts.checkpointHold())));
             }
+            if (declinedBarrier == checkpointId) {
+                return Optional.of(
+                        "shares no step with the others at which all have handled the rows before the barrier:"
+                                + " ctx.data_parallel was called behind it in one of them, before it in another");
+            }
         }
         // No reason to decline: Flink may fail the job for that, and then not for what ended the process.
-        wait.until(() -> lost == null || abortedBarrier >= checkpointId);
+        wait.until(() -> lost == null || aborted.contains(checkpointId));
         return Optional.empty();
     }
 
+    /** The process is told, if it may be waiting at that barrier; its state of that place is not kept. */
     void onCheckpointAborted(long checkpointId) {
-        abortedBarrier = Math.max(abortedBarrier, checkpointId);
+        aborted.add(checkpointId);
+        state.onCheckpointAborted(checkpointId);
+        if (writtenBarrier == checkpointId && handledBarrier < checkpointId && lost == null) {
+            queue.writeAbort(checkpointId);
+        }
+    }
+
+    /**
+     * Whether the process is as it was started: it has had no row, and not the end behind which it may emit
+     * some; it has no state to go on from, such as passes over rows that it has; and it is not one of several
+     * in an ML cluster, which may train in common, and answer together.
+     */
+    boolean isUntouched() {
+        boolean mayEmit = hasEnded && role.outputType() != null;
+        return !hasRows && !mayEmit && !isOneOfSeveral && !state.hasRestored();
     }
 
     /** The process is about to be stopped: its loss is no failure from here on. */
@@ -234,7 +272,10 @@ final class RoleQueue implements QueueListener, AutoCloseable {
     }
 
     @Override
-    public void onBarrierAck(long checkpointId) {
+    public void onBarrierAck(long checkpointId, StateFile offered) {
+        if (offered != null) {
+            state.onHandled(checkpointId, offered);
+        }
         handledBarrier = Math.max(handledBarrier, checkpointId);
         if (checkpointId == marker && pendingStatus != null) {
             output.emitStatus(pendingStatus);
@@ -243,8 +284,14 @@ final class RoleQueue implements QueueListener, AutoCloseable {
     }
 
     @Override
+    public void onBarrierDeclined(long checkpointId) {
+        declinedBarrier = checkpointId;
+    }
+
+    @Override
     public void onOutputEnd() {
         isOutputEnded = true;
+        state.onProcessEnd();
     }
 
     /**
@@ -282,7 +329,11 @@ final class RoleQueue implements QueueListener, AutoCloseable {
     }
 
     private boolean isReleased(long checkpointId) {
-        return handledBarrier >= checkpointId || abortedBarrier >= checkpointId || isProcessDone() || lost != null;
+        return handledBarrier >= checkpointId
+                || declinedBarrier == checkpointId
+                || aborted.contains(checkpointId)
+                || isProcessDone()
+                || lost != null;
     }
 
     private void cancelLostTimer() {

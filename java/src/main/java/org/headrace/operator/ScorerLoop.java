@@ -6,6 +6,7 @@ import org.apache.flink.util.FlinkRuntimeException;
 import org.headrace.exchange.MemoryQueue;
 import org.headrace.exchange.QueueListener;
 import org.headrace.exchange.QueuePlace;
+import org.headrace.exchange.StateFile;
 import org.headrace.exchange.TaskHooks;
 import org.headrace.plan.ClusterPlan;
 import org.headrace.plan.RolePlan;
@@ -65,7 +66,7 @@ final class ScorerLoop implements Runnable, RoleNode.ProcessListener, QueueListe
         this.metrics = metrics;
         timeouts = cluster.timeouts();
         wait = new MailboxWait(mailbox);
-        node = new RoleNode(cluster, role, task, wait, metrics, this);
+        node = new RoleNode(cluster, role, task, wait, metrics, null, this);
         MemoryQueue opened = null;
         try {
             Path socket = node.workDir().socketPath();
@@ -78,7 +79,7 @@ final class ScorerLoop implements Runnable, RoleNode.ProcessListener, QueueListe
                             new TaskHooks(mailbox, mailbox, () -> {}, () -> {}),
                             this);
             metrics.addBytes(opened::bytesIn, opened::bytesOut);
-            node.start(socket, false, false);
+            node.start(socket, false, false, null, List.of());
         } catch (Throwable e) {
             close(node, opened);
             throw e;
@@ -176,7 +177,10 @@ final class ScorerLoop implements Runnable, RoleNode.ProcessListener, QueueListe
     public void onWatermark(long timestamp) {}
 
     @Override
-    public void onBarrierAck(long checkpointId) {}
+    public void onBarrierAck(long checkpointId, StateFile state) {}
+
+    @Override
+    public void onBarrierDeclined(long checkpointId) {}
 
     @Override
     public void onOutputEnd() throws PythonProcessException {

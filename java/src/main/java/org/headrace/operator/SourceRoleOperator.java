@@ -28,7 +28,7 @@ final class SourceRoleOperator extends AbstractStreamOperator<RowData>
     @Override
     public void open() throws Exception {
         super.open();
-        core.open(getRuntimeContext(), true, false);
+        core.open(getRuntimeContext(), true);
     }
 
     @Override
@@ -46,6 +46,12 @@ final class SourceRoleOperator extends AbstractStreamOperator<RowData>
     @Override
     public void endInput() {
         core.onControlEnd();
+    }
+
+    @Override
+    public void notifyCheckpointComplete(long checkpointId) throws Exception {
+        super.notifyCheckpointComplete(checkpointId);
+        core.onCheckpointComplete();
     }
 
     @Override

@@ -9,16 +9,19 @@ import org.headrace.exchange.ExchangeSettings;
 import org.headrace.json.Lines;
 
 import java.io.Serializable;
+import java.time.Duration;
 
 /**
  * One role of a cluster.
  *
  * @param role its name
  * @param parallelism planned number of subtasks; the runtime may have fewer
+ * @param leastParallelism fewest subtasks that Flink's adaptive scheduler may run
  * @param specJson what the node reads; opaque here
  * @param payload the cloudpickle payload; opaque here
  * @param exchange size and pace of the memory queue
  * @param mirror what its processes find a copy of; null without
+ * @param spareAfter how long a process runs before a spare for it is started; null: never
  * @param inputType type of its input rows; null without input
  * @param outputType type of its output rows; null without output
  */
@@ -26,10 +29,12 @@ import java.io.Serializable;
 public record RolePlan(
         String role,
         int parallelism,
+        int leastParallelism,
         String specJson,
         byte[] payload,
         ExchangeSettings exchange,
         MirrorPlan mirror,
+        Duration spareAfter,
         RowType inputType,
         RowType outputType)
         implements Serializable {
@@ -47,6 +52,7 @@ public record RolePlan(
         return new RolePlan(
                 Lines.requireText(plan, "role"),
                 Lines.requireInt(plan, "parallelism"),
+                plan.path("least_parallelism").asInt(Lines.requireInt(plan, "parallelism")),
                 plan.path("spec").toString(),
                 payload.clone(),
                 new ExchangeSettings(
@@ -56,6 +62,9 @@ public record RolePlan(
                         Lines.requireInt(exchange, "linger_ms"),
                         Lines.requireInt(exchange, "max_row_bytes")),
                 MirrorPlan.parse(plan.path("mirror")),
+                plan.path("spare_after_ms").isNumber()
+                        ? Duration.ofMillis(plan.path("spare_after_ms").longValue())
+                        : null,
                 inputType,
                 outputType);
     }

@@ -24,15 +24,16 @@ public final class ChildHome implements AutoCloseable {
     private static final String TLS = "tls";
 
     private final ClusterPlan cluster;
-    private final String label;
-    private final String title;
+    private final String role;
     private final WorkDir workDir;
     private final PythonEnvironment python;
-    private final ObjectNode startLine;
+    private final Path spec;
+    private final Path payloadFile;
     private final Duration stopGrace;
     private final FileMirror mirror;
     private final Configuration flink;
     private final boolean hasTls;
+    private TaskFacts task;
     private ChildProcess child;
 
     private final Object lock = new Object();
@@ -58,8 +59,8 @@ public final class ChildHome implements AutoCloseable {
         this.cluster = cluster;
         flink = task.flink();
         hasTls = InternalTls.isEnabled(flink);
-        label = role + "-" + task.index();
-        title = task.jobName() + " " + label;
+        this.role = role;
+        this.task = task;
         stopGrace = cluster.timeouts().stopGrace();
         python =
                 new PythonEnvironment(
@@ -68,24 +69,10 @@ public final class ChildHome implements AutoCloseable {
         mirror =
                 mirrorPlan == null
                         ? null
-                        : new FileMirror(mirrorPlan, workDir.path().resolve("mirror"), "headrace " + title);
+                        : new FileMirror(mirrorPlan, workDir.path().resolve("mirror"), "headrace " + title());
         try {
-            Path spec = workDir.write("spec.json", specJson.getBytes(StandardCharsets.UTF_8));
-            Path payloadFile = workDir.write("payload.pkl", payload);
-            startLine =
-                    Lines.ofType("start")
-                            .put("job_name", task.jobName())
-                            .put("role", role)
-                            .put("index", task.index())
-                            .put("parallelism", task.parallelism())
-                            .put("host", task.host())
-                            .put("work_dir", workDir.path().toString())
-                            .put("spec_path", spec.toString())
-                            .put("payload_path", payloadFile.toString())
-                            .put("deployment", task.deployment());
-            if (mirror != null) {
-                startLine.put("mirror", mirror.link().toString());
-            }
+            spec = workDir.write("spec.json", specJson.getBytes(StandardCharsets.UTF_8));
+            payloadFile = workDir.write("payload.pkl", payload);
         } catch (IOException | RuntimeException e) {
             workDir.close();
             throw e;
@@ -94,21 +81,38 @@ public final class ChildHome implements AutoCloseable {
 
     /** Role and index, for example "worker-0". */
     public String label() {
-        return label;
+        return role + "-" + task.index();
     }
 
     /** Job, role and index: what tells it apart from other jobs' in one TaskManager. */
     public String title() {
-        return title;
+        return task.jobName() + " " + label();
     }
 
     public WorkDir workDir() {
         return workDir;
     }
 
-    /** A fresh copy of the start line, for the caller to complete. */
+    /** A fresh start line, for the caller to complete. */
     public ObjectNode startLine() {
-        return startLine.deepCopy();
+        ObjectNode line =
+                files(Lines.ofType("start"))
+                        .put("job_name", task.jobName())
+                        .put("index", task.index())
+                        .put("parallelism", task.parallelism())
+                        .put("host", task.host())
+                        .put("deployment", task.deployment());
+        if (mirror != null) {
+            line.put("mirror", mirror.link().toString());
+        }
+        return line;
+    }
+
+    private ObjectNode files(ObjectNode line) {
+        return line.put("role", role)
+                .put("work_dir", workDir.path().toString())
+                .put("spec_path", spec.toString())
+                .put("payload_path", payloadFile.toString());
     }
 
     /**
@@ -136,13 +140,40 @@ public final class ChildHome implements AutoCloseable {
         boolean needsTls = firstLine.has(TLS);
         child =
                 new ChildProcess(
-                        label,
-                        "headrace " + title,
+                        label(),
+                        "headrace " + title(),
                         () -> command(module, needsTls),
                         listener,
                         stopGrace);
         child.start(firstLine);
         return child;
+    }
+
+    /** Starts a child that waits for its start line: {@link #begin} sends it. */
+    ChildProcess startAhead(String module, ChildProcess.Listener listener) {
+        child =
+                new ChildProcess(
+                        role + " spare",
+                        "headrace " + task.jobName() + " " + role + " spare",
+                        () -> command(module, false),
+                        listener,
+                        stopGrace);
+        child.start(files(Lines.ofType("prepare")));
+        return child;
+    }
+
+    /** From now on this is the home of another subtask of the role, or of the same in a later attempt. */
+    void moveTo(TaskFacts newTask) {
+        task = newTask;
+        child.rename(label());
+    }
+
+    /** Sends the start line to a child that waits for it; writes the files of TLS before, if it names them. */
+    void begin(ObjectNode firstLine) throws IOException {
+        if (firstLine.has(TLS)) {
+            InternalTls.read(flink).writeInto(workDir);
+        }
+        child.send(firstLine);
     }
 
     private ProcessBuilder command(String module, boolean needsTls) throws Exception {

@@ -19,6 +19,7 @@ import java.util.ArrayDeque;
 import java.util.Deque;
 import java.util.List;
 import java.util.OptionalInt;
+import java.util.OptionalLong;
 import java.util.Set;
 import java.util.concurrent.Callable;
 import java.util.concurrent.ConcurrentHashMap;
@@ -53,7 +54,6 @@ public final class ChildProcess implements AutoCloseable {
         void onExit(ChildExit exit);
     }
 
-    private final String label;
     private final String threadName;
     private final Callable<ProcessBuilder> command;
     private final Listener listener;
@@ -66,6 +66,7 @@ public final class ChildProcess implements AutoCloseable {
     private final CountDownLatch stderrDone = new CountDownLatch(1);
     private final Object lock = new Object();
 
+    private volatile String label;
     private Thread launcher;
     private Process process;
     private boolean isClosed;
@@ -112,6 +113,41 @@ public final class ChildProcess implements AutoCloseable {
     /** Whether the child was told to stop, so that its end is no failure. */
     public boolean isStopRequested() {
         return isStopRequested;
+    }
+
+    /** Gives it another mark in the log: it was started before it was known whose it would be. */
+    public void rename(String newLabel) {
+        label = newLabel;
+    }
+
+    /** Number of its process; empty if it has none yet. */
+    public OptionalLong pid() {
+        synchronized (lock) {
+            return process == null ? OptionalLong.empty() : OptionalLong.of(process.pid());
+        }
+    }
+
+    /**
+     * Kills the child, everything below it and the noted groups; {@link #close} has nothing left to do. Never
+     * blocks: a thread that ends within seconds kills the groups.
+     */
+    public void kill() {
+        Process started;
+        synchronized (lock) {
+            if (isClosed) {
+                return;
+            }
+            isClosed = true;
+            started = process;
+        }
+        isStopRequested = true;
+        if (started != null) {
+            ProcessTree.kill(started);
+            daemon("kill", () -> groups.forEach(ProcessTree::killGroup)).start();
+        } else if (launcher != null) {
+            launcher.interrupt();
+        }
+        outgoing.add(END_OF_LINES);
     }
 
     /** Notes a process group below the child; {@link #close} kills it. */

@@ -61,6 +61,13 @@ final class ProcessTree {
         }
     }
 
+    /** Kills a process with everything that is below it now. Does not wait. */
+    static void kill(Process process) {
+        List<ProcessHandle> below = process.descendants().toList();
+        process.destroyForcibly();
+        below.forEach(ProcessHandle::destroyForcibly);
+    }
+
     /** Waits for the end of a process; gives up at the limit, or once it is frozen. */
     private static boolean endsByItself(Process process, Duration limit) throws InterruptedException {
         long deadline = System.nanoTime() + limit.toNanos();
@@ -77,7 +84,7 @@ final class ProcessTree {
     }
 
     /** Whether the process is stopped; see proc(5), the field behind the name in parentheses. */
-    private static boolean isFrozen(long pid) {
+    static boolean isFrozen(long pid) {
         try {
             String stat = Files.readString(Path.of("/proc", String.valueOf(pid), "stat"));
             return stat.startsWith(" T", stat.lastIndexOf(')') + 1);

@@ -4,6 +4,7 @@ import org.apache.flink.annotation.Internal;
 import org.apache.flink.api.common.JobID;
 import org.apache.flink.api.common.cache.DistributedCache;
 import org.apache.flink.configuration.Configuration;
+import org.apache.flink.python.PythonOptions;
 import org.apache.flink.python.env.PythonDependencyInfo;
 import org.apache.flink.python.env.process.ProcessPythonEnvironmentManager;
 
@@ -84,6 +85,14 @@ public final class PythonEnvironment implements AutoCloseable {
         builder.environment().putAll(variables);
         appendToPythonPath(builder, extraPythonPath);
         return builder;
+    }
+
+    /**
+     * Whether one outlives the tasks of its job in a JVM. Flink removes a shipped directory five seconds after the
+     * last of them, and unpacks it for the next one again, at the same place if there is but one to choose from.
+     */
+    public static boolean isLasting(Configuration pythonConfig, List<String> tmpDirs) {
+        return tmpDirs.size() == 1 || !pythonConfig.contains(PythonOptions.PYTHON_FILES_DISTRIBUTED_CACHE_INFO);
     }
 
     /** Appends entries to the PYTHONPATH of a process, behind what it inherits. */

@@ -163,7 +163,9 @@ public final class QueueBehaviours {
                 checkEqual(process.receive().type(), FrameType.END);
                 process.send(Frame.of(FrameType.BARRIER_ACK, 9));
                 fixture.mailbox.yield();
-                checkEqual(fixture.heard, List.of("connected", "acknowledged 9"));
+                process.send(Frame.of(FrameType.DECLINE, 10));
+                fixture.mailbox.yield();
+                checkEqual(fixture.heard, List.of("connected", "acknowledged 9", "declined 10"));
             }
         }
     }

@@ -112,7 +112,10 @@ public final class QueueEcho implements QueueListener {
     }
 
     @Override
-    public void onBarrierAck(long checkpointId) {
+    public void onBarrierDeclined(long checkpointId) {}
+
+    @Override
+    public void onBarrierAck(long checkpointId, StateFile state) {
         Behaviours.checkEqual(next, checkpointId + 1);
         lastBarrier = checkpointId;
     }

@@ -22,6 +22,7 @@ final class QueueFixture implements QueueListener, AutoCloseable {
     final TestMailbox mailbox = new TestMailbox();
     final ManualTimers timers = new ManualTimers();
     final List<String> heard = new ArrayList<>();
+    final List<StateFile> states = new ArrayList<>(); // a test closes them
     final AtomicInteger blocked = new AtomicInteger();
     final Path directory;
     final Path socketPath;
@@ -107,8 +108,16 @@ final class QueueFixture implements QueueListener, AutoCloseable {
     }
 
     @Override
-    public void onBarrierAck(long checkpointId) {
+    public void onBarrierDeclined(long checkpointId) {
+        heard.add("declined " + checkpointId);
+    }
+
+    @Override
+    public void onBarrierAck(long checkpointId, StateFile state) {
         heard.add("acknowledged " + checkpointId);
+        if (state != null) {
+            states.add(state);
+        }
     }
 
     @Override

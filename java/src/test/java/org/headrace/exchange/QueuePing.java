@@ -70,7 +70,10 @@ public final class QueuePing implements QueueListener {
     public void onWatermark(long timestamp) {}
 
     @Override
-    public void onBarrierAck(long checkpointId) {}
+    public void onBarrierAck(long checkpointId, StateFile state) {}
+
+    @Override
+    public void onBarrierDeclined(long checkpointId) {}
 
     @Override
     public void onOutputEnd() {

@@ -1,0 +1,52 @@
+"""A directory for the checkpoints of a job on the embedded cluster, if it has none."""
+
+from __future__ import annotations
+
+import atexit
+import shutil
+import tempfile
+from pathlib import Path
+
+from headrace.operator.environment import FlinkEnvironment
+
+__all__ = ["LocalCheckpoints"]
+
+_DIR = "execution.checkpointing.dir"
+_STORAGE = "execution.checkpointing.storage"
+_RETENTION = "execution.checkpointing.externalized-checkpoint-retention"
+_INTERVAL = "execution.checkpointing.interval"
+
+
+class LocalCheckpoints:
+    """Flink's own default is the heap of the JobManager, which refuses states above 5 MB.
+
+    The job's handle owns the directory: it ends when `JobHandle.wait` has seen the job's end,
+    and otherwise with the program, as the embedded cluster does.
+
+    Thread model: one thread.
+    """
+
+    def __init__(self, flink: FlinkEnvironment) -> None:
+        """Make the directory and name it to Flink, if checkpoints have no other place."""
+        self._flink = flink
+        self._path: Path | None = None
+        self._is_named = False
+        is_given = any(flink.option(key) is not None for key in (_DIR, _STORAGE, _RETENTION))
+        if flink.is_embedded and flink.option(_INTERVAL) is not None and not is_given:
+            self._path = Path(tempfile.mkdtemp(prefix="headrace-checkpoints-"))
+            atexit.register(self.close)
+            flink.set_default(_DIR, self._path.as_uri())
+            self._is_named = True
+
+    def forget(self) -> None:
+        """Take the name back from Flink, where the next job is planned."""
+        if self._is_named:
+            self._flink.remove_option(_DIR)
+            self._is_named = False
+
+    def close(self) -> None:
+        """Remove the directory. Idempotent."""
+        if self._path is not None:
+            atexit.unregister(self.close)
+            shutil.rmtree(self._path, ignore_errors=True)
+            self._path = None

@@ -1,0 +1,392 @@
+"""What of a process goes into Flink's checkpoints, and comes out of one."""
+
+from __future__ import annotations
+
+import mmap
+import os
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from headrace.errors import ConfigError, ExchangeError, HeadraceError, PlanError, UsageError
+from headrace.exchange import Feed, StateFile
+from headrace.framework.process import ProcessSpec, StateRef
+from headrace.role.generators import generator_states, restore_generators
+from headrace.role.rescaled import Rescaled, is_rescaled
+from headrace.role.state_format import decode_state, encode_state
+
+__all__ = ["KeptState"]
+
+_NO_OBJECTS: Mapping[str, Any] = {}
+
+
+class KeptState:
+    """The state of one process: the user's own values, and the objects that he has named.
+
+    What a checkpoint holds is read at once; `values` has its part then, and `name` gives each
+    object and the random number generators theirs. From then on `capture` takes the state.
+
+    Thread model: one thread at a time, the one that asks for rows.
+
+    Args:
+        spec: Who the process is, and where what the checkpoint holds for it lies.
+
+    Raises:
+        PlanError: What the checkpoint holds cannot be read.
+        ExchangeError: What it holds cannot be opened.
+
+    Attributes:
+        values: `ctx.state`.
+        is_asked_for: Whether the user's function has asked for `values`.
+    """
+
+    def __init__(self, spec: ProcessSpec) -> None:
+        self._node = spec.node
+        self._is_first = spec.index == 0
+        self._is_restored = spec.is_restored
+        self._objects: dict[str, Any] | None = None
+        self._given: Mapping[str, Any] = {}
+        self._shared: frozenset[str] = frozenset()
+        self._has_restored_objects = False
+        self._is_alone = spec.parallelism == 1
+        parts = _read(spec)
+        self._is_untouched = bool(spec.states) and not parts
+        self._rescaled = Rescaled(spec, parts) if is_rescaled(spec) else None
+        self._has_restored = bool(parts) or self._rescaled is not None
+        self._memory: memoryview | None = None
+        self._restored: Mapping[str, Any] = {}
+        if parts and self._rescaled is None:
+            _, self._memory, self._restored = parts[0]
+        self.values: dict[str, Any] = self._restored.get("values", {})
+        self._parts: dict[str, Callable[[], Any]] = {}
+        self.is_asked_for = False
+
+    @property
+    def misses_rows(self) -> bool:
+        """Whether a model that is now trained lacks rows from before a restored checkpoint."""
+        return self.began_behind_rows and not self._has_restored_objects
+
+    @property
+    def began_behind_rows(self) -> bool:
+        """Whether this process got rows before a restored checkpoint."""
+        return self._is_restored and not self._is_untouched
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether there is nothing to keep: the rows of an input alone are nothing."""
+        if self._objects is not None or self.values:
+            return False
+        return not (self.is_asked_for and "input" in self._parts)
+
+    @property
+    def has_objects(self) -> bool:
+        """Whether objects were named."""
+        return self._objects is not None
+
+    @property
+    def named(self) -> list[Any]:
+        """What was named."""
+        return list(self._given.values())
+
+    @property
+    def has_restored(self) -> bool:
+        """Whether the restored checkpoint holds a state of this process."""
+        return self._has_restored
+
+    @property
+    def restored_epoch(self) -> int:
+        """The pass over the input that the restored checkpoint was in, from 0."""
+        place = self.restored_part("input", None)
+        return 0 if place is None else int(place.epoch)
+
+    def keep_part(self, name: str, part: Callable[[], Any]) -> None:
+        """Keep what `part` returns beside the rest, from now on; its restored value goes."""
+        self._parts[name] = part
+        self._restored.get("parts", {}).pop(name, None)
+
+    def restored_part(self, name: str, default: Any) -> Any:
+        """Return what `keep_part` kept under that name at the restored checkpoint."""
+        return self._restored.get("parts", {}).get(name, default)
+
+    def name(
+        self,
+        objects: Mapping[str, Any],
+        spread: Callable[[memoryview], memoryview],
+        stateful: Callable[[Mapping[str, Any]], Mapping[str, Any]] = lambda each: each,
+    ) -> None:
+        """Name what is kept, and restore it if there is something to restore.
+
+        Args:
+            objects: By name.
+            spread: Returns the argument that it has in the first process of the role. Called
+                in all of them, if the restored checkpoint holds objects that they share.
+            stateful: Returns what has the methods of a state for each.
+
+        Raises:
+            UsageError: It was called before.
+            ConfigError: An object has no state to give or to take.
+            PlanError: The restored state has other names, or an object does not take its own.
+        """
+        if self._objects is not None:
+            msg = "ctx.checkpointed was called before; name all objects in one call"
+            raise UsageError(msg)
+        found = stateful(objects)
+        for name, each in found.items():
+            _require_stateful(name, each)
+        self._given = dict(objects)
+        self._objects = dict(found)
+        if self._rescaled is not None:
+            self._restore_rescaled(self._rescaled, spread)
+        elif self.began_behind_rows:
+            self._restore(spread)
+
+    def merge(self, merge: Callable[[list[dict[str, Any]]], dict[str, Any]]) -> None:
+        """Set `values` to what `merge` makes of those of a role of another size."""
+        if self._rescaled is not None:
+            self.values = dict(self._rescaled.merge(merge))
+
+    def require_merged(self) -> None:
+        """Refuse to use values of a role of another size that were not merged.
+
+        Raises:
+            PlanError: There are some.
+        """
+        if self._rescaled is not None:
+            self._rescaled.require_merged()
+
+    def share(self, *objects: object) -> None:
+        """Say that all processes of the role hold these alike whenever a state is captured.
+
+        Those that were named are kept by the first process only.
+        """
+        self._shared = frozenset(
+            name
+            for name, each in self._given.items()
+            if any(each is other for other in objects)
+        )
+
+    def require_all_named(self) -> None:
+        """Refuse to read on behind a checkpoint of which a part is restored by nobody.
+
+        Raises:
+            PlanError: It holds objects, and none was named, or values of a role of another
+                size, and they were not merged.
+        """
+        self.require_merged()
+        kept = self._restored.get("objects")
+        if kept is not None and self._objects is None:
+            msg = (
+                f"The restored checkpoint holds {_names(kept)} of {self._node}, and "
+                "ctx.checkpointed was not called before the input was read: name them there, "
+                "or start the job without restoring it"
+            )
+            raise PlanError(msg)
+
+    def capture(self, feed: Feed, checkpoint_id: int | None) -> StateFile | None:
+        """Copy the state into shared memory.
+
+        Args:
+            feed: Whose memory; the file goes to an acknowledgement of it.
+            checkpoint_id: Whose barrier is acknowledged; None: every later one.
+
+        Returns:
+            None if there is nothing to keep, or nobody wants it: markers of the operator have
+            negative ids, and a checkpoint may have been aborted.
+
+        Raises:
+            UsageError: A part of it cannot be pickled; the text names it.
+            ExchangeError: There is not enough memory.
+        """
+        if self.is_empty:
+            return None
+        if checkpoint_id is not None and (checkpoint_id < 0 or feed.is_aborted(checkpoint_id)):
+            return None
+        content: dict[str, Any] = {
+            "values": self.values,
+            "parts": {
+                **self._restored.get("parts", {}),
+                **{name: part() for name, part in self._parts.items()},
+            },
+        }
+        if self._objects is not None:
+            content["objects"] = {
+                name: each.state_dict()
+                for name, each in self._objects.items()
+                if self._is_first or name not in self._shared
+            }
+            content["shared"] = sorted(self._shared)
+            content["generators"] = generator_states()
+        try:
+            encoded = encode_state(content)
+        except Exception as exc:
+            raise _not_pickled(content, exc) from exc
+        file = feed.take_state(encoded.size_bytes)
+        with file.memory as memory:
+            encoded.write_to(memory)
+        return file
+
+    def _restore(self, spread: Callable[[memoryview], memoryview]) -> None:
+        kept = self._restored.get("objects", _NO_OBJECTS)
+        shared = self._restored.get("shared", ())
+        self._require_named({**dict.fromkeys(shared), **kept})
+        if shared and not self._is_alone:
+            assert self._memory is not None
+            memory = spread(self._memory)
+            if not self._is_first:
+                of_first = _decode(memory, self._node)["objects"]
+                kept = {**kept, **{name: of_first[name] for name in shared}}
+        self._take(kept, self._restored.get("generators"), self._restored.get("parts", {}))
+
+    def _restore_rescaled(
+        self, rescaled: Rescaled, spread: Callable[[memoryview], memoryview]
+    ) -> None:
+        """Take what all held alike from the first process; collective, also for new ones."""
+        rescaled.require_all_shared()
+        memory = rescaled.memory_to_spread()
+        memory = memory if self._is_alone else spread(memory)
+        if rescaled.is_untouched(memory):
+            self._is_untouched = True
+            return
+        first = {} if rescaled.is_nothing(memory) else _decode(memory, self._node)
+        kept = first.get("objects", _NO_OBJECTS)
+        self._require_named(kept)
+        self._take(kept, rescaled.generators, rescaled.steps(first.get("parts", {})))
+
+    def _require_named(self, held: Mapping[str, Any]) -> None:
+        assert self._objects is not None
+        if held.keys() != self._objects.keys():
+            msg = (
+                f"ctx.checkpointed names {_names(self._objects)}, and the restored checkpoint "
+                f"holds {_names(held)} of {self._node}: name the same objects as the program "
+                "that wrote it, or start the job without restoring it"
+            )
+            raise PlanError(msg)
+
+    def _take(self, kept: Mapping[str, Any], generators: Any, parts: Mapping[str, Any]) -> None:
+        assert self._objects is not None
+        for name, each in self._objects.items():
+            _load(name, each, kept[name])
+        if generators is not None:
+            restore_generators(generators)
+        self._has_restored_objects = bool(kept)
+        self._restored = {"parts": parts}
+        self._memory = None
+
+
+def _read(spec: ProcessSpec) -> list[tuple[StateRef, memoryview, Mapping[str, Any]]]:
+    """Return the states that the checkpoint holds for this process, with what is in them."""
+    found: list[tuple[StateRef, memoryview, Mapping[str, Any]]] = []
+    for ref in spec.states:
+        if ref.path is not None:
+            try:
+                memory = _map(ref)
+            except OSError as exc:
+                node = f"{spec.role}-{ref.index}"
+                msg = f"The state of {node} in the restored checkpoint cannot be opened: {exc}"
+                raise ExchangeError(msg) from exc
+            found.append((ref, memory, _decode(memory, spec.node)))
+    return found
+
+
+def _decode(memory: memoryview, node: str) -> dict[str, Any]:
+    try:
+        return dict(decode_state(memory))
+    except HeadraceError:
+        raise
+    except Exception as exc:
+        msg = (
+            f"The state of {node} in the restored checkpoint cannot be read: "
+            f"{type(exc).__name__}: {exc}. The versions of Python and of the modules that it "
+            "uses must fit those of the program that wrote it"
+        )
+        raise PlanError(msg) from exc
+
+
+def _map(ref: StateRef) -> memoryview:
+    """Map a state privately: what is restored from it may be changed, the file is not."""
+    assert ref.path is not None
+    fd = os.open(ref.path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        prot = mmap.PROT_READ | mmap.PROT_WRITE
+        return memoryview(mmap.mmap(fd, 0, flags=mmap.MAP_PRIVATE, prot=prot))
+    finally:
+        os.close(fd)
+
+
+def _require_stateful(name: str, each: object) -> None:
+    missing = [
+        method
+        for method in ("state_dict", "load_state_dict")
+        if not callable(getattr(each, method, None))
+    ]
+    if missing:
+        msg = (
+            f"ctx.checkpointed({name}=...): a {type(each).__name__} has no "
+            f"{' and no '.join(missing)}. Name models, optimizers and schedulers there, and "
+            "put values of your own into the dictionary ctx.state"
+        )
+        raise ConfigError(msg)
+
+
+def _load(name: str, each: Any, kept: object) -> None:
+    try:
+        each.load_state_dict(kept)
+    except Exception as exc:
+        raise _not_taken(name, each, kept, exc) from exc
+
+
+def _not_taken(name: str, each: Any, kept: object, cause: Exception) -> PlanError:
+    try:
+        found = _differences(_flat(each.state_dict()), _flat(kept))
+    except Exception:  # noqa: BLE001 - the first error is the one to tell
+        found = []
+    listed = "".join(f"\n  {line}" for line in found)
+    return PlanError(
+        f"ctx.checkpointed: {name!r} (a {type(each).__name__}) does not take its state from "
+        f"the restored checkpoint: {type(cause).__name__}: {cause}{listed}"
+    )
+
+
+def _differences(own: dict[str, Any], kept: dict[str, Any]) -> list[str]:
+    lines = [f"missing in the checkpoint: {key}" for key in own if key not in kept]
+    lines += [f"unexpected in the checkpoint: {key}" for key in kept if key not in own]
+    for key in own.keys() & kept.keys():
+        shapes = [getattr(value, "shape", None) for value in (own[key], kept[key])]
+        if shapes[0] != shapes[1]:
+            lines.append(f"{key}: shape {shapes[1]} in the checkpoint, {shapes[0]} here")
+    return lines
+
+
+def _flat(value: object, prefix: str = "") -> dict[str, Any]:
+    """Return the leaves of nested dictionaries by their paths."""
+    if not isinstance(value, Mapping):
+        return {prefix: value}
+    leaves: dict[str, Any] = {}
+    for key, part in value.items():
+        leaves.update(_flat(part, f"{prefix}.{key}" if prefix else str(key)))
+    return leaves
+
+
+def _not_pickled(content: Mapping[str, Any], cause: Exception) -> UsageError:
+    places = [(f"ctx.state[{key!r}]", value) for key, value in content["values"].items()]
+    places += [
+        (f"the state_dict of {key!r}", value)
+        for key, value in content.get("objects", _NO_OBJECTS).items()
+    ]
+    where = [place for place, value in places if not _can_be_pickled(value)]
+    return UsageError(
+        f"The state cannot go into Flink's checkpoint: {', '.join(where) or 'it'} cannot be "
+        f"pickled: {type(cause).__name__}: {cause}. Keep values there, not open files, locks, "
+        "connections or generators"
+    )
+
+
+def _can_be_pickled(value: object) -> bool:
+    try:
+        encode_state(value)
+    except Exception:  # noqa: BLE001 - that it raises is the answer
+        return False
+    return True
+
+
+def _names(objects: Mapping[str, Any]) -> str:
+    return ", ".join(map(repr, sorted(objects))) or "no objects"

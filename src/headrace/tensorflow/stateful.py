@@ -1,0 +1,136 @@
+"""TensorFlow's objects as what Flink's checkpoints keep: something with a `state_dict`.
+
+Variables are kept in the order in which their owner has them, with their names, less the
+numbers that count what was made before in the process.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+import tempfile
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from headrace.errors import ConfigError
+
+__all__ = ["as_stateful"]
+
+_COUNTS = re.compile(r"_\d+|:\d+$")  # of what the process has made before
+
+
+def as_stateful(objects: Mapping[str, Any], directory: Path) -> dict[str, Any]:
+    """Return for each object itself, or what stands for it, with `state_dict`.
+
+    Optimizers are built where they are not, for the model that they belong to.
+
+    Args:
+        objects: Keras models, layers and optimizers, variables, `tf.Module`, and
+            `tf.train.Checkpoint`; others are returned as they are.
+        directory: For the files of a `tf.train.Checkpoint`.
+
+    Raises:
+        ConfigError: A model is not built, or an optimizer is not and belongs to no one model.
+    """
+    models = [each for each in objects.values() if isinstance(each, keras.Model)]
+    return {name: _stateful(name, each, models, directory) for name, each in objects.items()}
+
+
+class _Variables:
+    """The variables of an object."""
+
+    def __init__(self, of: Callable[[], Iterable[Any]]) -> None:
+        self._of = of
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the values; may share memory with the variables."""
+        return {name: np.asarray(each.numpy()) for name, each in self._named().items()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Set the variables.
+
+        Raises:
+            ValueError: They are others, or of other shapes; nothing was set.
+        """
+        named = self._named()
+        fits = named.keys() == state.keys() and all(
+            tuple(each.shape) == state[name].shape for name, each in named.items()
+        )
+        if not fits:
+            msg = "its variables are others"
+            raise ValueError(msg)
+        for name, each in named.items():
+            each.assign(np.array(state[name]))  # a copy: TensorFlow may keep what it is given
+
+    def _named(self) -> dict[str, Any]:
+        return {
+            f"{number} {_COUNTS.sub('', each.name)}": each
+            for number, each in enumerate(self._of())
+        }
+
+
+class _Files:
+    """All that a `tf.train.Checkpoint` writes."""
+
+    def __init__(self, checkpoint: tf.train.Checkpoint, directory: Path) -> None:
+        self._checkpoint = checkpoint
+        self._directory = directory
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the bytes of its files."""
+        place = Path(tempfile.mkdtemp(dir=self._directory))
+        try:
+            self._checkpoint.write(str(place / "state"))
+            return {each.name: np.fromfile(each, np.uint8) for each in place.iterdir()}
+        finally:
+            shutil.rmtree(place)
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Read it; variables that are made later find their values there, too.
+
+        Raises:
+            AssertionError: An object that is there now was not in the checkpoint.
+        """
+        place = Path(tempfile.mkdtemp(dir=self._directory))  # as long as the process
+        for name, content in state.items():
+            content.tofile(place / name)
+        self._checkpoint.read(str(place / "state")).assert_existing_objects_matched()
+
+
+def _stateful(name: str, each: Any, models: list[keras.Model], directory: Path) -> Any:
+    if isinstance(each, tf.train.Checkpoint):
+        return _Files(each, directory)
+    if isinstance(each, tf.Variable | keras.Variable):
+        return _Variables(lambda: [each])
+    if isinstance(each, keras.optimizers.Optimizer):
+        _build(name, each, models)
+    elif isinstance(each, keras.layers.Layer):
+        if not each.built:
+            msg = (
+                f"ctx.checkpointed({name}=...): the model is not built, so it has no variables "
+                "yet. Give it an Input layer, or call model.build(input_shape)."
+            )
+            raise ConfigError(msg)
+    elif not isinstance(each, tf.Module):
+        return each
+    return _Variables(lambda: each.variables)
+
+
+def _build(name: str, optimizer: Any, models: list[keras.Model]) -> None:
+    if optimizer.built:
+        return
+    own = [each for each in models if getattr(each, "optimizer", None) is optimizer]
+    candidates = own or models
+    if len(candidates) != 1 or not candidates[0].built:
+        msg = (
+            f"ctx.checkpointed({name}=...): the optimizer is not built, so it has no variables "
+            "yet. Name the one model that it trains beside it, or call "
+            "optimizer.build(model.trainable_variables)."
+        )
+        raise ConfigError(msg)
+    optimizer.build(candidates[0].trainable_variables)

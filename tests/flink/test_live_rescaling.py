@@ -1,0 +1,153 @@
+"""The workers of a running training become more and fewer, by Flink's adaptive scheduler."""
+
+from __future__ import annotations
+
+import json
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import headrace.pytorch
+from headrace.errors import JobFailedError
+from headrace.operator import JobHandle
+from tests.ports import free_ports
+from tests.waiting import until
+
+from .conftest import MakeEnvironment
+from .test_kept_state import NARROW, RETRIES, SMALL, in_dir
+from .test_kept_training import add_slow_numbers
+from .test_operator_rows import CHECKPOINTS
+from .test_training import require_union
+from .training_jobs import STEPS, add_sink, read_rows, trainer
+
+ROWS = 12_000
+LIMIT_S = 200.0
+ADAPTIVE = {
+    "jobmanager_scheduler": "adaptive",
+    "taskmanager_numberOfTaskSlots": "3",
+    "jobmanager_adaptive__scheduler_executing_cooldown__after__rescaling": "1 ms",
+    "jobmanager_adaptive__scheduler_executing_resource__stabilization__timeout": "1 ms",
+    "jobmanager_adaptive__scheduler_submission_resource__stabilization__timeout": "1 ms",
+    "jobmanager_adaptive__scheduler_rescale__trigger_max__delay": "1 s",
+}
+
+
+def rescale(job_url: str, workers: int) -> None:
+    """Ask Flink for that many workers; operators of one subtask stay as they are."""
+    url = f"{job_url}/resource-requirements"
+    with urllib.request.urlopen(url, timeout=10) as reply:
+        bounds = json.load(reply)
+    with urllib.request.urlopen(job_url, timeout=10) as reply:
+        vertices = json.load(reply)["vertices"]
+    for each in vertices:
+        name = each["name"]
+        if "am" in name.split() or "numbers" in name:
+            continue
+        bounds[each["id"]]["parallelism"] = {"lowerBound": workers, "upperBound": workers}
+    request = urllib.request.Request(
+        url,
+        data=json.dumps(bounds).encode(),
+        headers={"Content-Type": "application/json"},
+        method="PUT",
+    )
+    urllib.request.urlopen(request, timeout=10).close()
+
+
+def running_workers(job: JobHandle) -> int:
+    status = job.status()
+    return sum(node.state == "running" for node in status.nodes.values())
+
+
+def start(
+    make_t_env: MakeEnvironment,
+    folder: Path,
+    workers: int | tuple[int, int],
+    per_second: int,
+    **options: str,
+) -> JobHandle:
+    t_env = make_t_env(
+        2,
+        **{**CHECKPOINTS, **RETRIES, **NARROW, **in_dir(folder / "cp"), **ADAPTIVE, **options},
+    )
+    add_slow_numbers(t_env, ROWS, per_second)
+    rows = t_env.sql_query(
+        "SELECT id, ARRAY[CAST(MOD(id, 7) AS DOUBLE) / 8, CAST(MOD(id, 11) AS DOUBLE) / 16] AS "
+        "x, CAST(MOD(id, 13) AS DOUBLE) / 32 AS y, padding FROM numbers"
+    )
+    plan = headrace.pytorch.train(
+        rows,
+        trainer(rows=16, keeps=True),
+        workers=workers,
+        exchange=SMALL,
+        output=STEPS,
+        output_dir=folder,
+        name="trained",
+    )
+    return plan.submit(add_sink(t_env, plan, folder / "out"))
+
+
+def require_that_many_train(job: JobHandle, workers: int) -> None:
+    def do() -> bool:
+        status = job.status()
+        are_there = running_workers(job) == len(status.nodes) == workers
+        return are_there and status.rows_in > 200
+
+    until(do, f"{workers} workers that train", explain=lambda: f"{job.status()}")
+
+
+@pytest.mark.timeout(300)
+def test_workers_of_a_running_training_become_more_and_fewer_and_every_row_counts_once(
+    make_t_env: MakeEnvironment, tmp_path: Path
+) -> None:
+    (port,) = free_ports(1)
+    job = start(make_t_env, tmp_path, 2, 250, rest_port=str(port))
+    url = f"http://localhost:{port}/jobs/{job.job_id}"
+    until(lambda: job.status().rows_in > 300, "rows")
+    seen: list[Any] = []
+    for workers in (3, 1, 2):
+        before = job.status()
+        rescale(url, workers)
+        require_that_many_train(job, workers)
+        after = job.status()
+        assert after.attempt > before.attempt
+        seen.append((workers, sorted(after.nodes)))
+    assert [names for _, names in seen] == [
+        [f"worker-{index}" for index in range(workers)] for workers in (3, 1, 2)
+    ]
+    stopped = job.stop(tmp_path / "saved", timeout_s=LIMIT_S)
+    assert stopped.savepoint is not None
+    found = read_rows(tmp_path / "out")
+    assert sorted(row["id"] for row in found) == list(range(len(found)))
+    assert len(found) > 500
+    steps = {row["step"] for row in found}
+    assert steps == set(range(1, len(steps) + 1))
+    assert {row["worker"] for row in found} == {0, 1, 2}
+    require_union(found, tmp_path)
+    nodes = stopped.status.nodes
+    assert sum(node.report["rows"] for node in nodes.values()) == len(found)
+
+
+TWO_SLOTS = {
+    "taskmanager_numberOfTaskSlots": "2",
+    "jobmanager_adaptive__scheduler_submission_resource__wait__timeout": "10 s",
+}
+
+
+def test_as_many_workers_run_as_there_are_slots_for(
+    make_t_env: MakeEnvironment, tmp_path: Path
+) -> None:
+    job = start(make_t_env, tmp_path, (1, 3), 1_000, **TWO_SLOTS)
+    until(lambda: job.status().rows_in > 100, "rows")
+    result = job.stop(tmp_path / "saved", timeout_s=LIMIT_S)
+    assert sorted(result.status.nodes) == ["worker-0", "worker-1"]
+
+
+def test_fewer_workers_than_are_enough_are_not_started(
+    make_t_env: MakeEnvironment, tmp_path: Path
+) -> None:
+    job = start(make_t_env, tmp_path, 3, 1_000, **TWO_SLOTS)
+    with pytest.raises(JobFailedError, match=r"(?i)resource"):
+        job.wait(timeout_s=LIMIT_S)
+    assert job.status().nodes == {}
