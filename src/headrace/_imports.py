@@ -23,6 +23,8 @@ _LATER = frozenset(
         "keras.src.wrappers",
         "keras.visualization",
         "keras.wrappers",
+        # Torch looks whether it could draw a graph, and so imports a parser.
+        "pydot",
     }
 )
 
@@ -33,8 +35,8 @@ def quick_imports() -> Iterator[None]:
 
     Nothing is searched for garbage meanwhile: an import makes objects that stay, a million of
     them in TensorFlow's; looking at them again and again takes a sixth of its time, and of
-    PyTorch's. Leaves the collector off where it was off. Parts of Keras that a training
-    seldom uses are imported when they are first used. For one thread at a time.
+    PyTorch's. Leaves the collector off where it was off. Modules that a training seldom uses
+    are imported when they are first used. For one thread at a time.
     """
     finder = _LaterFinder()
     was_enabled = gc.isenabled()

@@ -8,6 +8,7 @@ import torch
 
 from headrace.errors import CollectiveError
 from headrace.framework.process import ProcessSpec
+from headrace.pytorch.compiler import put_off_compiler
 from headrace.pytorch.context import TorchContext
 from headrace.pytorch.device import choose_device
 from headrace.pytorch.group import GroupSpec, is_peer_lost, open_group
@@ -43,16 +44,13 @@ class TorchEntry(RoleEntry):
         super().__init__(entry)
         self.settings = settings or TorchSettings()
 
-    def preload(self) -> None:
-        """Make an optimizer: torch imports a large part of itself for the first one."""
-        torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.1)
-
     def prepare(self, context: RoleContext, spec: ProcessSpec, link: RoleLink) -> None:
         """Give a new context its settings, threads, device and process group.
 
         Blocks until all workers have met, at most `timeouts.gather_timeout_s`.
         """
         assert isinstance(context, TorchContext)
+        put_off_compiler()
         context.use_settings(self.settings)
         hosts = spec.cluster.get(spec.role, ())
         context.device = self._device(hosts, spec.index)
