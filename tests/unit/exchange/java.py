@@ -33,7 +33,9 @@ def compile_into(directory: Path, *, package: str = "exchange") -> None:
     sources = [*(main / package).glob("*.java"), *(tests / package).glob("*.java")]
     if package != "exchange":
         sources = [*main.rglob("*.java"), *(tests / package).glob("*.java")]
-        sources += [tests / "exchange" / f"{name}.java" for name in ("Behaviours", "TestMailbox")]
+        sources += [
+            tests / "exchange" / f"{name}.java" for name in ("Behaviours", "TestMailbox")
+        ]
     command = [_tool("javac"), *_FLAGS, "-cp", classpath(), "-d", str(directory)]
     done = subprocess.run(
         [*command, *map(str, sources)],

@@ -1,4 +1,4 @@
-"""What the operators in the JVM do by themselves; stated and run in Java, one test each here."""
+"""What parts of the operators do in the JVM; stated and run in Java, one test each here."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from tests.unit.exchange import java
 pytestmark = pytest.mark.timeout(200)  # the first test compiles and runs all of them
 
 PACKAGE = "operator"
+BEHAVIOURS = java.behaviours(PACKAGE)
 
 
 @pytest.fixture(scope="module")
@@ -18,8 +19,6 @@ def failures(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, str], 
     return java.run_behaviours(classes, PACKAGE)
 
 
-@pytest.mark.parametrize(
-    "behaviour", java.behaviours(PACKAGE), ids=[".".join(each) for each in java.behaviours(PACKAGE)]
-)
+@pytest.mark.parametrize("behaviour", BEHAVIOURS, ids=map(".".join, BEHAVIOURS))
 def test_java(behaviour: tuple[str, str], failures: dict[tuple[str, str], str]) -> None:
     assert failures[behaviour] == ""

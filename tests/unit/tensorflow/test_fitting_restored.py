@@ -101,7 +101,7 @@ def test_a_fit_ends_with_the_same_bits_from_wherever_it_is_restored(
     feed = feed_of(all_items(table, LATER), table)
     weights, history = fit(chosen, feed, tmp_path / "undisturbed")
     assert history.count('"rows"') == epochs
-    states = {number: state for number, state in feed.states if state is not None}
+    states = dict(feed.states)
     assert None in states
     assert len(states) > IN_STREAM + (4 if epochs > 1 else 0)
     # Each fit takes seconds to trace: some of the places, in the rows and behind them.
