@@ -113,6 +113,29 @@ def test_a_fit_that_is_killed_twice_ends_with_the_bits_of_an_undisturbed_one(
         assert torch.equal(found[name], value), name
 
 
+@pytest.mark.timeout(300)
+def test_two_workers_of_a_fit_go_on_together_with_every_row_once(
+    make_t_env: MakeEnvironment, tmp_path: Path
+) -> None:
+    chosen = TorchEstimator(
+        functools.partial(nn.Linear, 2, 1),
+        nn.MSELoss(),
+        functools.partial(torch.optim.SGD, lr=0.2),
+        features=Features(Killer(tmp_path, tmp_path / "cp", 1)),
+        label="late",
+        batch_rows=1,
+        epochs=4,
+        workers=2,
+        exchange=SMALL,
+    )
+    t_env = make_t_env(2, **options(tmp_path / "cp"))
+    fitted = chosen.fit(*tables(t_env), timeout_s=LIMIT_S, show_progress=False)
+    assert len(list(tmp_path.glob("death-*"))) == 1
+    assert list(fitted.history["rows"]) == [ROWS] * 4
+    assert list(fitted.history["val_rows"]) == [HELD_OUT] * 4
+    assert fitted.history["val_loss"][-1] < 0.01 < fitted.history["val_loss"][0]
+
+
 def build_keras() -> Any:
     import keras
 

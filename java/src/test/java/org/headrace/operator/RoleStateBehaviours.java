@@ -25,6 +25,7 @@ import java.nio.file.Files;
 import java.nio.file.Path;
 import java.util.ArrayList;
 import java.util.List;
+import java.util.concurrent.CancellationException;
 import java.util.concurrent.RunnableFuture;
 
 /** What a checkpoint holds of a process, who has its files open and until when. */
@@ -130,7 +131,7 @@ public final class RoleStateBehaviours {
         }
     }
 
-    public static void aCancelledCheckpointGivesItsFileBackBegunOrNot() throws Exception {
+    public static void aCancelledCheckpointGivesItsFileBack() throws Exception {
         try (Scene scene = Scene.fresh()) {
             StateFile file = file("state");
             scene.state.onHandled(1, file);
@@ -146,8 +147,22 @@ public final class RoleStateBehaviours {
             RunnableFuture<SnapshotResult<OperatorStateHandle>> writing = scene.begin(1, HAD_ROWS);
             scene.registry.close(); // as where the task is cancelled
             writing.run();
-            checkThrows(IOException.class, writing::get);
+            checkThrows(CancellationException.class, writing::get);
             scene.mailbox.yieldUntil(() -> !scene.givenBack.isEmpty());
+            checkClosed(file);
+        }
+    }
+
+    public static void aCheckpointThatCannotBeWrittenGivesItsFileBack() throws Exception {
+        try (Scene scene = Scene.fresh()) {
+            StateFile file = file("state");
+            scene.state.onHandled(1, file);
+            RunnableFuture<SnapshotResult<OperatorStateHandle>> writing =
+                    scene.state.snapshot(1, HAD_ROWS, new MemCheckpointStreamFactory(3), scene.registry);
+            writing.run();
+            checkThrows(IOException.class, writing::get, "larger than the maximum");
+            scene.mailbox.yieldUntil(() -> !scene.givenBack.isEmpty());
+            checkEqual(scene.givenBack, List.of(file));
             checkClosed(file);
         }
     }
