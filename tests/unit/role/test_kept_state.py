@@ -295,7 +295,7 @@ def test_a_state_that_cannot_be_read_says_whose_it_is(tmp_path: Path) -> None:
 def test_a_class_that_is_gone_is_named_and_one_that_is_found_again_is_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    module = ModuleType("user_values")
+    module: Any = ModuleType("user_values")
     monkeypatch.setitem(sys.modules, module.__name__, module)
     exec("class Mean:\n    total = 0", vars(module))
 
