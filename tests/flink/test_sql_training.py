@@ -14,6 +14,7 @@ import headrace.sql
 from headrace.operator.failure import cause_text
 
 from .conftest import MakeEnvironment
+from .test_kept_state import NARROW, RETRIES, in_dir
 from .test_operator_rows import CHECKPOINTS
 
 TEnv = TypeVar("TEnv", bound=TableEnvironment)
@@ -44,6 +45,24 @@ def fit(ctx):
 def count(ctx):
     rows = sum(len(batch["n"]) for batch in ctx.batches(rows=64))
     (HERE / f"{ctx.role}-{ctx.index}.json").write_text(json.dumps(rows))
+
+
+def count_and_die(ctx):
+    """Counts in its state; kills itself once, when there is a checkpoint."""
+    import os
+    import signal
+    import threading
+
+    state, died = ctx.state, HERE / "died"
+    state.setdefault("rows", 0)
+    for batch in ctx.batches(rows=64):
+        state["rows"] += len(batch["n"])
+        if not died.exists():
+            threading.Event().wait(0.02)
+            if list(HERE.glob("cp/*/chk-*/_metadata")):
+                died.touch()
+                os.kill(os.getpid(), signal.SIGKILL)
+    (HERE / "worker-0.json").write_text(json.dumps([state["rows"], ctx.is_restored]))
 
 
 def fail(ctx):
@@ -120,6 +139,26 @@ def test_in_a_statement_set_it_is_a_part_of_one_job(
     assert sum(counted(tmp_path)) == ROWS
     lines = [line for path in out.rglob("part-*") for line in path.read_text().splitlines()]
     assert sorted(json.loads(line)["n"] for line in lines) == [*range(3991, ROWS + 1)]
+
+
+def test_a_worker_that_is_killed_goes_on_from_the_checkpoint(
+    make_t_env: MakeEnvironment, tmp_path: Path
+) -> None:
+    options = {**CHECKPOINTS, **RETRIES, **NARROW, **in_dir(tmp_path / "cp")}
+    t_env = with_rows(make_t_env(**options), tmp_path)
+    t_env.execute_sql(
+        "CREATE TABLE slow (n BIGINT, padding STRING) WITH ('connector' = 'datagen', "
+        "'fields.n.kind' = 'sequence', 'fields.n.start' = '1', 'fields.n.end' = '2000', "
+        "'fields.padding.length' = '1000', 'rows-per-second' = '1000', "
+        "'number-of-rows' = '2000')"
+    )
+    trainer = {"framework": "none", "entry": "user_training:count_and_die"}
+    config = '{"exchange": {"batch_rows": 16, "slots": 2}}'
+    columns = "n BIGINT, padding STRING"
+    create_trainer(t_env, columns, tmp_path, {**trainer, "config": config})
+    t_env.execute_sql("INSERT INTO trainer SELECT * FROM slow").wait()
+    assert (tmp_path / "died").exists()
+    assert json.loads((tmp_path / "worker-0.json").read_text()) == [2000, True]
 
 
 def test_an_environment_without_a_data_stream_api_trains_too(tmp_path: Path) -> None:

@@ -117,7 +117,8 @@ def test_a_detached_job_is_seen_saved_stopped_and_goes_on_from_its_savepoint(
     results, saved = tmp_path / "results", tmp_path / "saved"
     endless = (results.as_uri(), "--name", "detached", "--rows", "200000", "--rate", "500")
     run = ("-py", COUNT, *endless, "--checkpoints", "--detach")
-    cluster.flink_run("-d", *run)
+    printed = cluster.flink_run("-d", *run)
+    assert "Checkpoints of detached are on, and no directory is set for them. Flink" in printed
     first = cluster.wait_for_job("detached", "RUNNING")
     assert f"{first} : detached (RUNNING)" in cluster.flink("list", "--running")
     names = " -> ".join(each["name"] for each in cluster.ask(f"jobs/{first}")["vertices"])

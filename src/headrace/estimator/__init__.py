@@ -11,6 +11,7 @@ from headrace.estimator.course import Course, Verdict, require_finite
 from headrace.estimator.early_stopping import EarlyStopping
 from headrace.estimator.examples import Example, ExamplePlan
 from headrace.estimator.files import FitRecord
+from headrace.estimator.fit_state import FitState
 from headrace.estimator.fitted import FittedModel
 from headrace.estimator.history import History
 from headrace.estimator.plan import FitJob, FitPlan
@@ -25,6 +26,7 @@ __all__ = [
     "FitJob",
     "FitPlan",
     "FitRecord",
+    "FitState",
     "FittedModel",
     "History",
     "Sums",

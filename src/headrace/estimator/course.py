@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from headrace.errors import DataError
 from headrace.estimator.early_stopping import EarlyStopping
@@ -66,6 +67,24 @@ class Course:
     def history(self) -> History:
         """The epochs so far."""
         return History(self._epochs, best_epoch=self._best_epoch)
+
+    @property
+    def latest(self) -> Mapping[str, float]:
+        """The values of the epoch that ended last."""
+        return self._epochs[-1]
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the epochs so far, and the best, for `load_state_dict`."""
+        return {
+            "epochs": [dict(each) for each in self._epochs],
+            "best": self._best,
+            "best_epoch": self._best_epoch,
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on behind the epochs of another course."""
+        self._epochs = [dict(each) for each in state["epochs"]]
+        self._best, self._best_epoch = state["best"], state["best_epoch"]
 
     def end_epoch(self, values: Mapping[str, float]) -> Verdict:
         """Note an epoch.

@@ -31,6 +31,19 @@ class Sums:
         """Return the numbers that are added up over the workers."""
         return [float(self.rows), *self._totals.values()]
 
+    def set(self, numbers: Sequence[float]) -> None:
+        """Go on from what `to_list` returned.
+
+        Raises:
+            ValueError: It was one of others.
+        """
+        rows, *totals = numbers
+        if len(totals) != len(self._totals):
+            msg = f"it holds {len(totals)} values, and these are {', '.join(self._totals)}"
+            raise ValueError(msg)
+        self.rows = round(rows)
+        self._totals = dict(zip(self._totals, totals, strict=True))
+
     def means_of(self, totals: Sequence[float], prefix: str = "") -> dict[str, float]:
         """Return the means, and the rows, of what such lists add up to; none without rows."""
         rows, *rest = totals

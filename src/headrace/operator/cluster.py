@@ -11,6 +11,7 @@ from pyflink.table import StatementSet, StreamTableEnvironment, Table
 
 from headrace.config import AMConfig, RoleConfig
 from headrace.errors import PlanError
+from headrace.operator.checkpoint_place import warn_of_small_storage
 from headrace.operator.drain import SAVEPOINT_DIR, Drain
 from headrace.operator.environment import open_environment
 from headrace.operator.failure import cause_text
@@ -201,6 +202,8 @@ class Cluster:
         if statements is not None:
             statements.attach_as_datastream()
         self._bind_parallelism()
+        if any(self._has_input_by_role.values()):
+            warn_of_small_storage(self._flink, self._name)
         drain = Drain(self._flink) if self._has_unbounded_input else None
         checkpoints = LocalCheckpoints(self._flink)
         try:

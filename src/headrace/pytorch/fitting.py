@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, TypeAlias
+from typing import Any, ClassVar, Literal, TypeAlias
 
 import torch
 from torch import nn
 
-from headrace.errors import ConfigError
+from headrace.errors import ConfigError, PlanError
 from headrace.estimator import (
     Course,
     EarlyStopping,
     Example,
     ExamplePlan,
     FitRecord,
+    FitState,
     Sums,
     Verdict,
     require_finite,
@@ -49,15 +51,17 @@ class Fitting:
     early_stopping: EarlyStopping | None
     seed: int
     record: FitRecord
+    keeps_state: ClassVar[bool] = True
 
     def __call__(self, ctx: TorchContext) -> None:
         """Train; rank 0 saves the model, parameters and history into the output directory."""
         worker = _Worker(self, ctx)
-        for epoch, batches in enumerate(ctx.arrow_passes(self.batch_rows)):
-            rate = worker.rate
-            trained = worker.train(epoch, batches)
-            if worker.end_epoch(trained, rate).is_last:
-                break
+        if not worker.is_over:
+            passes = enumerate(ctx.arrow_passes(self.batch_rows), ctx.epoch)
+            for epoch, batches in passes:
+                worker.train(epoch, batches)
+                if worker.end_epoch().is_last:
+                    break
         worker.save()
 
 
@@ -85,6 +89,22 @@ class _Worker:
             raise ConfigError(msg)
         self._by_step = schedule if is_by_step else None
         self._by_epoch = None if is_by_step else schedule
+        self._has_held_out = ctx.settings.has_held_out
+        self._course = Course(fitting.early_stopping, has_held_out=self._has_held_out)
+        self._trained = self._new_sums()
+        self._state = FitState(
+            self._course,
+            epochs=ctx.epochs,
+            trained=lambda: self._trained.to_list(),
+            restore_trained=self._trained.set,
+            copy_model=self._copy_weights if ctx.is_saver else None,
+        )
+        ctx.checkpointed(
+            model=self._module,
+            optimizer=self._optimizer,
+            fit=self._state,
+            **_named(schedule, is_restored=ctx.is_restored),
+        )
         ctx.data_parallel(self._module, self._optimizer, self._by_step)
         ctx.add_up([])  # all meet now: behind the first epoch one may come much later
         assert ctx.input_schema is not None
@@ -94,19 +114,20 @@ class _Worker:
             ctx.input_schema,
             LoadedModule(self._module, ctx.device),
         )
-        self._has_held_out = ctx.settings.has_held_out
-        self._course = Course(fitting.early_stopping, has_held_out=self._has_held_out)
-        self._best: dict[str, Any] | None = None
 
     @property
-    def rate(self) -> float:
-        """The present learning rate, of the first parameter group."""
-        return float(self._optimizer.param_groups[0]["lr"])
+    def is_over(self) -> bool:
+        """Whether it stopped early, before a restored checkpoint."""
+        return self._state.is_over
 
-    def train(self, epoch: int, batches: Iterable[Any]) -> Sums:
-        """Make a step on each batch; return loss and metrics as the steps saw them."""
+    def train(self, epoch: int, batches: Iterable[Any]) -> None:
+        """Make a step on each batch; add up loss and metrics as the steps saw them."""
+        if self._state.is_new(epoch):
+            if epoch:
+                self._step_by_epoch()
+            self._trained = self._new_sums()
+            self._state.begin_epoch(epoch, float(self._optimizer.param_groups[0]["lr"]))
         self._module.train()
-        sums = self._new_sums()
         for batch in batches:
             example = self._examples.make(batch)
             self._optimizer.zero_grad()
@@ -119,40 +140,52 @@ class _Worker:
             self._optimizer.step()
             if self._by_step is not None:
                 self._by_step.step()
-            sums.add(example.rows, {"loss": value, **self._metrics(outputs, labels)})
+            means = {"loss": value, **self._metrics(outputs, labels)}
+            self._trained.add(example.rows, means)
             self._ctx.report(epoch=epoch, loss=value)
-        return sums
 
-    def end_epoch(self, trained: Sums, rate: float) -> Verdict:
+    def end_epoch(self) -> Verdict:
         """Look at the held-out rows and decide, as all workers do. Collective."""
         held_out = self._evaluate() if self._has_held_out else self._new_sums()
+        trained = self._trained
         mine = trained.to_list()
         totals = self._ctx.add_up([*mine, *held_out.to_list()])
         values = {
             **trained.means_of(totals[: len(mine)]),
             **held_out.means_of(totals[len(mine) :], "val_"),
-            "learning_rate": rate,
+            "learning_rate": self._state.rate,
         }
-        verdict = self._course.end_epoch(values)
+        verdict = self._state.end_epoch(values)
         self._ctx.report(**values)
-        if verdict.is_best and self._ctx.is_saver:
-            self._best = {
-                name: value.detach().clone() if isinstance(value, torch.Tensor) else value
-                for name, value in self._module.state_dict().items()
-            }
-        if isinstance(self._by_epoch, torch.optim.lr_scheduler.ReduceLROnPlateau):
-            self._by_epoch.step(values.get("val_loss", values["loss"]))
-        elif self._by_epoch is not None:
-            self._by_epoch.step()
         return verdict
 
     def save(self) -> None:
-        """Write the model, the best if one was kept, and its record; rank 0 does."""
-        if self._best is not None:
-            self._module.load_state_dict(self._best)
-        path = self._ctx.save(self._module, MODEL_FILE)
+        """Write the model, the best if one was kept, and its record; rank 0 does.
+
+        The module stays as it is: a restored fit ends its last epoch once more.
+        """
+        best = self._state.best
+        path = self._ctx.save(self._module if best is None else best, MODEL_FILE)
         if self._ctx.is_saver:
             self._fitting.record.write(path.parent, self._course.history)
+
+    def _step_by_epoch(self) -> None:
+        """Advance the schedule behind the epoch that has ended."""
+        with warnings.catch_warnings():
+            # Behind a restored checkpoint the optimizer has stepped, in another process.
+            warnings.filterwarnings("ignore", "Detected call of", UserWarning)
+            if isinstance(self._by_epoch, torch.optim.lr_scheduler.ReduceLROnPlateau):
+                values = self._course.latest
+                self._by_epoch.step(values.get("val_loss", values["loss"]))
+            elif self._by_epoch is not None:
+                self._by_epoch.step()
+
+    def _copy_weights(self) -> dict[str, Any]:
+        state: dict[str, Any] = self._module.state_dict()  # a new one, with torch's metadata
+        for name, value in state.items():
+            if isinstance(value, torch.Tensor):
+                state[name] = value.detach().clone()
+        return state
 
     def _evaluate(self) -> Sums:
         self._module.eval()
@@ -182,6 +215,23 @@ class _Worker:
 
     def _new_sums(self) -> Sums:
         return Sums(["loss", *self._fitting.metrics])
+
+
+def _named(schedule: Any, *, is_restored: bool) -> dict[str, Any]:
+    """Return what `ctx.checkpointed` is to keep of the schedule."""
+    if schedule is None:
+        return {}
+    if hasattr(schedule, "state_dict") and hasattr(schedule, "load_state_dict"):
+        return {"schedule": schedule}
+    if is_restored:
+        msg = (
+            f"schedule made a {type(schedule).__name__}, which has no state_dict and no "
+            "load_state_dict, so Flink's checkpoints hold nothing of it and this fit cannot go "
+            "on from one. Give it both, as torch.optim.lr_scheduler.LRScheduler has, or start "
+            "the job without restoring it"
+        )
+        raise PlanError(msg)
+    return {}
 
 
 def _labels_for(outputs: Any, labels: Any) -> Any:

@@ -150,4 +150,5 @@ def training_job(
         fed_role=_ROLE,
         checkpoint_dir=checkpoint_dir,
         epochs=settings.epochs,
+        keeps_state=getattr(entry, "keeps_state", False),
     )

@@ -7,12 +7,13 @@ import os
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from headrace.errors import ConfigError, ExchangeError, HeadraceError, PlanError, UsageError
+from headrace.errors import ConfigError, ExchangeError, PlanError, UsageError
 from headrace.exchange import Feed, StateFile
 from headrace.framework.process import ProcessSpec, StateRef
 from headrace.role.generators import generator_states, restore_generators
 from headrace.role.rescaled import Rescaled, is_rescaled
 from headrace.role.state_format import decode_state, encode_state
+from headrace.role.taking import take_state
 
 __all__ = ["KeptState"]
 
@@ -264,7 +265,7 @@ class KeptState:
     def _take(self, kept: Mapping[str, Any], generators: Any, parts: Mapping[str, Any]) -> None:
         assert self._objects is not None
         for name, each in self._objects.items():
-            _load(name, each, kept[name])
+            take_state(name, each, kept[name])
         if generators is not None:
             restore_generators(generators)
         self._has_restored_objects = bool(kept)
@@ -290,13 +291,12 @@ def _read(spec: ProcessSpec) -> list[tuple[StateRef, memoryview, Mapping[str, An
 def _decode(memory: memoryview, node: str) -> dict[str, Any]:
     try:
         return dict(decode_state(memory))
-    except HeadraceError:
-        raise
     except Exception as exc:
         msg = (
             f"The state of {node} in the restored checkpoint cannot be read: "
             f"{type(exc).__name__}: {exc}. The versions of Python and of the modules that it "
-            "uses must fit those of the program that wrote it"
+            "uses must fit those of the program that wrote it; a class that has another name "
+            "or place now must be found under its old one as well"
         )
         raise PlanError(msg) from exc
 
@@ -325,45 +325,6 @@ def _require_stateful(name: str, each: object) -> None:
             "put values of your own into the dictionary ctx.state"
         )
         raise ConfigError(msg)
-
-
-def _load(name: str, each: Any, kept: object) -> None:
-    try:
-        each.load_state_dict(kept)
-    except Exception as exc:
-        raise _not_taken(name, each, kept, exc) from exc
-
-
-def _not_taken(name: str, each: Any, kept: object, cause: Exception) -> PlanError:
-    try:
-        found = _differences(_flat(each.state_dict()), _flat(kept))
-    except Exception:  # noqa: BLE001 - the first error is the one to tell
-        found = []
-    listed = "".join(f"\n  {line}" for line in found)
-    return PlanError(
-        f"ctx.checkpointed: {name!r} (a {type(each).__name__}) does not take its state from "
-        f"the restored checkpoint: {type(cause).__name__}: {cause}{listed}"
-    )
-
-
-def _differences(own: dict[str, Any], kept: dict[str, Any]) -> list[str]:
-    lines = [f"missing in the checkpoint: {key}" for key in own if key not in kept]
-    lines += [f"unexpected in the checkpoint: {key}" for key in kept if key not in own]
-    for key in own.keys() & kept.keys():
-        shapes = [getattr(value, "shape", None) for value in (own[key], kept[key])]
-        if shapes[0] != shapes[1]:
-            lines.append(f"{key}: shape {shapes[1]} in the checkpoint, {shapes[0]} here")
-    return lines
-
-
-def _flat(value: object, prefix: str = "") -> dict[str, Any]:
-    """Return the leaves of nested dictionaries by their paths."""
-    if not isinstance(value, Mapping):
-        return {prefix: value}
-    leaves: dict[str, Any] = {}
-    for key, part in value.items():
-        leaves.update(_flat(part, f"{prefix}.{key}" if prefix else str(key)))
-    return leaves
 
 
 def _not_pickled(content: Mapping[str, Any], cause: Exception) -> UsageError:

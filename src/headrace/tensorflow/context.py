@@ -136,6 +136,7 @@ class TFContext(TFKeepingContext):
     def dataset_of(self, layout: ElementLayout, rows: int) -> tf.data.Dataset:
         """Return a dataset of what `layout` makes of batches of `rows` rows; see `dataset`."""
         from headrace.tensorflow.dataset import build_dataset
+        from headrace.tensorflow.internals import tell_iterators
         from headrace.tensorflow.portions import Portions, batches_at_once
 
         rows = require_count("rows", rows)
@@ -143,7 +144,9 @@ class TFContext(TFKeepingContext):
         self._portions = self._portions or Portions()
         read = layout.read if at_once == 1 else functools.partial(layout.read_batches, rows)
         following = functools.partial(self._next_of_pass, rows, at_once, read)
-        return build_dataset(layout, following, self._portions if at_once > 1 else None)
+        made = build_dataset(layout, following, self._portions if at_once > 1 else None)
+        tell_iterators(made, self._note_iterator)
+        return made
 
     def emit(self, columns: Any, timestamps_ms: Any = None) -> None:
         """Send rows downstream; see `RoleContext.emit`."""

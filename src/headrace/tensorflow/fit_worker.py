@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import functools
-import math
-from typing import Any
+import logging
+from typing import Any, TypeAlias
 
 import keras
 import numpy as np
 import tensorflow as tf
 
 from headrace.errors import ConfigError
-from headrace.estimator import Course, Verdict, require_finite
+from headrace.estimator import Course, FitState, require_finite
 from headrace.estimator.history import VALIDATION
 from headrace.tensorflow.context import TFContext
 from headrace.tensorflow.examples import ExampleLayout
 from headrace.tensorflow.fitting import MODEL_FILE, Fitting
 
 __all__ = ["fit"]
+
+_Trained: TypeAlias = tuple[int, list[Any]]
+"""Rows, and what Keras' metrics hold of them."""
 
 
 def fit(fitting: Fitting, ctx: TFContext) -> None:
@@ -30,42 +33,73 @@ def fit(fitting: Fitting, ctx: TFContext) -> None:
     _build_metrics(model, layout)
     if fitting.early_stopping is not None:
         fitting.early_stopping.require_known(list(model.get_metrics_result()))
+    epochs = _Epochs(fitting, ctx, layout, model)
+    if model.steps_per_execution > 1:
+        _LOG.warning(_KEEPS_NOTHING, model.steps_per_execution)
+    else:
+        ctx.checkpointed(model=model, optimizer=model.optimizer, fit=epochs.state)
     ctx.data_parallel(model)
     ctx.add_up([])  # all meet now: behind the first epoch one may come much later
-    epochs = _Epochs(fitting, ctx, layout)
-    model.fit(
-        ctx.dataset_of(layout, fitting.batch_rows),
-        epochs=ctx.epochs,
-        callbacks=[epochs],
-        shuffle=False,
-        verbose=0,
-    )
+    rows = ctx.dataset_of(layout, fitting.batch_rows)
+    finalize = model.optimizer.finalize_variable_values
+    model.optimizer.finalize_variable_values = _leave  # else after each pass: `save` does
+    for epoch in range(ctx.epoch, ctx.epochs):
+        if epochs.state.is_over:
+            break
+        # One call for each pass: Keras makes all of a call as long as the first, which has only
+        # the rest of a pass behind a restored checkpoint.
+        span = {"initial_epoch": epoch, "epochs": epoch + 1}
+        model.fit(rows, **span, callbacks=[epochs], shuffle=False, verbose=0)
+    model.optimizer.finalize_variable_values = finalize
     epochs.save()
+
+
+_LOG = logging.getLogger(__name__)
+_KEEPS_NOTHING = (
+    "The model is compiled with steps_per_execution=%d, so Flink's checkpoints hold no state "
+    "of this fit: a job that is restored from one is refused. Compile it with "
+    "steps_per_execution=1 if it is to go on behind a failure."
+)
 
 
 class _Epochs(keras.callbacks.Callback):  # type: ignore[misc] # Keras has no types
     """Adds up what the workers saw in an epoch, looks at held-out rows, decides with them."""
 
-    def __init__(self, fitting: Fitting, ctx: TFContext, layout: ExampleLayout) -> None:
+    def __init__(
+        self, fitting: Fitting, ctx: TFContext, layout: ExampleLayout, model: Any
+    ) -> None:
         super().__init__()
+        self.set_model(model)
         self._fitting = fitting
         self._ctx = ctx
         self._layout = layout
         self._has_held_out = ctx.settings.has_held_out
         self._course = Course(fitting.early_stopping, has_held_out=self._has_held_out)
         self._epoch = 0
-        self._rate = math.nan
         self._seen_rows = 0
-        self._best: list[Any] | None = None
+        self._ended: _Trained | None = None
+        self._restored: _Trained | None = None
+        self.state = FitState(
+            self._course,
+            epochs=ctx.epochs,
+            trained=self._trained,
+            restore_trained=self._restore_trained,
+            copy_model=model.get_weights if ctx.is_saver else None,
+        )
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:  # noqa: ARG002
-        """Set the learning rate by the schedule, and note it."""
+        """Set the learning rate by the schedule, and note it; or go on where it was."""
         self._epoch = epoch
+        self._ended = None
+        self._seen_rows = self._layout.rows
+        if not self.state.is_new(epoch):
+            self._take_up()
+            return
         optimizer = self.model.optimizer
         if self._fitting.schedule is not None:
             rate = float(optimizer.learning_rate.numpy())
             optimizer.learning_rate = float(self._fitting.schedule(epoch, rate))
-        self._rate = float(optimizer.learning_rate.numpy())
+        self.state.begin_epoch(epoch, float(optimizer.learning_rate.numpy()))
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:  # noqa: ARG002
         """Report the mean loss so far; stop where it is no number."""
@@ -76,28 +110,56 @@ class _Epochs(keras.callbacks.Callback):  # type: ignore[misc] # Keras has no ty
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:  # noqa: ARG002
         """Look at the held-out rows and decide, as all workers do. Collective."""
-        rows = self._layout.rows - self._seen_rows
-        self._seen_rows = self._layout.rows
-        values = {**self._common_values(rows), "learning_rate": self._rate}
+        self._ended = ended = self._trained()
+        values = {**self._common_values(ended[0]), "learning_rate": self.state.rate}
         if self._has_held_out:
             values |= self._evaluate()
-        verdict = self._course.end_epoch(values)
+        self.state.end_epoch(values)
         self._ctx.report(**values)
-        self._follow(verdict)
 
     def save(self) -> None:
-        """Write the model, the best if one was kept, and its record; worker 0 does."""
-        if self._best is not None:
-            self.model.set_weights(self._best)
-        path = self._ctx.save(self.model, MODEL_FILE)
+        """Write the model, the best if one was kept, and its record; worker 0 does.
+
+        The model stays as it is: a restored fit ends its last epoch once more.
+        """
+        model = self.model
+        last = model.get_weights()
+        model.optimizer.finalize_variable_values(model.trainable_weights)
+        if self.state.best is not None:
+            model.set_weights(self.state.best)
+        path = self._ctx.save(model, MODEL_FILE)
         if self._ctx.is_saver:
             self._fitting.record.write(path.parent, self._course.history)
+        model.set_weights(last)
 
-    def _follow(self, verdict: Verdict) -> None:
-        if verdict.is_best and self._ctx.is_saver:
-            self._best = self.model.get_weights()
-        if verdict.is_last:
-            self.model.stop_training = True
+    def _trained(self) -> _Trained:
+        """Return the rows of the present epoch, and what the metrics hold of them."""
+        if self._restored is not None:
+            return self._restored
+        if self._ended is not None:
+            return self._ended
+        held = [np.array(each.numpy()) for each in self._metric_variables()]
+        return self._layout.rows - self._seen_rows, held
+
+    def _restore_trained(self, trained: _Trained) -> None:
+        own = [tuple(each.shape) for each in self._metric_variables()]
+        kept = [each.shape for each in trained[1]]
+        if own != kept:
+            msg = f"the metrics hold values of the shapes {kept}, and here they have {own}"
+            raise ValueError(msg)
+        self._restored = trained
+
+    def _take_up(self) -> None:
+        """Give rows and metrics what they were at the restored checkpoint."""
+        assert self._restored is not None
+        rows, held = self._restored
+        self._seen_rows -= rows
+        for variable, value in zip(self._metric_variables(), held, strict=True):
+            variable.assign(value)
+        self._restored = None
+
+    def _metric_variables(self) -> list[Any]:
+        return [each for metric in self.model.metrics for each in metric.variables]
 
     def _evaluate(self) -> dict[str, float]:
         """Return loss and metrics on the held-out rows of all workers."""
@@ -125,7 +187,7 @@ class _Epochs(keras.callbacks.Callback):  # type: ignore[misc] # Keras has no ty
 
         What Keras' metrics hold adds up: totals, counts, numbers of hits.
         """
-        held = [each for metric in self.model.metrics for each in metric.variables]
+        held = self._metric_variables()
         mine = [np.asarray(each.numpy(), np.float64) for each in held]
         flat = np.concatenate([np.array([rows], np.float64), *(each.ravel() for each in mine)])
         totals = np.array(self._ctx.add_up(flat.tolist()))
@@ -138,6 +200,10 @@ class _Epochs(keras.callbacks.Callback):  # type: ignore[misc] # Keras has no ty
             return {}
         found = {name: float(value) for name, value in self.model.get_metrics_result().items()}
         return {**found, "rows": float(totals[0])}
+
+
+def _leave(variables: Any) -> None:
+    """Leave the variables as they are."""
 
 
 def _compiled(fitting: Fitting) -> Any:

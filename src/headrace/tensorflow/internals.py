@@ -27,6 +27,7 @@ __all__ = [
     "let_steps_wait_for_their_batch",
     "map_in_place",
     "move_variable",
+    "tell_iterators",
     "with_handle_data",
 ]
 
@@ -122,6 +123,21 @@ def map_in_place(dataset: tf.data.Dataset, function: Callable[..., Any]) -> tf.d
         use_inter_op_parallelism=False,
         preserve_cardinality=False,
     )
+
+
+def tell_iterators(dataset: tf.data.Dataset, on_iterator: Callable[[], object]) -> None:
+    """Call `on_iterator` when Python makes an iterator over `dataset` itself.
+
+    That is what a loop, Keras' methods and `adapt` do; one over what was made of it
+    (``shuffle``, ``prefetch``) does not count.
+    """
+    kind = type(dataset)
+
+    def iterate(self: Any) -> Any:
+        on_iterator()
+        return kind.__iter__(self)
+
+    dataset.__class__ = type(kind.__name__, (kind,), {"__iter__": iterate})
 
 
 def move_variable(variable: keras.Variable, place: tf.Variable) -> None:

@@ -211,6 +211,7 @@ def training_job(
         fed_role=WORKER,
         checkpoint_dir=checkpoint_dir,
         epochs=settings.epochs,
+        keeps_state=getattr(entry, "keeps_state", False),
     )
 
 

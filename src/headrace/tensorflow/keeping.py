@@ -27,6 +27,8 @@ class TFKeepingContext(TrainingContext):
     def __init__(self, **facts: Any) -> None:
         super().__init__(**facts)
         self._dataset_passes = Passes(self._kept.restored_epoch)
+        self._has_new_iterator = False
+        self._is_iterated_itself = False
 
     def checkpointed(self, **objects: Any) -> None:
         """Keep objects in Flink's checkpoints; see `RoleContext.checkpointed`.
@@ -42,6 +44,8 @@ class TFKeepingContext(TrainingContext):
         One worker makes a step on each batch of `dataset` before the next is asked for. Nothing
         may hold rows back behind it (``shuffle``, ``prefetch``): a checkpoint would miss them.
         Where the steps of an optimizer that is named, or of a model, tell that, it is an error.
+        An iteration over the dataset itself that makes no step (``evaluate``, ``adapt``) is
+        none.
 
         Raises:
             ConfigError: A model is not built, or an optimizer belongs to no one model.
@@ -89,8 +93,13 @@ class TFKeepingContext(TrainingContext):
         self._require_stepped()
         return super()._capture(checkpoint_id)
 
+    def _note_iterator(self) -> None:
+        """Note that the next iteration is over `ctx.dataset` itself: nothing stands behind."""
+        self._has_new_iterator = True
+
     def _watch_steps(self) -> None:
         """Say that an iteration of `ctx.dataset` begins, with what is to be stepped on it."""
+        self._is_iterated_itself, self._has_new_iterator = self._has_new_iterator, False
         if isinstance(self._steps, AloneSteps):
             self._steps.watch(self._kept.named)
 
@@ -101,7 +110,10 @@ class TFKeepingContext(TrainingContext):
         if not is_watched or self._is_closed:  # a loop that was left has no use for its rest
             return
         assert isinstance(steps, AloneSteps)
-        if (stepped := steps.stepped) < steps.given:
+        stepped = steps.stepped
+        if not stepped and self._is_iterated_itself:  # evaluated, or adapted to: none is due
+            return
+        if stepped < steps.given:
             raise UsageError(_HELD_BACK.format(stepped=stepped, given=steps.given))
 
     @property
@@ -142,7 +154,8 @@ _HELD_BACK = (
     "ctx.checkpointed: a checkpoint is due, and the optimizer has stepped on {stepped} of "
     "{given} batches that ctx.dataset has given out. It would miss the others: what stands "
     "behind ctx.dataset holds rows back (shuffle, prefetch) or groups them anew, or the loop "
-    "does not step on each batch. Leave that out, or read with ctx.batches"
+    "does not step on each batch. Leave that out (evaluate and adapt take the dataset as it "
+    "is), or read with ctx.batches"
 )
 _UNFINISHED = (
     "ctx.checkpointed with steps_per_execution above 1 in one worker: Keras asks for the next "

@@ -116,18 +116,61 @@ def test_a_loop_of_its_own_is_restored_as_well(tmp_path: Path) -> None:
 
 
 def test_a_model_of_another_shape_is_refused_with_torchs_words(tmp_path: Path) -> None:
-    def keep(model: nn.Module) -> Any:
-        def entry(ctx: TorchContext) -> None:
-            ctx.checkpointed(model=model)
-            for _ in ctx.batches():
-                pass
-
-        return entry
-
-    feed = run(tmp_path, keep(nn.Linear(2, 1)), [*batches(0, 1), Barrier(1), End()])
+    feed = run(tmp_path, keeping(nn.Linear(2, 1)), [*batches(0, 1), Barrier(1), End()])
     restored = restored_from(tmp_path, feed.states[0][1])
     with pytest.raises(PlanError, match=r"(?s)'model' \(a Linear\).*size mismatch for weight"):
-        run(tmp_path, keep(nn.Linear(3, 1)), [End()], **restored)
+        run(tmp_path, keeping(nn.Linear(3, 1)), [End()], **restored)
+
+
+def keeping(model: nn.Module) -> Any:
+    def entry(ctx: TorchContext) -> None:
+        ctx.checkpointed(model=model)
+        for _ in ctx.batches():
+            pass
+
+    return entry
+
+
+def test_a_program_with_other_layers_is_told_every_entry_that_differs(tmp_path: Path) -> None:
+    before = nn.ModuleDict({"body": nn.Linear(2, 3), "head": nn.Linear(3, 1)})
+    feed = run(tmp_path, keeping(before), [*batches(0, 1), Barrier(1), End()])
+    after = nn.ModuleDict({"body": nn.Linear(4, 3), "more": nn.Linear(3, 5, bias=False)})
+    with pytest.raises(PlanError) as caught:
+        run(tmp_path, keeping(after), [End()], **restored_from(tmp_path, feed.states[0][1]))
+    lines = str(caught.value).splitlines()
+    assert lines[-4:] == [
+        "  missing in the checkpoint: more.weight, shape (5, 3)",
+        "  unexpected in the checkpoint: head.weight, shape (1, 3)",
+        "  unexpected in the checkpoint: head.bias, shape (1,)",
+        "  body.weight: shape (3, 2) in the checkpoint, (3, 4) here",
+    ]
+
+
+class Renamed(nn.Module):
+    """Other code with the same entries, and more that is in no checkpoint."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.more = nn.Linear(9, 9)
+        self.first = nn.Linear(2, 3)
+        self.add_module("0", self.first)
+
+    def state_dict(self, *_: Any, **__: Any) -> Any:
+        whole = super().state_dict()
+        return {name: value for name, value in whole.items() if name.startswith("0.")}
+
+    def load_state_dict(
+        self, state_dict: Any, strict: bool = True, assign: bool = False
+    ) -> Any:
+        del strict
+        return super().load_state_dict(state_dict, strict=False, assign=assign)
+
+
+def test_a_program_of_other_code_goes_on_where_the_entries_are_the_same(tmp_path: Path) -> None:
+    first, after = nn.Linear(2, 3), Renamed()
+    feed = run(tmp_path, keeping(nn.Sequential(first)), [*batches(0, 1), Barrier(1), End()])
+    run(tmp_path, keeping(after), [End()], **restored_from(tmp_path, feed.states[0][1]))
+    assert torch.equal(after.first.weight, first.weight)
 
 
 def test_rows_that_a_loader_holds_back_are_refused(tmp_path: Path) -> None:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import random
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -256,8 +258,8 @@ def test_an_object_that_does_not_take_its_state_says_what_differs(
     text = str(caught.value)
     assert "'counter' (a Other) does not take" in text
     assert "ValueError: a wrong shape" in text
-    assert "missing in the checkpoint: total" in text
-    assert "unexpected in the checkpoint: count" in text
+    assert "missing in the checkpoint: total\n" in text
+    assert "unexpected in the checkpoint: count\n" in text
     assert "inner.sums: shape (2,) in the checkpoint, (3,) here" in text
 
 
@@ -286,7 +288,34 @@ class Stubborn(Counter):
 
 def test_a_state_that_cannot_be_read_says_whose_it_is(tmp_path: Path) -> None:
     restored = state_file(tmp_path, b"x" * 100)
-    with pytest.raises(Exception, match="begins with"):
+    with pytest.raises(PlanError, match=r"state of worker-1 .* cannot be read: .* begins with"):
+        next(contexts(tmp_path, **restored))
+
+
+def test_a_class_that_is_gone_is_named_and_one_that_is_found_again_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module: Any = ModuleType("user_values")
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    exec("class Mean:\n    total = 0", vars(module))
+
+    def entry(ctx: RoleContext) -> None:
+        ctx.state["mean"] = mean = module.Mean()
+        mean.total = 7
+        list(ctx.batches())
+
+    feed = feed_of(batch(1), Barrier(1), End())
+    run(tmp_path, feed, entry)
+    restored = state_file(tmp_path, feed.states[0][1])
+    kind = module.Mean
+    del module.Mean
+    told = r"AttributeError: .*'Mean'.* user_values.* must be found under its old one as well"
+    with pytest.raises(PlanError, match=told):
+        next(contexts(tmp_path, **restored))
+    module.Average = module.Mean = kind
+    assert next(contexts(tmp_path, **restored)).state["mean"].total == 7
+    monkeypatch.delitem(sys.modules, module.__name__)
+    with pytest.raises(PlanError, match=r"ModuleNotFoundError: No module named 'user_values'"):
         next(contexts(tmp_path, **restored))
 
 

@@ -246,6 +246,41 @@ def test_rows_that_a_dataset_holds_back_are_refused(
         run(tmp_path, _raising(train), [*batches(0, 1), Barrier(1), *batches(1, 9), End()])
 
 
+@pytest.mark.parametrize(
+    ("how", "portion_rows"),
+    [("evaluate", 2), ("evaluate", 4096), ("predict", 4096), ("adapt", 4096), ("loop", 2)],
+)
+def test_rows_that_are_only_looked_at_need_no_step(
+    tmp_path: Path, how: str, portion_rows: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("headrace.tensorflow.portions._PORTION_ROWS", portion_rows)
+    seen: list[Any] = []
+
+    def look(ctx: TFContext) -> None:
+        model = build_model()
+        model.compile("sgd", "mse")
+        layer = keras.layers.Normalization(axis=-1)
+        layer.build((None, 1))
+        ctx.checkpointed(model=model, layer=layer)
+        if how == "adapt":
+            layer.adapt(ctx.dataset(2, features=["x"]))
+            seen.append(float(layer.mean.numpy().item()))
+            return
+        rows = ctx.dataset(2, features=["x"], label="y")
+        if how == "evaluate":
+            seen.append(model.evaluate(rows, verbose=0))
+        elif how == "predict":
+            seen.append(len(model.predict(rows, verbose=0)))
+        else:
+            seen.append(sum(len(y) for _, y in rows))
+
+    cut = [*batches(0, 5), Barrier(1), *batches(5, 9), Barrier(2), End()]
+    feed = run(tmp_path, _raising(look), cut)
+    assert [number for number, _ in feed.states] == [1, 2, None, None]
+    run(tmp_path, look, [*batches(0, 9), End()])
+    assert seen[0] == pytest.approx(seen[1])
+
+
 def test_half_a_step_is_never_captured(tmp_path: Path) -> None:
     trainer = Trainer(loop="fit", per_execution=4)
     with pytest.raises(UsageError, match=r"steps_per_execution=1"):

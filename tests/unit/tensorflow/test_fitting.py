@@ -94,10 +94,10 @@ def errors(model: Any, table: pa.Table) -> Any:
     return model.predict(matrix(table), verbose=0)[:, 0] - table["y"].to_numpy()
 
 
-def plain(table: pa.Table, epochs: int) -> tuple[Any, list[float]]:
+def plain(table: pa.Table, epochs: int, optimizer: Any = None) -> tuple[Any, list[float]]:
     """The same steps by Keras alone; the model and the loss of each epoch."""
     model = line()
-    model.compile(keras.optimizers.SGD(0.1), "mse")
+    model.compile(optimizer or keras.optimizers.SGD(0.1), "mse")
     done = model.fit(
         matrix(table),
         table["y"].to_numpy(),

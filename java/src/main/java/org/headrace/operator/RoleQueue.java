@@ -104,7 +104,7 @@ final class RoleQueue implements QueueListener, AutoCloseable {
                                 blocked::markEnd),
                         this);
         metrics.addBytes(queue::bytesIn, queue::bytesOut);
-        state.bind(queue);
+        state.bind(queue::giveBack);
     }
 
     Path socketPath() {

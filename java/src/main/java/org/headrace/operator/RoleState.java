@@ -10,7 +10,6 @@ import org.apache.flink.runtime.state.StatePartitionStreamProvider;
 import org.apache.flink.runtime.state.memory.MemCheckpointStreamFactory;
 import org.apache.flink.runtime.state.storage.JobManagerCheckpointStorage;
 
-import org.headrace.exchange.MemoryQueue;
 import org.headrace.exchange.StateFile;
 import org.headrace.process.MailboxWait;
 import org.headrace.process.PythonProcessException;
@@ -108,9 +107,9 @@ final class RoleState implements AutoCloseable {
         return List.copyOf(restored);
     }
 
-    /** Names the queue whose process gets its files back. */
-    void bind(MemoryQueue queue) {
-        giveBack = queue::giveBack;
+    /** Says how the process gets its files back. */
+    void bind(Consumer<StateFile> giveBack) {
+        this.giveBack = giveBack;
     }
 
     /** The process has handled all before a barrier, and was then in this state. */

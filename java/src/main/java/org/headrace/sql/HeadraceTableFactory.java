@@ -106,15 +106,16 @@ public final class HeadraceTableFactory implements DynamicTableSinkFactory {
         }
     }
 
-    /** A restart goes on behind the last checkpoint, which holds no model: nobody shall get that unasked. */
+    /** A restart goes on behind the last checkpoint, which may hold no model: nobody shall get that unasked. */
     private static void requireWordOnRestarts(ReadableConfig session) {
         boolean hasCheckpoints = session.getOptional(CheckpointingOptions.CHECKPOINTING_INTERVAL).isPresent();
         if (hasCheckpoints && session.getOptional(RestartStrategyOptions.RESTART_STRATEGY).isEmpty()) {
             throw new ValidationException(
                     String.format(
                             "Checkpoints are on, and so are restarts by default: a training would go on behind the"
-                                    + " last checkpoint, which holds no model. SET '%s' = 'none', or name a strategy"
-                                    + " if the entry function restores its model itself.",
+                                    + " last checkpoint, which holds the model only where the entry function calls"
+                                    + " ctx.checkpointed. SET '%s' = 'none', or name a strategy, such as"
+                                    + " 'fixed-delay', if it does.",
                             RestartStrategyOptions.RESTART_STRATEGY.key()));
         }
     }

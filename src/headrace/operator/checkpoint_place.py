@@ -1,0 +1,58 @@
+"""Tells in time that a job's checkpoints would be kept where large states do not fit."""
+
+from __future__ import annotations
+
+import json
+import logging
+import urllib.request
+from collections.abc import Iterable
+
+from headrace.operator.environment import FlinkEnvironment
+
+__all__ = ["warn_of_small_storage"]
+
+_LOG = logging.getLogger(__name__)
+_INTERVAL = "execution.checkpointing.interval"
+_PLACES = (
+    "execution.checkpointing.dir",
+    "execution.checkpointing.storage",
+    "state.checkpoints.dir",  # their older names
+    "state.checkpoint-storage",
+)
+_REST_TIMEOUT_S = 3.0
+_SMALL = (
+    "Checkpoints of %s are on, and no directory is set for them%s. Flink then keeps them on "
+    "the JobManager's heap, which takes 5 MB of each subtask: a process with a larger state "
+    "(ctx.checkpointed, ctx.state, rows for later passes) fails the job at its first "
+    "checkpoint. Set `execution.checkpointing.dir` to a directory that all hosts reach."
+)
+_UNKNOWN = " by this program (what the cluster itself has set is not known: %s)"
+
+
+def warn_of_small_storage(flink: FlinkEnvironment, job_name: str) -> None:
+    """Log a warning if a job that has processes with an input has no directory.
+
+    How large a state becomes is not known before the processes run, and a cluster may have a
+    directory for all its jobs: so it is no error. The embedded cluster gets a directory, see
+    `LocalCheckpoints`. Never raises, never blocks for more than 3 s.
+    """
+    if flink.is_embedded or flink.option(_INTERVAL) is None:
+        return
+    if any(flink.option(key) is not None for key in _PLACES):
+        return
+    try:
+        own = set(_keys_of_cluster(flink))
+    except (OSError, ValueError, KeyError, TypeError) as exc:
+        _LOG.warning(_SMALL, job_name, _UNKNOWN % exc)
+        return
+    if own.isdisjoint(_PLACES):
+        _LOG.warning(_SMALL, job_name, "")
+
+
+def _keys_of_cluster(flink: FlinkEnvironment) -> Iterable[str]:
+    """Return the names of the options that the cluster's JobManager was started with."""
+    address = flink.option("rest.address") or "localhost"
+    port = flink.option("rest.port") or "8081"
+    url = f"http://{address}:{port}/jobmanager/config"
+    with urllib.request.urlopen(url, timeout=_REST_TIMEOUT_S) as reply:
+        return [each["key"] for each in json.load(reply)]

@@ -1,0 +1,76 @@
+"""Gives an object the state that a checkpoint holds for it, and says what does not fit."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from headrace.errors import PlanError
+
+__all__ = ["take_state"]
+
+
+def take_state(name: str, each: Any, kept: object) -> None:
+    """Load `kept` into an object.
+
+    Args:
+        name: Of the object, as `ctx.checkpointed` was told.
+        each: Has `state_dict` and `load_state_dict`.
+        kept: What its `state_dict` returned.
+
+    Raises:
+        PlanError: It does not take it; the text has its own error, and lists what is missing,
+            unexpected and of another shape.
+    """
+    try:
+        each.load_state_dict(kept)
+    except Exception as exc:
+        try:
+            found = _differences(_flat(each.state_dict()), _flat(kept))
+        except Exception:  # noqa: BLE001 - the first error is the one to tell
+            found = []
+        listed = "".join(f"\n  {line}" for line in found)
+        msg = (
+            f"ctx.checkpointed: {name!r} (a {type(each).__name__}) does not take its state "
+            f"from the restored checkpoint: {type(exc).__name__}: {exc}{listed}"
+        )
+        raise PlanError(msg) from exc
+
+
+def _differences(own: dict[str, Any], kept: dict[str, Any]) -> list[str]:
+    lines = [
+        f"missing in the checkpoint: {key}{_shape_of(value)}"
+        for key, value in own.items()
+        if key not in kept
+    ]
+    lines += [
+        f"unexpected in the checkpoint: {key}{_shape_of(value)}"
+        for key, value in kept.items()
+        if key not in own
+    ]
+    for key in own:
+        if key in kept:
+            shapes = [_shape(value) for value in (own[key], kept[key])]
+            if shapes[0] != shapes[1]:
+                lines.append(f"{key}: shape {shapes[1]} in the checkpoint, {shapes[0]} here")
+    return lines
+
+
+def _shape_of(value: object) -> str:
+    shape = _shape(value)
+    return "" if shape is None else f", shape {shape}"
+
+
+def _shape(value: object) -> tuple[int, ...] | None:
+    shape = getattr(value, "shape", None)
+    return None if shape is None else tuple(shape)
+
+
+def _flat(value: object, prefix: str = "") -> dict[str, Any]:
+    """Return the leaves of nested dictionaries by their paths."""
+    if not isinstance(value, Mapping):
+        return {prefix: value}
+    leaves: dict[str, Any] = {}
+    for key, part in value.items():
+        leaves.update(_flat(part, f"{prefix}.{key}" if prefix else str(key)))
+    return leaves
