@@ -202,11 +202,13 @@ class Cluster:
             statements.attach_as_datastream()
         self._bind_parallelism()
         drain = Drain(self._flink) if self._has_unbounded_input else None
-        checkpoints = LocalCheckpoints(self._flink)
+        checkpoints = LocalCheckpoints(self._flink, is_drained=self._has_unbounded_input)
         try:
             client = self._flink.env.execute_async(self._name)
         except BaseException:
             checkpoints.close()
+            if drain is not None:
+                drain.close()
             raise
         finally:
             checkpoints.forget()

@@ -106,7 +106,7 @@ class RoleContext(KeepingContext, SavingContext):
         self._next_wish = -math.inf
         self._is_closed = False
         self._on_report = on_report
-        self._reporter = Reporter(link, self._row_counts, clock)
+        self._reporter = Reporter(link, self._row_counts, clock, self._progress)
 
     @property
     def output_schema(self) -> pa.Schema | None:
@@ -356,6 +356,16 @@ class RoleContext(KeepingContext, SavingContext):
                 case InputEnded():
                     self._on_input_ended()
                     return
+
+    def tell_begun(self) -> None:
+        """Tell that the entry function is about to be called; `RoleEntry` does."""
+        self._reporter.note()
+        self._reporter.flush()
+
+    def _progress(self) -> object:
+        """Return what changes, beside the row counts, while the process gets on."""
+        reader = self._reader
+        return (0, 0) if reader is None else (reader.epoch, reader.rows_left)
 
     def _row_counts(self) -> tuple[int, int]:
         return (0 if self._reader is None else self._reader.rows_in, self._rows_out)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import IO
 
 _SOURCES = Path(__file__).resolve().parents[3] / "java" / "src"
-_PACKAGE = Path("java/org/headrace/exchange")
+_ROOT = Path("java/org/headrace")
 _FLAGS = ("--release", "17", "-encoding", "UTF-8", "-proc:none", "-Xlint:all", "-Werror")
 _JVM = ("-ea", "-XX:+UseSerialGC", "-Xmx512m")
 _BEHAVIOUR = re.compile(r"public static void (\w+)\(\)")
@@ -24,10 +24,18 @@ def classpath() -> str:
     return ":".join(map(str, sorted(jars)))
 
 
-def compile_into(directory: Path) -> None:
-    """Compile the package and its tests, as the build does. Blocks for some seconds."""
-    sources = [*(_SOURCES / "main" / _PACKAGE).glob("*.java")]
-    sources += (_SOURCES / "test" / _PACKAGE).glob("*.java")
+def compile_into(directory: Path, *, package: str = "exchange") -> None:
+    """Compile a package and its tests, as the build does. Blocks for some seconds.
+
+    Other packages than "exchange" need the rest of them, too.
+    """
+    main, tests = _SOURCES / "main" / _ROOT, _SOURCES / "test" / _ROOT
+    sources = [*(main / package).glob("*.java"), *(tests / package).glob("*.java")]
+    if package != "exchange":
+        sources = [*main.rglob("*.java"), *(tests / package).glob("*.java")]
+        sources += [
+            tests / "exchange" / f"{name}.java" for name in ("Behaviours", "TestMailbox")
+        ]
     command = [_tool("javac"), *_FLAGS, "-cp", classpath(), "-d", str(directory)]
     done = subprocess.run(
         [*command, *map(str, sources)],
@@ -45,17 +53,17 @@ def command(classes: Path, main_class: str, *arguments: str) -> list[str]:
     return [_tool("java"), *_JVM, "-cp", f"{classes}:{classpath()}", name, *arguments]
 
 
-def behaviours() -> list[tuple[str, str]]:
+def behaviours(package: str = "exchange") -> list[tuple[str, str]]:
     """Return (class, method) of every behaviour that the Java tests state, in source order."""
     found = []
-    for source in sorted((_SOURCES / "test" / _PACKAGE).glob("*Behaviours.java")):
+    for source in sorted((_SOURCES / "test" / _ROOT / package).glob("*Behaviours.java")):
         found += [(source.stem, name) for name in _BEHAVIOUR.findall(source.read_text())]
     return found
 
 
-def run_behaviours(classes: Path) -> dict[tuple[str, str], str]:
+def run_behaviours(classes: Path, package: str = "exchange") -> dict[tuple[str, str], str]:
     """Run all behaviours in one JVM; return the text of each failure, empty where it passed."""
-    names = sorted({f"org.headrace.exchange.{name}" for name, _ in behaviours()})
+    names = sorted({f"org.headrace.{package}.{name}" for name, _ in behaviours(package)})
     try:
         done = subprocess.run(
             command(classes, "Behaviours", *names),

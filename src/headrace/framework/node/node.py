@@ -170,6 +170,7 @@ class Node:
             ending_reason=self._ending_reason,
             rows_in=self._latest.rows_in,
             rows_out=self._latest.rows_out,
+            progress=self._latest.progress,
             report=self._latest.values,
         )
 
@@ -181,6 +182,7 @@ class Node:
             attempt=self._attempt,
             rows_in=self._latest.rows_in,
             rows_out=self._latest.rows_out,
+            progress=self._latest.progress,
             report=self._latest.values,
         )
 
@@ -360,6 +362,7 @@ class Node:
             failure=self._failure,
             rows_in=self._latest.rows_in,
             rows_out=self._latest.rows_out,
+            progress=self._latest.progress,
             report=self._latest.values,
         )
 

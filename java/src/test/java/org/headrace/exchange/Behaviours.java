@@ -46,25 +46,25 @@ public final class Behaviours {
         System.out.println(line);
     }
 
-    static void check(boolean holds, String what) {
+    public static void check(boolean holds, String what) {
         if (!holds) {
             throw new AssertionError(what);
         }
     }
 
-    static void checkEqual(Object found, Object expected) {
+    public static void checkEqual(Object found, Object expected) {
         if (!expected.equals(found)) {
             throw new AssertionError("found " + found + ", not " + expected);
         }
     }
 
     /** Something that may throw. */
-    interface Action {
+    public interface Action {
         void run() throws Exception;
     }
 
     /** Runs {@code action}, which must throw this; its text must contain the parts. */
-    static <E extends Throwable> E checkThrows(
+    public static <E extends Throwable> E checkThrows(
             Class<E> type, Action action, String... parts) {
         try {
             action.run();

@@ -10,7 +10,7 @@ import java.util.concurrent.TimeUnit;
 import java.util.function.BooleanSupplier;
 
 /** A mailbox whose task thread is the test's thread; waits end with an error after ten seconds. */
-final class TestMailbox implements MailboxExecutor {
+public final class TestMailbox implements MailboxExecutor {
 
     static final long PATIENCE_S = 10;
 
@@ -63,7 +63,7 @@ final class TestMailbox implements MailboxExecutor {
     }
 
     /** Runs mails until {@code holds}. */
-    void yieldUntil(BooleanSupplier holds) throws InterruptedException {
+    public void yieldUntil(BooleanSupplier holds) throws InterruptedException {
         while (!holds.getAsBoolean()) {
             this.yield();
         }
