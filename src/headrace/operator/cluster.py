@@ -30,6 +30,9 @@ from headrace.operator.streams import input_stream, is_bounded, is_fed_by, outpu
 
 __all__ = ["Cluster"]
 
+_TOLERABLE = "execution.checkpointing.tolerable-failed-checkpoints"
+_WITHOUT_LIMIT = 2**31 - 1  # CheckpointFailureManager.UNLIMITED_TOLERABLE_FAILURE_NUMBER
+
 
 class Cluster:
     """Plans an application master and any roles as operators of one Flink job.
@@ -197,7 +200,7 @@ class Cluster:
             )
             raise PlanError(msg)
         self._flink.apply_table_options()
-        self._set_restart_strategy()
+        self._set_failure_options()
         if statements is not None:
             statements.attach_as_datastream()
         self._bind_parallelism()
@@ -245,8 +248,12 @@ class Cluster:
             msg = f"role {name!r} cannot be planned: {cause_text(exc)}"
             raise PlanError(msg) from exc
 
-    def _set_restart_strategy(self) -> None:
-        """Flink's default backs off to minutes; keep what the user has set."""
+    def _set_failure_options(self) -> None:
+        """Keep what the user has set.
+
+        Flink's default restarts back off to minutes, and its default for checkpoints fails the
+        job with the first that is declined or times out.
+        """
         assert self._am is not None
         is_batch_mode = not any(self._has_input_by_role.values())
         if is_batch_mode or self._flink.option("execution.checkpointing.interval") is not None:
@@ -255,6 +262,7 @@ class Cluster:
                 "restart-strategy.fixed-delay.attempts", str(self._am.max_restarts)
             )
             self._flink.set_default("restart-strategy.fixed-delay.delay", "1 s")
+            self._flink.set_default(_TOLERABLE, str(_WITHOUT_LIMIT))
 
     def _require_from_outside(self, name: str, j_input: Any) -> None:
         for feeder, j_stream in self._j_output_by_role.items():

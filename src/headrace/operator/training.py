@@ -116,9 +116,6 @@ def plan_training(
     except PlanError:
         cluster.withdraw()  # lest what is refused is part of the environment's next job
         raise
-    if rows is not None:
-        # A restart would go on behind the last checkpoint, which holds no model yet.
-        cluster.set_flink_default("restart-strategy.type", "none")
     return TrainingPlan(cluster=cluster, output=emitted)
 
 

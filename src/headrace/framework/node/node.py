@@ -284,7 +284,7 @@ class Node:
         self._process_attempt, self._process_life = attempt, directive.life
         self._failure = None
         self._latest = ReportLine()
-        self._attendance.forget_published()
+        self._attendance.forget_told()
         coordination: Coordination
         if self._start.master is None:
             coordination = LoneCoordination(self._on_report)
