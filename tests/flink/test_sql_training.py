@@ -14,6 +14,7 @@ import headrace.sql
 from headrace.operator.failure import cause_text
 
 from .conftest import MakeEnvironment
+from .test_operator_rows import CHECKPOINTS
 
 TEnv = TypeVar("TEnv", bound=TableEnvironment)
 ROWS = 4000
@@ -122,11 +123,10 @@ def test_in_a_statement_set_it_is_a_part_of_one_job(
 
 
 def test_an_environment_without_a_data_stream_api_trains_too(tmp_path: Path) -> None:
-    """As the SQL client's is; with checkpoints, and no word on restarts."""
+    """As the SQL client's is."""
     t_env = with_rows(
         TableEnvironment.create(EnvironmentSettings.in_streaming_mode()), tmp_path
     )
-    t_env.get_config().set("execution.checkpointing.interval", "200 ms")
     options = {"framework": "none", "entry": "user_training:count"}
     create_trainer(t_env, "n BIGINT", tmp_path, options)
     t_env.execute_sql("INSERT INTO trainer SELECT n FROM readings").wait()
@@ -182,9 +182,19 @@ def test_what_cannot_work_is_refused_before_the_job(
     assert text in told, told
 
 
-def test_batch_mode_of_flink_is_refused(make_t_env: MakeEnvironment, tmp_path: Path) -> None:
-    t_env = with_rows(make_t_env(execution_runtime__mode="BATCH"), tmp_path)
+@pytest.mark.parametrize(
+    ("flink", "text"),
+    [
+        ({"execution_runtime__mode": "BATCH"}, "'execution.runtime-mode' is BATCH"),
+        (CHECKPOINTS, "SET 'restart-strategy.type' = 'none'"),
+    ],
+    ids=["batch mode", "checkpoints"],
+)
+def test_settings_of_flink_with_which_a_training_would_go_wrong_are_refused(
+    make_t_env: MakeEnvironment, tmp_path: Path, flink: dict[str, str], text: str
+) -> None:
+    t_env = with_rows(make_t_env(**flink), tmp_path)
     options = {"framework": "none", "entry": "user_training:count"}
     create_trainer(t_env, "n BIGINT", tmp_path, options)
     told = refusal(t_env, "SELECT * FROM (VALUES (1), (2))")
-    assert "'execution.runtime-mode' is BATCH" in told, told
+    assert text in told, told

@@ -393,4 +393,4 @@ class JobHandle:
 
 
 _TOO_LATE = "Nothing was stopped."
-_NO_ANSWER = "Flink has not said what became of the savepoint; there may be one."
+_NO_ANSWER = "At least none that Flink has told of: it never answered the order."

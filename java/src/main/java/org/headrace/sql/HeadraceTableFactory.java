@@ -2,10 +2,12 @@ package org.headrace.sql;
 
 import org.apache.flink.annotation.Internal;
 import org.apache.flink.api.common.RuntimeExecutionMode;
+import org.apache.flink.configuration.CheckpointingOptions;
 import org.apache.flink.configuration.ConfigOption;
 import org.apache.flink.configuration.ConfigOptions;
 import org.apache.flink.configuration.ExecutionOptions;
 import org.apache.flink.configuration.ReadableConfig;
+import org.apache.flink.configuration.RestartStrategyOptions;
 import org.apache.flink.shaded.jackson2.com.fasterxml.jackson.databind.node.ObjectNode;
 import org.apache.flink.table.api.ValidationException;
 import org.apache.flink.table.connector.sink.DynamicTableSink;
@@ -75,6 +77,7 @@ public final class HeadraceTableFactory implements DynamicTableSinkFactory {
         ReadableConfig options = helper.getOptions();
         ReadableConfig session = context.getConfiguration();
         requireStreamingMode(session);
+        requireWordOnRestarts(session);
         String name = context.getObjectIdentifier().getObjectName();
         ObjectNode answer = SqlOptions.planningChild(options, session).ask(question(name, options));
         RowType type = (RowType) context.getPhysicalRowDataType().getLogicalType();
@@ -100,6 +103,20 @@ public final class HeadraceTableFactory implements DynamicTableSinkFactory {
                             "'%s' is %s: Flink would schedule one region after another and never start an ML cluster"
                                     + " whole. Use STREAMING; bounded tables work there too.",
                             ExecutionOptions.RUNTIME_MODE.key(), mode));
+        }
+    }
+
+    /** A restart goes on behind the last checkpoint, which may hold no model: nobody shall get that unasked. */
+    private static void requireWordOnRestarts(ReadableConfig session) {
+        boolean hasCheckpoints = session.getOptional(CheckpointingOptions.CHECKPOINTING_INTERVAL).isPresent();
+        if (hasCheckpoints && session.getOptional(RestartStrategyOptions.RESTART_STRATEGY).isEmpty()) {
+            throw new ValidationException(
+                    String.format(
+                            "Checkpoints are on, and so are restarts by default: a training would go on behind the"
+                                    + " last checkpoint, which holds the model only where the entry function calls"
+                                    + " ctx.checkpointed. SET '%s' = 'none', or name a strategy, such as"
+                                    + " 'fixed-delay', if it does.",
+                            RestartStrategyOptions.RESTART_STRATEGY.key()));
         }
     }
 }
