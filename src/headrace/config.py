@@ -79,10 +79,11 @@ class TimeoutConfig:
         heartbeat_every_s: Pause between two heartbeats of a node.
         heartbeat_timeout_s: A node that is silent for longer is lost.
         master_lost_timeout_s: How long a node looks for a master that does not answer.
-        process_start_timeout_s: From the start of an algorithm process until it has connected.
+        process_start_timeout_s: From the start of an algorithm process until it has connected;
+            also how long a drain waits for a sign of one whose function is not called yet.
         stop_grace_s: From asking a process to end (TERM) until it is killed.
         stop_timeout_s: For the whole orderly end of a role; at a drain, since a process has
-            taken a row, reported or ended last.
+            given a sign that it gets on: see `JobHandle.stop`.
         checkpoint_hold_timeout_s: How long a Flink checkpoint waits for the process to have
             handled the rows before its barrier.
         collective_timeout_s: Longest wait of one collective operation (all-reduce).

@@ -104,8 +104,8 @@ class StopError(HeadraceError):
         target: URI of the directory in which the savepoint was to be made.
         cause: Why not.
         savepoint: URI of the savepoint, if there is one all the same; the job has ended then.
-        job_state: State of the Flink job afterwards: with "RUNNING" or "RESTARTING" it goes on,
-            with "FINISHED" it had ended by itself.
+        job_state: State of the Flink job afterwards: with "FINISHED" it had ended, by itself
+            where there is no savepoint; with "RUNNING", "RESTARTING" or "CREATED" it goes on.
     """
 
     def __init__(

@@ -51,6 +51,7 @@ class ProcessLink:
         self._pid = os.getpid()
         self._send_lock = threading.Lock()
         self._held: ReportLine | None = None
+        self._reports = 0
         self._named_not_finite: set[str] = set()
         self._next_report = 0.0
         self._answered = threading.Condition()
@@ -81,7 +82,7 @@ class ProcessLink:
         Does not wait for an answer. Cheap enough for every step: at most ten lines a second
         leave, always with the latest values; one that is held back leaves with the next call
         or `close`. A value that is not finite is left out, with one warning per name: JSON has
-        none.
+        none. Each call is a sign that the process gets on, also with the values of before.
 
         Raises:
             HeadraceError: The node has ended.
@@ -91,10 +92,12 @@ class ProcessLink:
         for name in numbers.keys() - finite.keys() - self._named_not_finite:
             self._named_not_finite.add(name)
             _LOG.warning("ctx.report: %s=%s is not finite and not shown", name, numbers[name])
-        line = ReportLine(values=finite, rows_in=rows_in, rows_out=rows_out)
         now = time.monotonic()
         with self._send_lock:
-            self._held = line
+            self._reports += 1
+            self._held = ReportLine(
+                values=finite, rows_in=rows_in, rows_out=rows_out, progress=self._reports
+            )
             if now >= self._next_report:
                 self._next_report = now + _REPORT_EVERY_S
                 self._send_held()

@@ -26,11 +26,16 @@ __all__ = [
 
 
 class ReportLine(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="report"):
-    """Latest values, and rows since the start of the process."""
+    """Latest values, and rows since the start of the process.
+
+    Attributes:
+        progress: Number of the report, from 1: each is a sign that the process gets on.
+    """
 
     values: dict[str, float] = {}
     rows_in: int = 0
     rows_out: int = 0
+    progress: int = 0
 
 
 class PublishLine(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="publish"):

@@ -58,6 +58,7 @@ class Register(NodeRequest, frozen=True, kw_only=True):
         ending_reason: Why the job ends, if a master has told the node to stop for good.
         rows_in: Rows that the process has taken.
         rows_out: Rows that it has emitted.
+        progress: Grows while the process gets on; see `NodeStatus`.
         report: Latest values of `ctx.report`.
     """
 
@@ -74,6 +75,7 @@ class Register(NodeRequest, frozen=True, kw_only=True):
     ending_reason: str | None = None
     rows_in: int = 0
     rows_out: int = 0
+    progress: int = 0
     report: dict[str, float] = {}
 
 
@@ -139,6 +141,7 @@ class Beat(NodeRequest, frozen=True, kw_only=True):
 
     rows_in: int = 0
     rows_out: int = 0
+    progress: int = 0
     report: dict[str, float] = {}
 
 
@@ -151,6 +154,7 @@ class ReportEnd(NodeRequest, frozen=True, kw_only=True):
         failure: How it failed; not None if the outcome is FAILED.
         rows_in: Rows that the process has taken.
         rows_out: Rows that it has emitted.
+        progress: Its last value.
         report: Last values of `ctx.report`; they come along since the end may end the job.
     """
 
@@ -159,6 +163,7 @@ class ReportEnd(NodeRequest, frozen=True, kw_only=True):
     failure: Failure | None = None
     rows_in: int = 0
     rows_out: int = 0
+    progress: int = 0
     report: dict[str, float] = {}
 
 

@@ -19,6 +19,8 @@ class NodeStatus(msgspec.Struct, frozen=True, kw_only=True):
         life: How often its process was started again alone within this attempt.
         rows_in: Rows that its process has taken from Flink.
         rows_out: Rows that its process has emitted.
+        progress: Grows while its process gets on: with every batch of every pass, step and
+            report; 0 until its entry function is called.
         report: The latest values of `ctx.report`.
     """
 
@@ -30,6 +32,7 @@ class NodeStatus(msgspec.Struct, frozen=True, kw_only=True):
     life: int = 0
     rows_in: int = 0
     rows_out: int = 0
+    progress: int = 0
     report: dict[str, float] = {}
 
 

@@ -31,6 +31,9 @@ from headrace.operator.streams import input_stream, is_bounded, is_fed_by, outpu
 
 __all__ = ["Cluster"]
 
+_TOLERABLE = "execution.checkpointing.tolerable-failed-checkpoints"
+_WITHOUT_LIMIT = 2**31 - 1  # CheckpointFailureManager.UNLIMITED_TOLERABLE_FAILURE_NUMBER
+
 
 class Cluster:
     """Plans an application master and any roles as operators of one Flink job.
@@ -198,18 +201,20 @@ class Cluster:
             )
             raise PlanError(msg)
         self._flink.apply_table_options()
-        self._set_restart_strategy()
+        self._set_failure_options()
         if statements is not None:
             statements.attach_as_datastream()
         self._bind_parallelism()
         if any(self._has_input_by_role.values()):
             warn_of_small_storage(self._flink, self._name)
         drain = Drain(self._flink) if self._has_unbounded_input else None
-        checkpoints = LocalCheckpoints(self._flink)
+        checkpoints = LocalCheckpoints(self._flink, is_drained=self._has_unbounded_input)
         try:
             client = self._flink.env.execute_async(self._name)
         except BaseException:
             checkpoints.close()
+            if drain is not None:
+                drain.close()
             raise
         finally:
             checkpoints.forget()
@@ -246,8 +251,12 @@ class Cluster:
             msg = f"role {name!r} cannot be planned: {cause_text(exc)}"
             raise PlanError(msg) from exc
 
-    def _set_restart_strategy(self) -> None:
-        """Flink's default backs off to minutes; keep what the user has set."""
+    def _set_failure_options(self) -> None:
+        """Keep what the user has set.
+
+        Flink's default restarts back off to minutes, and its default for checkpoints fails the
+        job with the first that is declined or times out.
+        """
         assert self._am is not None
         is_batch_mode = not any(self._has_input_by_role.values())
         if is_batch_mode or self._flink.option("execution.checkpointing.interval") is not None:
@@ -256,6 +265,7 @@ class Cluster:
                 "restart-strategy.fixed-delay.attempts", str(self._am.max_restarts)
             )
             self._flink.set_default("restart-strategy.fixed-delay.delay", "1 s")
+            self._flink.set_default(_TOLERABLE, str(_WITHOUT_LIMIT))
 
     def _require_from_outside(self, name: str, j_input: Any) -> None:
         for feeder, j_stream in self._j_output_by_role.items():

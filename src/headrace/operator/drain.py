@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import logging
 import shutil
 import tempfile
@@ -24,9 +25,9 @@ SAVEPOINT_DIR = "execution.checkpointing.savepoint-dir"
 class Drain:
     """Stops a job with a drain: every operator finishes, every sink commits.
 
-    Flink does that only together with a savepoint, which nobody needs here. It goes to a
-    temporary directory on the embedded cluster, else to the one that Flink is configured with;
-    without any the job is cancelled.
+    Flink does that only together with a savepoint, which nobody needs here. It goes to the
+    directory that Flink is configured with, else on the embedded cluster to a temporary one,
+    which ends with the job or the program; without any the job is cancelled.
 
     Thread model: one thread; `start_if_needed` does not wait for the job's end.
     """
@@ -37,8 +38,7 @@ class Drain:
         self._temporary: Path | None = None
         if flink.is_embedded:
             self._temporary = Path(tempfile.mkdtemp(prefix="headrace-drain-"))
-            # Flink's default keeps state on the heap and refuses more than 5 MB.
-            flink.set_default("execution.checkpointing.dir", self._temporary.as_uri())
+            atexit.register(self.close)
 
     def start_if_needed(self, client: JobClient, am_uid: str) -> None:
         """Ask Flink to stop the job, if an input goes on. Idempotent."""
@@ -73,6 +73,7 @@ class Drain:
     def close(self) -> None:
         """Remove the temporary directory. Idempotent."""
         if self._temporary is not None:
+            atexit.unregister(self.close)
             shutil.rmtree(self._temporary, ignore_errors=True)
             self._temporary = None
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
@@ -19,13 +20,22 @@ from headrace.operator.drain import Drain
 from headrace.operator.failure import cause_text
 from headrace.operator.local_checkpoints import LocalCheckpoints
 from headrace.operator.progress import Progress
-from headrace.operator.stop import SavepointStop, has_ended, savepoint_uri, unfinished
+from headrace.operator.stop import (
+    SavepointStop,
+    has_ended,
+    hold,
+    release,
+    savepoint_uri,
+    state_of,
+)
 
 __all__ = ["JobHandle", "JobResult"]
 
 _LOG = logging.getLogger(__name__)
 _REFRESH_EVERY_MS = 500
 _FAILING_MS = 2_000  # from Flink's answer to the end of a job that fails with it
+_ANSWER_MS = 10_000  # from the end of a job to Flink's answer about its savepoint
+_ENDING = ("FAILING", "FAILED", "CANCELLING", "CANCELED", "FINISHED")
 _STATUS_ACCUMULATOR = "headrace.status"
 
 
@@ -49,8 +59,9 @@ class JobResult:
 class JobHandle:
     """A submitted job.
 
-    Thread model: each method may be called from any one thread at a time; all of them talk to
-    Flink and block for at most a few seconds, `wait` and `stop` until the job has ended.
+    Thread model: each method may be called from any one thread at a time, `stop` and `cancel`
+    also beside `wait`; all of them talk to Flink and block for at most a few seconds, `wait`
+    and `stop` until the job has ended.
     """
 
     def __init__(
@@ -72,6 +83,7 @@ class JobHandle:
         self._fed_roles = frozenset(fed_roles)
         self._savepoint_dir = savepoint_dir
         self._stop: SavepointStop | None = None
+        self._ordering = threading.Lock()
         self._last_status = JobStatus()
         self.job_name = job_name
         self.job_id = str(client.get_job_id())
@@ -104,7 +116,8 @@ class JobHandle:
         If the ML cluster ends before an unbounded input does (`ctx.stop_job`, or every entry
         function has returned), Flink's job would go on without it for ever; it is then stopped
         with a drain, so that its other sinks finish in order. Where a process has asked for a
-        savepoint (`ctx.stop_job(reason, savepoint=True)`), the job is stopped as by `stop`.
+        savepoint (`ctx.stop_job(reason, savepoint=True)`), the job is stopped as by `stop`; one
+        that has ended by itself before that has ended well, without a savepoint.
 
         Args:
             timeout_s: Longest wait, in seconds; the job goes on after it. None waits until the
@@ -132,12 +145,13 @@ class JobHandle:
                 status = self.status()
                 if progress is not None:
                     progress.update(status)
-                if status.savepoint_wish is not None and self._stop is None:
-                    target = self._place_of_savepoint(savepoint, status.savepoint_wish)
-                    if not has_ended(j_future, 0):
-                        self._begin_stop(j_future, target, drains=True)
-                if self._stop is not None:
-                    return self._finish_stop(j_future, deadline, timeout_s, "wait()", progress)
+                stop = self._stop
+                if stop is None and status.savepoint_wish is not None:
+                    stop = self._grant_wish(j_future, savepoint, status.savepoint_wish)
+                if stop is not None:
+                    return self._finish_stop(
+                        stop, j_future, deadline, timeout_s, "wait()", progress
+                    )
                 if self._drain is not None and status.state == "FINISHED":
                     self._drain.start_if_needed(self._client, self._am_uid)
             return self._result(j_future)
@@ -160,6 +174,17 @@ class JobHandle:
         The savepoint then holds the state as of those rows: a job that is restored from it goes
         on behind them. Without, the processes are stopped where they are, nothing is saved
         outside of the savepoint, and windows that are open stay open in it: to go on later.
+
+        A drain takes as long as the processes get on. One that gives no sign for
+        `timeouts.stop_timeout_s` (30 s) is ended, and what it has not saved is lost: a
+        `StopError` names it. A sign is a batch of any pass or of `ctx.held_out`, a step of an
+        optimizer of PyTorch, a `ctx.report`, a `ctx.save` that is done, the end. What takes
+        longer without any, such as one save or an evaluation of other data, needs a longer
+        limit, or a `ctx.report` now and then. Until the entry function is called the limit is
+        `timeouts.process_start_timeout_s`.
+
+        In a job that goes on without its ML cluster, which has ended by itself, the order waits
+        until that is closed: for `timeouts.stop_timeout_s` and some seconds at most.
 
         A second call with the same arguments, after a `WaitTimeoutError` for example, waits for
         the same stop.
@@ -189,8 +214,8 @@ class JobHandle:
         j_result = self._j_client.getJobExecutionResult()
         progress = Progress(self.job_name) if show_progress else None
         try:
-            self._begin_stop(j_result, target, drains=drain)
-            return self._finish_stop(j_result, deadline, timeout_s, "stop()", progress)
+            stop = self._begin_stop(j_result, target, deadline, timeout_s, drains=drain)
+            return self._finish_stop(stop, j_result, deadline, timeout_s, "stop()", progress)
         finally:
             if progress is not None:
                 progress.close(self._last_status)
@@ -218,8 +243,55 @@ class JobHandle:
             raise UsageError(msg)
         return savepoint_uri(place)
 
+    def _grant_wish(
+        self, j_result: Any, given: str | Path | None, wish: str
+    ) -> SavepointStop | None:
+        """Give the order that a process asks for; None while the job is ending by itself."""
+        if has_ended(j_result, 0) or hold(self._j_client, self._am_uid) > 0:
+            return None
+        try:
+            target = self._place_of_savepoint(given, wish)
+        except Exception:
+            release(self._j_client, self._am_uid)
+            raise
+        return self._order(target, drains=True, is_wish=True)
+
+    def _begin_stop(
+        self,
+        j_result: Any,
+        target: str,
+        deadline: float | None,
+        timeout_s: float | None,
+        *,
+        drains: bool,
+    ) -> SavepointStop:
+        """Give the order, unless it was given."""
+        stop = self._stop
+        if stop is not None and stop.is_same(target, drains=drains):
+            return stop
+        if has_ended(j_result, 0):
+            raise self._too_late(j_result, target)
+        if stop is None:
+            # A savepoint that meets a task which is just closing fails the job.
+            while hold(self._j_client, self._am_uid) > 0:
+                if self._has_ended(j_result, deadline, timeout_s, "stop()"):
+                    raise self._too_late(j_result, target)
+        return self._order(target, drains=drains)
+
+    def _order(self, target: str, *, drains: bool, is_wish: bool = False) -> SavepointStop:
+        """Give the order; if another thread has given one, return that or raise."""
+        with self._ordering:
+            if self._stop is None:
+                self._stop = SavepointStop(
+                    self._j_client, job_name=self.job_name, target=target, drains=drains
+                )
+            elif not is_wish and not self._stop.is_same(target, drains=drains):
+                raise self._stop.other_error()
+            return self._stop
+
     def _finish_stop(
         self,
+        stop: SavepointStop,
         j_result: Any,
         deadline: float | None,
         timeout_s: float | None,
@@ -227,71 +299,58 @@ class JobHandle:
         show: Progress | None,
     ) -> JobResult:
         """Wait for the stop that was begun, and for the job's end."""
-        stop = self._stop
-        assert stop is not None
         while not self._has_ended(stop.j_future, deadline, timeout_s, method):
+            if has_ended(j_result, 0):
+                break
             if show is not None:
                 show.update(self.status())
-        made = self._savepoint_of(stop, j_result)
+        made, error = self._savepoint_of(stop)
+        if made is None:
+            why = _NO_ANSWER if error is None else cause_text(error)
+            state = self._state_behind(j_result, deadline, timeout_s, method)
+            if state == "FINISHED" and method == "wait()":
+                _LOG.warning("job %s ended without a savepoint: %s", self.job_name, why)
+                return self._result(j_result)
+            raise stop.error(why, job_state=state) from error
         while not self._has_ended(j_result, deadline, timeout_s, method):
             pass
         result = replace(self._result(j_result), savepoint=made)
-        if stop.drains and (nodes := unfinished(result.status, self._fed_roles)):
-            raise StopError(
-                job_name=self.job_name,
-                target=stop.target,
-                cause=_UNFINISHED.format(", ".join(nodes)),
-                savepoint=made,
-                job_state="FINISHED",
-            )
+        stop.require_finished(result.status, self._fed_roles, made)
         return result
 
-    def _begin_stop(self, j_result: Any, target: str, *, drains: bool) -> None:
-        """Give the order, unless it was given."""
-        if self._stop is not None and self._stop.is_same(target, drains=drains):
-            return
-        if has_ended(j_result, 0):
-            self._result(j_result)  # raises where it failed
-            raise StopError(
-                job_name=self.job_name, target=target, cause=_TOO_LATE, job_state="FINISHED"
-            )
-        if self._stop is not None:
-            raise self._stop.other_error()
-        if not self._hold(is_wanted=True):
-            while not has_ended(j_result, _REFRESH_EVERY_MS):
-                pass  # it takes a moment: all functions have ended
-            self._result(j_result)
-            raise StopError(
-                job_name=self.job_name, target=target, cause=_TOO_LATE, job_state="FINISHED"
-            )
-        self._stop = SavepointStop(
-            self._j_client, job_name=self.job_name, target=target, drains=drains
+    def _too_late(self, j_result: Any, target: str) -> StopError:
+        """Return the error for a job that has ended well by itself; raises where it failed."""
+        self._result(j_result)
+        return StopError(
+            job_name=self.job_name, target=target, cause=_TOO_LATE, job_state="FINISHED"
         )
 
-    def _hold(self, *, is_wanted: bool) -> bool:
-        """Keep the job from ending by itself while it is stopped; False if it ends already."""
-        builder = get_gateway().jvm.org.headrace.operator.ClusterBuilder
+    def _savepoint_of(self, stop: SavepointStop) -> tuple[str | None, Exception | None]:
+        """Return the savepoint, or None and why there is none; the order is then void."""
+        error = None
         try:
-            return bool(builder.hold(self._j_client, self._am_uid, is_wanted))
+            if has_ended(stop.j_future, _ANSWER_MS):
+                return stop.savepoint(), None
         except Py4JJavaError as exc:
-            _LOG.debug("job %s did not answer: %s", self.job_name, cause_text(exc))
-            return True  # what Flink says to the stop is told
+            error = exc
+        with self._ordering:
+            if self._stop is stop:
+                self._stop = None
+        release(self._j_client, self._am_uid)
+        return None, error
 
-    def _savepoint_of(self, stop: SavepointStop, j_result: Any) -> str:
-        try:
-            return stop.savepoint()
-        except Py4JJavaError as exc:
-            self._stop = None
-            cause = cause_text(exc)
-            state = "FINISHED"
-            self._hold(is_wanted=False)
-            if not has_ended(j_result, _FAILING_MS):
-                state = self._client.get_job_status().result().name
+    def _state_behind(
+        self, j_result: Any, deadline: float | None, timeout_s: float | None, method: str
+    ) -> str:
+        """Return in which state a stop that has failed leaves the job; raise its failure."""
+        if not has_ended(j_result, _FAILING_MS):
+            while (state := state_of(self._client)) is None or state in _ENDING:
+                if self._has_ended(j_result, deadline, timeout_s, method):
+                    break
             else:
-                self._result(j_result)  # raises where it failed
-            raise StopError(
-                job_name=self.job_name, target=stop.target, cause=cause, job_state=state
-            ) from exc
+                return state
+        self._result(j_result)
+        return "FINISHED"
 
     def _has_ended(
         self,
@@ -334,7 +393,4 @@ class JobHandle:
 
 
 _TOO_LATE = "Nothing was stopped."
-_UNFINISHED = (
-    "{} had to be ended before the entry function was done: it may have saved nothing, and the "
-    "savepoint lacks the state of those rows. Give it more time by `timeouts.stop_timeout_s`."
-)
+_NO_ANSWER = "At least none that Flink has told of: it never answered the order."

@@ -24,15 +24,21 @@ class LocalCheckpoints:
     and otherwise with the program, as the embedded cluster does.
 
     Thread model: one thread.
+
+    Args:
+        flink: Where the job is planned.
+        is_drained: Whether the job may be drained, which takes a savepoint: that is kept where
+            checkpoints are before it is written, also where none are made.
     """
 
-    def __init__(self, flink: FlinkEnvironment) -> None:
+    def __init__(self, flink: FlinkEnvironment, *, is_drained: bool = False) -> None:
         """Make the directory and name it to Flink, if checkpoints have no other place."""
         self._flink = flink
         self._path: Path | None = None
         self._is_named = False
         is_given = any(flink.option(key) is not None for key in (_DIR, _STORAGE, _RETENTION))
-        if flink.is_embedded and flink.option(_INTERVAL) is not None and not is_given:
+        is_needed = is_drained or flink.option(_INTERVAL) is not None
+        if flink.is_embedded and is_needed and not is_given:
             self._path = Path(tempfile.mkdtemp(prefix="headrace-checkpoints-"))
             atexit.register(self.close)
             flink.set_default(_DIR, self._path.as_uri())

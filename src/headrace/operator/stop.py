@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import Any
 
+from py4j.protocol import Py4JJavaError
+from pyflink.common import JobClient
 from pyflink.java_gateway import get_gateway
 
-from headrace.errors import ConfigError, UsageError
+from headrace.errors import ConfigError, StopError, UsageError
 from headrace.framework.status import JobStatus
+from headrace.operator.failure import cause_text
 
-__all__ = ["SavepointStop", "has_ended", "savepoint_uri", "unfinished"]
+__all__ = ["SavepointStop", "has_ended", "hold", "release", "savepoint_uri", "state_of"]
+
+_LOG = logging.getLogger(__name__)
+_HOLD_S = 60
 
 
 class SavepointStop:
@@ -53,11 +60,62 @@ class SavepointStop:
         """
         return str(self.j_future.get())
 
+    def error(self, cause: str, *, job_state: str, savepoint: str | None = None) -> StopError:
+        """Return the error that this stop has not gone well."""
+        return StopError(
+            job_name=self._job_name,
+            target=self.target,
+            cause=cause,
+            savepoint=savepoint,
+            job_state=job_state,
+        )
+
+    def require_finished(
+        self, status: JobStatus, fed_roles: frozenset[str], savepoint: str
+    ) -> None:
+        """Refuse a drain that has ended functions of these roles before they had returned.
+
+        Raises:
+            StopError: It has; names the nodes, and has the savepoint.
+        """
+        nodes = [
+            name
+            for name, node in status.nodes.items()
+            if name.rpartition("-")[0] in fed_roles and node.state != "finished"
+        ]
+        if self.drains and nodes:
+            cause = _UNFINISHED.format(", ".join(nodes))
+            raise self.error(cause, job_state="FINISHED", savepoint=savepoint)
+
 
 def has_ended(j_future: Any, pause_ms: int) -> bool:
     """Wait `pause_ms` at most; return whether a future of Flink's is done, well or not."""
     builder = get_gateway().jvm.org.headrace.operator.ClusterBuilder
     return bool(builder.hasEnded(j_future, pause_ms))
+
+
+def hold(j_client: Any, am_uid: str) -> float:
+    """Keep a job from ending by itself while it is stopped, for a minute.
+
+    Returns:
+        Seconds until the order may be given: 0, or where the ML cluster has ended by itself,
+        until its tasks are closed.
+    """
+    builder = get_gateway().jvm.org.headrace.operator.ClusterBuilder
+    try:
+        return float(builder.hold(j_client, am_uid, _HOLD_S)) / 1000.0
+    except Py4JJavaError as exc:
+        _LOG.debug("the am's coordinator did not answer: %s", cause_text(exc))
+        return 0.0  # what Flink says to the stop is told
+
+
+def release(j_client: Any, am_uid: str) -> None:
+    """Take `hold` back."""
+    builder = get_gateway().jvm.org.headrace.operator.ClusterBuilder
+    try:
+        builder.release(j_client, am_uid)
+    except Py4JJavaError as exc:
+        _LOG.debug("the am's coordinator did not answer: %s", cause_text(exc))
 
 
 def savepoint_uri(directory: str | Path) -> str:
@@ -73,10 +131,18 @@ def savepoint_uri(directory: str | Path) -> str:
     return text if "://" in text else Path(text).absolute().as_uri()
 
 
-def unfinished(status: JobStatus, fed_roles: frozenset[str]) -> list[str]:
-    """Return the nodes of these roles whose functions had not returned when they ended."""
-    return [
-        name
-        for name, node in status.nodes.items()
-        if name.rpartition("-")[0] in fed_roles and node.state != "finished"
-    ]
+def state_of(client: JobClient) -> str | None:
+    """Return the state of Flink's job, such as "RUNNING"; None if Flink does not tell now."""
+    try:
+        return str(client.get_job_status().result().name)
+    except Py4JJavaError as exc:
+        _LOG.debug("Flink did not tell the job's state: %s", cause_text(exc))
+        return None
+
+
+_UNFINISHED = (
+    "{} had to be ended before the entry function was done: it may have saved nothing, and the "
+    "savepoint lacks the state of those rows. It gave no sign for `timeouts.stop_timeout_s` "
+    "(`timeouts.process_start_timeout_s` before the function is called): raise that, or call "
+    "ctx.report."
+)

@@ -61,8 +61,6 @@ class TrainingJob:
         fed_role: Name of the role that gets rows and emits some.
         checkpoint_dir: Directory for `ctx.checkpoint_path` in batch mode.
         epochs: Passes over the rows; more than 1 needs a bounded input.
-        keeps_state: Whether the entry is known to call `ctx.checkpointed`, so that a restart
-            by Flink goes on from its checkpoints.
     """
 
     name: str
@@ -71,7 +69,6 @@ class TrainingJob:
     fed_role: str = "worker"
     checkpoint_dir: str | Path | None = None
     epochs: int = 1
-    keeps_state: bool = False
 
 
 def plan_training(
@@ -119,9 +116,6 @@ def plan_training(
     except PlanError:
         cluster.withdraw()  # lest what is refused is part of the environment's next job
         raise
-    if rows is not None and not job.keeps_state:
-        # A restart would go on behind the last checkpoint, which may hold no model.
-        cluster.set_flink_default("restart-strategy.type", "none")
     return TrainingPlan(cluster=cluster, output=emitted)
 
 

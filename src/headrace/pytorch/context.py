@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 import pyarrow as pa
 import torch
+from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from headrace._counts import require_count
 from headrace.errors import UsageError
@@ -61,11 +62,13 @@ class TorchContext(TrainingContext):
         super().__init__(**facts)
         self._steps = AloneSteps()
         self._watch = LoneStep()
+        self._progress_hook: Any = None
 
     def watch_steps(self) -> None:
         """Notice an optimizer that steps without `data_parallel`; `TorchEntry` calls this."""
         if self.input_schema is not None:
             self._watch.open(workers=self.world_size, is_restored=self._kept.misses_rows)
+            self._progress_hook = register_optimizer_step_post_hook(self._on_progress)
 
     @property
     def rank(self) -> int:
@@ -265,6 +268,7 @@ class TorchContext(TrainingContext):
         path = self._place_to_save(name)
         if self.is_saver:
             save_atomically(thing, path)
+            self._on_progress()
         return path
 
     def close(self, *, is_success: bool) -> None:
@@ -278,6 +282,14 @@ class TorchContext(TrainingContext):
     def _close_parts(self) -> None:
         super()._close_parts()
         self._watch.close()
+        if self._progress_hook is not None:
+            self._progress_hook.remove()
+            self._progress_hook = None
+
+    def _on_progress(self, *_: Any) -> None:
+        """Tell that the process gets on, also in a loop that asks for no rows."""
+        self._reporter.note()
+        self._reporter.tick()
 
     def _drop_input(self) -> None:
         """Take rows that nobody wants, lest they hold up the rows of the others in Flink."""

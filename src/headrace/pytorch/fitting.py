@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import torch
 from torch import nn
@@ -51,7 +51,6 @@ class Fitting:
     early_stopping: EarlyStopping | None
     seed: int
     record: FitRecord
-    keeps_state: ClassVar[bool] = True
 
     def __call__(self, ctx: TorchContext) -> None:
         """Train; rank 0 saves the model, parameters and history into the output directory."""

@@ -150,5 +150,4 @@ def training_job(
         fed_role=_ROLE,
         checkpoint_dir=checkpoint_dir,
         epochs=settings.epochs,
-        keeps_state=getattr(entry, "keeps_state", False),
     )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -28,8 +27,6 @@ from headrace.role.reporting import Reporter, wait_patiently
 from headrace.role.saving_context import SavingContext
 
 __all__ = ["RoleContext"]
-
-_WISH_EVERY_S = 1.0
 
 
 class RoleContext(KeepingContext, SavingContext):
@@ -103,10 +100,10 @@ class RoleContext(KeepingContext, SavingContext):
         self._timestamps_ms: pa.Array | None = None
         self._nulls: NullRule = "error"
         self._rows_out = 0
-        self._next_wish = -math.inf
+        self._has_wished = False
         self._is_closed = False
         self._on_report = on_report
-        self._reporter = Reporter(link, self._row_counts, clock)
+        self._reporter = Reporter(link, self._row_counts, clock, self._progress)
 
     @property
     def output_schema(self) -> pa.Schema | None:
@@ -278,18 +275,31 @@ class RoleContext(KeepingContext, SavingContext):
         With `savepoint`, nobody is ended. Who waits for the job (`JobHandle.wait`) stops it
         with a savepoint, as `JobHandle.stop` does: sources stop, your loop uses the rows that
         are under way and ends as at the end of the input, and what you save behind it is the
-        model of the savepoint. So go on with the loop; call it as often as you like.
+        model of the savepoint. So go on with the loop. The first call counts, until the job is
+        restarted; further ones do nothing.
 
         Args:
             reason: For the status and the log.
             savepoint: Whether the job is to be drained into a savepoint.
+
+        Raises:
+            UsageError: With `savepoint`, in a role without a master (`chained_role`), of whose
+                job nobody could be told.
         """
-        self._reporter.flush()
-        now = self._clock()
         if not savepoint:
+            self._reporter.flush()
             self._link.stop_job(reason)
-        elif now >= self._next_wish:  # again, since a master that was started anew forgets it
-            self._next_wish = now + _WISH_EVERY_S
+            return
+        if self.role not in self.cluster:
+            msg = (
+                "ctx.stop_job(savepoint=True): each process of this role is one alone, without "
+                "a master that could tell whoever waits for the job. Stop it from outside "
+                "(`flink stop`), or make it a role of a Cluster"
+            )
+            raise UsageError(msg)
+        if not self._has_wished:
+            self._has_wished = True
+            self._reporter.flush()
             self._link.stop_job(reason, with_savepoint=True)
 
     def close(self, *, is_success: bool) -> None:
@@ -356,6 +366,16 @@ class RoleContext(KeepingContext, SavingContext):
                 case InputEnded():
                     self._on_input_ended()
                     return
+
+    def tell_begun(self) -> None:
+        """Tell that the entry function is about to be called; `RoleEntry` does."""
+        self._reporter.note()
+        self._reporter.flush()
+
+    def _progress(self) -> object:
+        """Return what changes, beside the row counts, while the process gets on."""
+        reader = self._reader
+        return (0, 0) if reader is None else (reader.epoch, reader.rows_left)
 
     def _row_counts(self) -> tuple[int, int]:
         return (0 if self._reader is None else self._reader.rows_in, self._rows_out)

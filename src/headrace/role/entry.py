@@ -109,6 +109,7 @@ class RoleEntry:
         """
         context = self.open_context(spec, link, feed=feed, on_report=on_report)
         try:
+            context.tell_begun()
             self.run(context)
         except StopRequestedExit:
             context.stop()

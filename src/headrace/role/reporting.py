@@ -30,8 +30,11 @@ def wait_patiently(poll: Callable[[float], _T | None]) -> _T:
 class Reporter:
     """Latest reported values and row counts of one process.
 
-    Thread model: one thread at a time. Sends at most every `REPORT_EVERY_S`, whenever `update`,
-    `tick` or `flush` is called.
+    Each thing sent is also a sign that the process gets on: a drain ends one that gives none.
+    So waiting sends nothing.
+
+    Thread model: one thread at a time; `note` any. Sends at most every `REPORT_EVERY_S`,
+    whenever `update`, `tick` or `flush` is called.
     """
 
     def __init__(
@@ -39,14 +42,24 @@ class Reporter:
         link: RoleLink,
         row_counts: Callable[[], tuple[int, int]],
         clock: Callable[[], float] = time.monotonic,
+        place: Callable[[], object] = lambda: None,
     ) -> None:
-        """Send over `link`; `row_counts` gives rows in and rows out when they are sent."""
+        """Send over `link`.
+
+        Args:
+            link: The line to the node.
+            row_counts: Gives rows in and rows out when they are sent.
+            clock: Monotonic seconds.
+            place: Gives what else changes while the process gets on.
+        """
         self._link = link
         self._row_counts = row_counts
         self._clock = clock
         self._values: dict[str, float] = {}
         self._has_news = False
+        self._place = place
         self._sent_counts = (0, 0)
+        self._sent_place = place()
         self._next_send = -math.inf
 
     def update(self, values: Mapping[str, Any]) -> None:
@@ -60,6 +73,10 @@ class Reporter:
         self._has_news = True
         self.tick()
 
+    def note(self) -> None:
+        """Tell with the next `tick` that the process gets on, by what changes nothing else."""
+        self._has_news = True
+
     def tick(self) -> None:
         """Send what is new, if it is time."""
         now = self._clock()
@@ -71,11 +88,11 @@ class Reporter:
         self._send(self._clock())
 
     def _send(self, now: float) -> None:
-        counts = self._row_counts()
-        if self._has_news or counts != self._sent_counts:
+        counts, place = self._row_counts(), self._place()
+        if self._has_news or counts != self._sent_counts or place != self._sent_place:
             self._link.report(dict(self._values), *counts)
             self._has_news = False
-            self._sent_counts = counts
+            self._sent_counts, self._sent_place = counts, place
             self._next_send = now + REPORT_EVERY_S
 
 

@@ -253,6 +253,7 @@ class TrainingContext(RoleContext):
 
     def _attending(self, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         for batch in batches:
+            self._reporter.note()
             self._attend()
             yield batch
 

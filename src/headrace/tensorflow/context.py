@@ -273,6 +273,7 @@ class TFContext(TFKeepingContext):
         path = self._place_to_save(name)
         if self.is_saver:
             save_atomically(thing, path)
+            self._reporter.note()
         return path
 
     def report(self, **values: Any) -> None:

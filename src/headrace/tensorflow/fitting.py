@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 from headrace.estimator import EarlyStopping, FitRecord
 from headrace.inference import Inputs, Source
@@ -33,7 +33,6 @@ class Fitting:
     early_stopping: EarlyStopping | None
     seed: int
     record: FitRecord
-    keeps_state: ClassVar[bool] = True
 
     def __call__(self, ctx: TFContext) -> None:
         """Train; worker 0 saves the model and its history into the output directory."""

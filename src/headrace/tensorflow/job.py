@@ -211,7 +211,6 @@ def training_job(
         fed_role=WORKER,
         checkpoint_dir=checkpoint_dir,
         epochs=settings.epochs,
-        keeps_state=getattr(entry, "keeps_state", False),
     )
 
 

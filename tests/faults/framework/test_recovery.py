@@ -192,6 +192,31 @@ def test_a_restarted_master_finds_the_running_processes_and_leaves_them_alone(
         assert node.expect("process_ended")["attempt"] == 1
 
 
+def test_a_restarted_master_hears_again_that_a_process_wants_a_savepoint(
+    cluster: Cluster,
+) -> None:
+    """Also from one that has said it once, and goes on or has returned."""
+
+    def entry(spec: Any, link: Any) -> None:
+        import signal
+
+        link.stop_job("seen enough", with_savepoint=True)
+        if spec.index == 0:
+            signal.pause()
+
+    wish = ("worker-0 asked to stop: seen enough", "worker-1 asked to stop: seen enough")
+    first = cluster.master(parallelism=2)
+    nodes = cluster.nodes(entry, 2, spec=NodeSpec(timeouts=QUICK))
+    first.expect("status", until=lambda line: line["status"].get("savepoint_wish") in wish)
+    nodes[1].expect("process_ended")
+    first.popen.kill()
+    first.wait(3)
+    second = cluster.master(parallelism=2)
+    cluster.introduce(nodes[1])
+    cluster.introduce(nodes[0])
+    second.expect("status", until=lambda line: line["status"].get("savepoint_wish") in wish)
+
+
 def test_a_process_that_ends_while_there_is_no_master_is_not_forgotten(
     cluster: Cluster,
 ) -> None:
@@ -324,12 +349,14 @@ def test_reports_of_the_processes_are_in_the_status(cluster: Cluster) -> None:
     def entry(spec: Any, link: Any) -> None:
         import signal
 
-        link.report({"loss": 0.25}, 100, 7)
+        for _ in range(3):  # the same is a sign of life as well
+            link.report({"loss": 0.25}, 100, 7)
+        link.publish("all", "said")
         signal.pause()
 
     master = cluster.master(parallelism=1)
     cluster.nodes(entry, 1)
-    line = master.expect("status", until=lambda line: _has_report(line["status"]))
+    line = master.expect("status", until=lambda line: _progress(line["status"]) == 3)
     assert line["status"]["nodes"]["worker-0"] == {
         "state": "running",
         "host": "127.0.0.1",
@@ -337,14 +364,15 @@ def test_reports_of_the_processes_are_in_the_status(cluster: Cluster) -> None:
         "url": None,
         "rows_in": 100,
         "rows_out": 7,
+        "progress": 3,
         "report": {"loss": 0.25},
         "attempt": 1,
         "life": 0,
     }
 
 
-def _has_report(status: dict[str, Any]) -> bool:
-    return any(node["report"] for node in status["nodes"].values())
+def _progress(status: dict[str, Any]) -> int:
+    return sum(node["progress"] for node in status["nodes"].values())
 
 
 def test_nothing_but_the_protocol_is_on_stdout(cluster: Cluster) -> None:

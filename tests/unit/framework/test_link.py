@@ -80,7 +80,9 @@ def test_of_many_reports_the_latest_always_leaves(ends: tuple[ProcessLink, FakeN
     link.close()
     lines = node.rest()
     assert len(lines) < 100
-    assert lines[-1] == ReportLine(values={"loss": 0.001}, rows_in=999, rows_out=1998)
+    assert lines[-1] == ReportLine(
+        values={"loss": 0.001}, rows_in=999, rows_out=1998, progress=1000
+    )
 
 
 def test_values_that_json_cannot_hold_are_left_out_and_numbers_of_any_kind_taken(
@@ -88,7 +90,7 @@ def test_values_that_json_cannot_hold_are_left_out_and_numbers_of_any_kind_taken
 ) -> None:
     link, node = ends
     link.report({"loss": float("nan"), "best": float("inf"), "step": True, "rate": 1})
-    assert node.read() == ReportLine(values={"step": 1.0, "rate": 1.0})
+    assert node.read() == ReportLine(values={"step": 1.0, "rate": 1.0}, progress=1)
 
 
 def test_a_value_that_is_too_long_to_publish_is_refused_at_once(
@@ -107,8 +109,8 @@ def test_a_report_that_was_held_back_leaves_before_the_next_message(
     link.report({"step": 2.0})
     link.stop_job("enough")
     assert [node.read() for _ in range(3)] == [
-        ReportLine(values={"step": 1.0}),
-        ReportLine(values={"step": 2.0}),
+        ReportLine(values={"step": 1.0}, progress=1),
+        ReportLine(values={"step": 2.0}, progress=2),
         StopJobLine(reason="enough"),
     ]
 

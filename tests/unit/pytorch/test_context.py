@@ -13,6 +13,9 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from headrace.errors import ConfigError, UsageError, WaitTimeoutError
+from headrace.exchange import MemoryFeed
+from headrace.pytorch.context import TorchContext
+from headrace.pytorch.settings import TorchSettings
 from headrace.testing import Pause
 from tests.unit.pytorch.training import (
     OPTIMIZERS,
@@ -24,6 +27,7 @@ from tests.unit.pytorch.training import (
     run,
     train_step,
 )
+from tests.unit.role.doubles import FakeClock, FakeLink, spec_in
 
 
 @pytest.mark.parametrize("loader", ["none", "batches", "rows"])
@@ -181,3 +185,24 @@ def test_a_batch_that_does_not_come_in_time_is_an_error() -> None:
 def test_checksums_tell_models_apart() -> None:
     assert checksums(build_model()) == checksums(build_model())
     assert checksums(nn.Linear(3, 1)) != checksums(nn.Linear(3, 1))
+
+
+def test_steps_and_saves_are_signs_that_the_process_gets_on(tmp_path: Path) -> None:
+    """Also in a loop over rows of its own, which asks for none and reports nothing."""
+    link = FakeLink()
+    feed = MemoryFeed.of_table(build_table(8), batch_rows=8)
+    spec = spec_in(tmp_path, index=0, parallelism=1)
+    context = TorchContext(spec=spec, link=link, feed=feed, clock=FakeClock(step_s=1.0))
+    context.settings = TorchSettings(output_dir=str(tmp_path / "out"))
+    context.watch_steps()
+    model = nn.Linear(1, 1)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    for step in range(1, 4):
+        model(torch.ones(1)).sum().backward()
+        optimizer.step()
+        assert len(link.reports) == step
+    context.save(model)
+    assert len(link.reports) == 4
+    context.close(is_success=False)
+    optimizer.step()
+    assert len(link.reports) == 4, "the hook is gone"

@@ -175,6 +175,21 @@ def test_a_report_that_was_held_back_leaves_while_rows_are_awaited(tmp_path: Pat
     assert link.reports[-1] == ({"loss": 1.0}, 0, 0)
 
 
+def test_every_pass_gives_signs_that_the_process_gets_on(tmp_path: Path) -> None:
+    clock = FakeClock()
+    context, link = context_of(tmp_path, table_feed(), clock=clock)
+    signs = []
+    for _ in context.batches(rows=4, epochs=3):
+        clock.now += 1
+        signs.append(len(link.reports))
+    assert signs == sorted(set(signs)), "one for each batch at least"
+    assert {rows_in for _, rows_in, _ in link.reports[-3:]} == {TABLE.num_rows}
+    for _ in range(5):
+        context.open_reader(rows=4, epochs=3).attend()
+        clock.now += 1
+    assert len(link.reports) <= signs[-1] + 1, "waiting gives none"
+
+
 def test_the_line_to_the_node_is_passed_on(tmp_path: Path) -> None:
     context, link = context_of(tmp_path)
     context.publish("store", "h0:1")
@@ -183,15 +198,20 @@ def test_the_line_to_the_node_is_passed_on(tmp_path: Path) -> None:
     assert link.stop_reasons == ["good enough"]
 
 
-def test_a_wish_for_a_savepoint_is_passed_on_once_in_a_while(tmp_path: Path) -> None:
-    clock = FakeClock()
+def test_the_first_wish_for_a_savepoint_is_passed_on(tmp_path: Path) -> None:
+    clock = FakeClock(step_s=1.5)
     context, link = context_of(tmp_path, clock=clock)
-    for _ in range(3):
+    for reason in ("good enough", "better", "best"):
+        context.stop_job(reason, savepoint=True)
+    assert (link.savepoint_wishes, link.stop_reasons) == (["good enough"], [])
+
+
+def test_a_wish_that_nobody_could_be_told_of_is_refused(tmp_path: Path) -> None:
+    """As in a chained role, whose processes have no master."""
+    context, link = context_of(tmp_path, cluster={})
+    with pytest.raises(UsageError, match=r"without a master .*flink stop"):
         context.stop_job("good enough", savepoint=True)
-    assert link.savepoint_wishes == ["good enough"]
-    clock.now += 1.5
-    context.stop_job("better", savepoint=True)
-    assert (link.savepoint_wishes, link.stop_reasons) == (["good enough", "better"], [])
+    assert link.savepoint_wishes == []
 
 
 def test_what_led_to_a_stop_of_the_job_is_reported_before_it(tmp_path: Path) -> None:

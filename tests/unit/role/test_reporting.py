@@ -76,3 +76,19 @@ def test_tensors_are_taken_with_and_without_gradient(setup: Setup) -> None:
 def test_what_is_not_one_number_is_refused_by_name(setup: Setup, value: Any) -> None:
     with pytest.raises(DataError, match="loss"):
         setup.reporter.update({"loss": value})
+
+
+def test_what_else_changes_while_the_process_gets_on_is_told(setup: Setup) -> None:
+    place = [(1, 40)]
+    reporter = Reporter(setup.link, lambda: setup.counts, setup.clock, lambda: place[0])
+    reporter.tick()
+    assert setup.link.reports == []
+    place[0] = (1, 32)
+    reporter.tick()
+    assert setup.link.reports == [({}, 0, 0)]
+    setup.clock.now += 1
+    reporter.tick()
+    assert len(setup.link.reports) == 1, "waiting is no progress"
+    reporter.note()
+    reporter.tick()
+    assert len(setup.link.reports) == 2

@@ -27,6 +27,7 @@ class Observation(msgspec.Struct, frozen=True, kw_only=True):
         url: What a person can open there, if there is anything.
         rows_in: Rows that its process has taken.
         rows_out: Rows that it has emitted.
+        progress: Grows while the process gets on.
         report: Latest values of `ctx.report`.
     """
 
@@ -35,6 +36,7 @@ class Observation(msgspec.Struct, frozen=True, kw_only=True):
     url: str | None = None
     rows_in: int = 0
     rows_out: int = 0
+    progress: int = 0
     report: dict[str, float] = {}
 
 
@@ -52,6 +54,7 @@ def build_status(
             url=seen.url,
             rows_in=seen.rows_in,
             rows_out=seen.rows_out,
+            progress=seen.progress,
             report=seen.report,
             attempt=job.attempt,
             life=0 if facts is None else facts.life,

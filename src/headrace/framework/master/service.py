@@ -184,5 +184,6 @@ def _with_values(seen: Observation, request: Register | Beat | ReportEnd) -> Obs
         seen,
         rows_in=request.rows_in,
         rows_out=request.rows_out,
+        progress=request.progress,
         report=request.report,
     )

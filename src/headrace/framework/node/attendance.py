@@ -13,7 +13,15 @@ from headrace.config import TimeoutConfig
 from headrace.errors import ConfigError, HeadraceError, MasterLostError
 from headrace.framework.clock import Clock
 from headrace.framework.jvm_lines import MasterAddress
-from headrace.framework.messages import Attend, Beat, Directive, Lookup, Publish, Register
+from headrace.framework.messages import (
+    Attend,
+    Beat,
+    Directive,
+    Lookup,
+    Publish,
+    Register,
+    StopJob,
+)
 from headrace.framework.rpc.client import MasterClient
 from headrace.framework.rpc.protocol import (
     MasterUnreachableError,
@@ -84,6 +92,7 @@ class Attendance:
         self._has_outgoing = asyncio.Event()
         self._delivered = asyncio.Event()
         self._published: dict[str, Publish] = {}
+        self._wish: StopJob | None = None
         self._last_contact = 0.0
 
     def connect(self, master: MasterAddress) -> None:
@@ -105,9 +114,15 @@ class Attendance:
         self._published[request.key] = request
         self.deliver(_publication(request))
 
-    def forget_published(self) -> None:
-        """Begin a new attempt: what was published is void."""
+    def wish(self, request: StopJob) -> None:
+        """Tell a wish, also to a master that is started again; does not wait."""
+        self._wish = request
+        self.deliver(_wish(request))
+
+    def forget_told(self) -> None:
+        """Begin a new attempt: what was published and wished is void."""
         self._published.clear()
+        self._wish = None
 
     async def lookup(self, request: Lookup) -> str | None:
         """Wait for a value over breaks of the connection; None at the request's time-out.
@@ -201,6 +216,8 @@ class Attendance:
         self._note_contact()
         for each in reversed(self._published.values()):
             self._outgoing.appendleft(_publication(each))
+        if self._wish is not None:
+            self._outgoing.appendleft(_wish(self._wish))
         self._has_outgoing.set()
         self._registered.set()
         return reply.heartbeat_every_s
@@ -276,5 +293,12 @@ class Attendance:
 def _publication(request: Publish) -> Delivery:
     async def deliver(client: MasterClient) -> None:
         await client.publish(request, timeout_s=_CALL_S)
+
+    return deliver
+
+
+def _wish(request: StopJob) -> Delivery:
+    async def deliver(client: MasterClient) -> None:
+        await client.stop_job(request, timeout_s=_CALL_S)
 
     return deliver

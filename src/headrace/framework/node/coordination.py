@@ -78,6 +78,9 @@ class MasterCoordination:
             reason=reason,
             with_savepoint=with_savepoint,
         )
+        if with_savepoint:
+            self._attendance.wish(request)
+            return
 
         async def deliver(client: MasterClient) -> None:
             await client.stop_job(request, timeout_s=_CALL_S)

@@ -170,6 +170,7 @@ class Node:
             ending_reason=self._ending_reason,
             rows_in=self._latest.rows_in,
             rows_out=self._latest.rows_out,
+            progress=self._latest.progress,
             report=self._latest.values,
         )
 
@@ -181,6 +182,7 @@ class Node:
             attempt=self._attempt,
             rows_in=self._latest.rows_in,
             rows_out=self._latest.rows_out,
+            progress=self._latest.progress,
             report=self._latest.values,
         )
 
@@ -282,7 +284,7 @@ class Node:
         self._process_attempt, self._process_life = attempt, directive.life
         self._failure = None
         self._latest = ReportLine()
-        self._attendance.forget_published()
+        self._attendance.forget_told()
         coordination: Coordination
         if self._start.master is None:
             coordination = LoneCoordination(self._on_report)
@@ -360,6 +362,7 @@ class Node:
             failure=self._failure,
             rows_in=self._latest.rows_in,
             rows_out=self._latest.rows_out,
+            progress=self._latest.progress,
             report=self._latest.values,
         )
 

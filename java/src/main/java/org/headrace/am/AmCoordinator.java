@@ -17,6 +17,7 @@ import org.slf4j.Logger;
 import org.slf4j.LoggerFactory;
 
 import java.nio.ByteBuffer;
+import java.time.Duration;
 import java.util.ArrayList;
 import java.util.HashMap;
 import java.util.HashSet;
@@ -43,7 +44,7 @@ final class AmCoordinator implements OperatorCoordinator, CoordinationRequestHan
     private static final Logger LOG = LoggerFactory.getLogger(AmCoordinator.class);
     private static final String GATHERING = "GATHERING";
     private static final int SHOWN_NODES = 10;
-    private static final int HOLD_S = 60;
+    private static final Duration CLOSING_MARGIN = Duration.ofSeconds(5);
 
     private final Context context;
     private final ClusterPlan cluster;
@@ -60,7 +61,7 @@ final class AmCoordinator implements OperatorCoordinator, CoordinationRequestHan
     private String finishedSource;
     private String masterRecord = "";
     private boolean isDrainRequested;
-    private boolean isSourceEnded;
+    private Long sourceEndedNs; // null: it goes on
     private ScheduledFuture<?> hold;
 
     AmCoordinator(Context context, ClusterPlan cluster, Map<String, PlannedRole> plannedRoles) {
@@ -75,7 +76,7 @@ final class AmCoordinator implements OperatorCoordinator, CoordinationRequestHan
         timers =
                 Executors.newSingleThreadScheduledExecutor(
                         run -> {
-                            Thread thread = new Thread(run, "headrace " + cluster.name() + " gather timer");
+                            Thread thread = new Thread(run, "headrace " + cluster.name() + " am timer");
                             thread.setDaemon(true);
                             return thread;
                         });
@@ -129,8 +130,8 @@ final class AmCoordinator implements OperatorCoordinator, CoordinationRequestHan
                 isDrainRequested = finishedSource != null;
                 return CompletableFuture.completedFuture(AmRequest.answer(String.valueOf(isDrainRequested)));
             case HOLD:
-                hold();
-                return CompletableFuture.completedFuture(AmRequest.answer(String.valueOf(!isSourceEnded)));
+                hold(question.seconds());
+                return CompletableFuture.completedFuture(AmRequest.answer(String.valueOf(closingMs())));
             case RELEASE:
                 release();
                 return CompletableFuture.completedFuture(AmRequest.answer(""));
@@ -188,7 +189,7 @@ final class AmCoordinator implements OperatorCoordinator, CoordinationRequestHan
         inputs.clear();
         finishedSource = null;
         isDrainRequested = false;
-        isSourceEnded = false;
+        sourceEndedNs = null;
         endHold();
         if (isDeployed) {
             isDeployed = false;
@@ -213,16 +214,36 @@ final class AmCoordinator implements OperatorCoordinator, CoordinationRequestHan
         if (finishedSource != null && isOver && !isDrainRequested && hold == null) {
             String source = finishedSource;
             finishedSource = null;
-            isSourceEnded = true;
+            sourceEndedNs = System.nanoTime();
             endSource(source, deployment);
         }
     }
 
-    private void hold() {
+    private void hold(int seconds) {
         endHold();
         if (timers != null) {
-            hold = timers.schedule(this::release, HOLD_S, TimeUnit.SECONDS);
+            hold = timers.schedule(failing(this::release), seconds, TimeUnit.SECONDS);
         }
+    }
+
+    /** For how long the tasks at the end of the control stream may still be closing; 0 where it has not ended. */
+    private long closingMs() {
+        if (sourceEndedNs == null) {
+            return 0;
+        }
+        Duration limit = cluster.timeouts().stop().plus(cluster.timeouts().stopGrace()).plus(CLOSING_MARGIN);
+        return Math.max(0, limit.toMillis() - TimeUnit.NANOSECONDS.toMillis(System.nanoTime() - sourceEndedNs));
+    }
+
+    /** What a timer runs: its exception would be seen by nobody else. */
+    private Runnable failing(Runnable action) {
+        return () -> {
+            try {
+                action.run();
+            } catch (Throwable e) {
+                context.failJob(e);
+            }
+        };
     }
 
     private synchronized void release() {
@@ -247,7 +268,7 @@ final class AmCoordinator implements OperatorCoordinator, CoordinationRequestHan
         if (timers != null) {
             gatherTimer =
                     timers.schedule(
-                            this::onGatherTimeout, cluster.timeouts().gather().toMillis(), TimeUnit.MILLISECONDS);
+                            failing(this::onGatherTimeout), cluster.timeouts().gather().toMillis(), TimeUnit.MILLISECONDS);
         }
     }
 

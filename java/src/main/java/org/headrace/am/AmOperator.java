@@ -107,20 +107,14 @@ final class AmOperator extends AbstractStreamOperator<String>
     /**
      * The source has ended: because the master has said so, or because a stop with drain ended it. In the
      * second case the nodes' inputs end too, and the master gets time to see its cluster end: as long as
-     * nodes take rows, report, or end, and then a bounded one.
+     * nodes get on, and then a bounded one.
      */
     @Override
     public void endInput() throws Exception {
-        Duration limit = cluster.timeouts().stop();
-        if (!awaitEndOfCluster(limit)) {
-            LOG.warn(
-                    "The input was drained, and no node has taken a row, reported or ended for {} (limit set by"
-                            + " `timeouts.stop_timeout_s`); the nodes are stopped",
-                    Timeouts.text(limit));
-        }
+        awaitEndOfCluster();
         if (master != null) {
             master.requestStop("the ML cluster has ended");
-            wait.until(() -> isMasterGone, limit);
+            wait.until(() -> isMasterGone, cluster.timeouts().stop());
         }
     }
 
@@ -155,14 +149,23 @@ final class AmOperator extends AbstractStreamOperator<String>
         }
     }
 
-    private boolean awaitEndOfCluster(Duration limit) throws InterruptedException {
+    private void awaitEndOfCluster() throws InterruptedException {
+        Timeouts timeouts = cluster.timeouts();
         while (!isFinished && !isMasterGone) {
-            JsonNode before = nodes;
-            if (!wait.until(() -> isFinished || isMasterGone || !nodes.equals(before), limit)) {
-                return false;
+            DrainProgress before = DrainProgress.of(nodes, plannedRoles);
+            boolean isStarting = before.isStarting() && timeouts.processStart().compareTo(timeouts.stop()) > 0;
+            Duration limit = isStarting ? timeouts.processStart() : timeouts.stop();
+            if (!wait.until(
+                    () -> isFinished || isMasterGone || !before.equals(DrainProgress.of(nodes, plannedRoles)),
+                    limit)) {
+                LOG.warn(
+                        "The input was drained, and no process has taken a batch, stepped, reported or ended for {}"
+                                + " (limit set by `timeouts.{}`); the nodes are stopped",
+                        Timeouts.text(limit),
+                        isStarting ? "process_start_timeout_s" : "stop_timeout_s");
+                return;
             }
         }
-        return true;
     }
 
     /** The master's spec as planned; the roles came after the am. */

@@ -15,9 +15,15 @@ import java.util.List;
  *
  * @param kind the question
  * @param deployment number of the asking execution; 0 from a client
+ * @param seconds for how long; 0 where that is no question
  */
 @Internal
-public record AmRequest(Kind kind, int deployment) implements CoordinationRequest {
+public record AmRequest(Kind kind, int deployment, int seconds) implements CoordinationRequest {
+
+    /** A question that names no length. */
+    public AmRequest(Kind kind, int deployment) {
+        this(kind, deployment, 0);
+    }
 
     /** The questions. */
     public enum Kind {
@@ -34,7 +40,8 @@ public record AmRequest(Kind kind, int deployment) implements CoordinationReques
         DRAIN,
         /**
          * Keep the control stream open, since the client stops the job with a savepoint, which must not meet a task
-         * that is just closing: "false" if it has ended already. Forgotten after a minute, as the client may die.
+         * that is just closing. Forgotten after {@code seconds}, as the client may die. The answer says for how many
+         * milliseconds to wait before: 0, or if it has ended already, until the tasks at its end are gone.
          */
         HOLD,
         /** The client has stopped nothing: the control stream may end. */

@@ -230,14 +230,19 @@ public final class ClusterBuilder {
     }
 
     /**
-     * Asks that the job does not end by itself before a savepoint stops it, or takes that back. Blocks at most 10 s.
+     * Asks that the job does not end by itself before a savepoint stops it. Blocks at most 10 s.
      *
-     * @return false if it is ending already
+     * @param holdS for how many seconds
+     * @return milliseconds to wait before the order: 0, or where the ML cluster has ended, until its tasks are gone
      * @throws Exception if the job is not running or does not answer
      */
-    public static boolean hold(JobClient client, String amUid, boolean isWanted) throws Exception {
-        String answer = ask(client, amUid, isWanted ? AmRequest.Kind.HOLD : AmRequest.Kind.RELEASE);
-        return !answer.equals("false");
+    public static long hold(JobClient client, String amUid, int holdS) throws Exception {
+        return Long.parseLong(ask(client, amUid, new AmRequest(AmRequest.Kind.HOLD, 0, holdS)));
+    }
+
+    /** Takes {@link #hold} back; blocks and throws as it does. */
+    public static void release(JobClient client, String amUid) throws Exception {
+        ask(client, amUid, AmRequest.Kind.RELEASE);
     }
 
     /**
@@ -258,9 +263,13 @@ public final class ClusterBuilder {
     }
 
     private static String ask(JobClient client, String amUid, AmRequest.Kind kind) throws Exception {
+        return ask(client, amUid, new AmRequest(kind, 0));
+    }
+
+    private static String ask(JobClient client, String amUid, AmRequest question) throws Exception {
         return AmRequest.text(
                 ((CoordinationRequestGateway) client)
-                        .sendCoordinationRequest(amUid, new AmRequest(kind, 0))
+                        .sendCoordinationRequest(amUid, question)
                         .get(STATUS_TIMEOUT_S, TimeUnit.SECONDS));
     }
 
