@@ -94,9 +94,10 @@ class Rescaled:
             PlanError: There are some.
         """
         if self._keys and not self._is_merged:
+            keys = ", ".join(sorted(map(repr, self._keys)))
             msg = (
                 f"The restored checkpoint holds ctx.state of {self._before} processes of role "
-                f"{self._role!r} (with {', '.join(sorted(map(repr, self._keys)))}), and the job runs "
+                f"{self._role!r} (with {keys}), and the job runs "
                 f"{self._parallelism}. Say what becomes of it by ctx.merge_state(function), "
                 "before ctx.state is used and the input is read; or restore the job with the "
                 "same parallelism"
