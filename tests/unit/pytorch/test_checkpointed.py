@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from pathlib import Path
 from typing import Any
 
@@ -113,6 +114,30 @@ def test_a_loop_of_its_own_is_restored_as_well(tmp_path: Path) -> None:
     run(tmp_path, train, [*batches(2, 3), End()], **restored)
     assert seen[1] == seen[0]
     assert seen[2] != seen[0]
+
+
+def test_the_memory_of_a_restored_state_is_let_go_before_the_first_row(tmp_path: Path) -> None:
+    """An optimizer that kept a tensor of it would keep all of it."""
+    mapped: list[int] = []
+
+    def train(ctx: TorchContext) -> None:
+        model = nn.Linear(1, 1)
+        optimizer = torch.optim.Adam(model.parameters(), lr=0.1)
+        ctx.checkpointed(model=model, optimizer=optimizer)
+        ctx.data_parallel(model, optimizer)
+        for batch in ctx.batches(rows=3):
+            gc.collect()
+            mapped.append(Path("/proc/self/maps").read_text().count(f"{tmp_path}/state"))
+            optimizer.zero_grad()
+            loss: Any = ((model(batch["x"].unsqueeze(1)) - 1.0) ** 2).mean()
+            loss.backward()
+            optimizer.step()
+
+    feed = run(tmp_path, train, [*batches(0, 2), Barrier(1), End()])
+    restored = restored_from(tmp_path, feed.states[0][1])
+    for facts in (restored, {**restored, "restored_parallelism": 2}):
+        run(tmp_path, train, [*batches(2, 4), End()], **facts)
+    assert mapped == [0] * 6
 
 
 def accumulating(ends: list[dict[str, torch.Tensor]]) -> Any:
