@@ -141,6 +141,20 @@ def test_a_master_that_never_listens_fails_the_job_at_the_gather_limit(
     assert len(cluster.starts("am")) == 1
 
 
+def test_who_is_missing_at_the_gather_limit_is_what_the_master_says(
+    make_t_env: MakeEnvironment, tmp_path: Path
+) -> None:
+    """It knows how many run: Flink's adaptive scheduler may start fewer than planned."""
+    limits = TimeoutConfig(gather_timeout_s=3, stop_grace_s=0.5)
+    gathers = {"registered": 1, "expected": 13, "missing": ["worker-1", "ps-0"]}
+    cluster = ScriptedCluster(make_t_env(), tmp_path, am={"gathers": gathers}, timeouts=limits)
+    cluster.add(parallelism=2, sleeps=True)
+    with pytest.raises(JobFailedError) as caught:
+        cluster.submit().wait(timeout_s=30, show_progress=False)
+    text = "Registered: 1 of 13 nodes, missing: worker-1, ps-0 and 10 more. Needed: 2 task"
+    assert text in caught.value.cause
+
+
 def test_requirements_that_pip_cannot_install_fail_the_job_with_its_words(
     t_env: StreamTableEnvironment, tmp_path: Path
 ) -> None:

@@ -216,4 +216,7 @@ def test_a_training_finds_its_framework_imported(
     assert f"/{framework}/" in libraries
     os.kill(first, signal.SIGKILL)
     assert job.await_begun(2) == spare
+    first_row, was_there = begun(tmp_path)[spare]
+    assert first_row > 1
+    assert was_there
     job.finish()

@@ -237,3 +237,26 @@ def test_settings_of_flink_with_which_a_training_would_go_wrong_are_refused(
     create_trainer(t_env, "n BIGINT", tmp_path, options)
     told = refusal(t_env, "SELECT * FROM (VALUES (1), (2))")
     assert text in told, told
+
+
+@pytest.mark.parametrize(
+    ("workers", "text"), [(3, "started 2 of the 3 processes of role 'worker'"), (2, None)]
+)
+def test_the_adaptive_scheduler_runs_no_fewer_workers_than_planned(
+    make_t_env: MakeEnvironment, tmp_path: Path, workers: int, text: str | None
+) -> None:
+    slots = {
+        "jobmanager_scheduler": "adaptive",
+        "taskmanager_numberOfTaskSlots": "2",
+        "jobmanager_adaptive__scheduler_submission_resource__wait__timeout": "1 s",
+        "restart__strategy_type": "fixed-delay",
+    }
+    t_env = with_rows(make_t_env(**slots), tmp_path)
+    options = {"framework": "none", "entry": "user_training:count", "workers": workers}
+    create_trainer(t_env, "n BIGINT", tmp_path, options)
+    if text is None:
+        t_env.execute_sql("INSERT INTO trainer SELECT n FROM readings").wait()
+        assert sum(counted(tmp_path)) == ROWS
+    else:
+        told = refusal(t_env, "SELECT n FROM readings")
+        assert text in told, told

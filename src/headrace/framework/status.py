@@ -46,6 +46,8 @@ class JobStatus(msgspec.Struct, frozen=True, kw_only=True):
         restarts: Group restarts so far.
         registered: Nodes that have registered.
         expected: Nodes that there will be; None until the first node of every role has said it.
+        missing: The first of those that are not there, or not any more, 10 at most; "role-*"
+            where no node of a role has said how many there are.
         reason: Why the job recovers, stops or has ended; None while it runs.
         savepoint_wish: Why the job is to be stopped with a savepoint, and who wants it:
             `ctx.stop_job(reason, savepoint=True)`; None if nobody does.
@@ -57,6 +59,7 @@ class JobStatus(msgspec.Struct, frozen=True, kw_only=True):
     restarts: int = 0
     registered: int = 0
     expected: int | None = None
+    missing: tuple[str, ...] = ()
     reason: str | None = None
     savepoint_wish: str | None = None
     nodes: dict[str, NodeStatus] = {}

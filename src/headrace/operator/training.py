@@ -99,6 +99,8 @@ def plan_training(
             f"fed_role={job.fed_role!r} must be one of the roles {[*job.roles]}: rows go to it"
         )
         raise PlanError(msg)
+    if rows is not None:
+        _require_one_number(job, has_held_out=held_out is not None)
     if held_out is not None:
         from headrace.operator.held_out import mark_held_out
 
@@ -117,6 +119,22 @@ def plan_training(
         cluster.withdraw()  # lest what is refused is part of the environment's next job
         raise
     return TrainingPlan(cluster=cluster, output=emitted)
+
+
+def _require_one_number(job: TrainingJob, *, has_held_out: bool) -> None:
+    """Refuse what a change of the number of processes would end: rows that each keeps."""
+    role = job.roles[job.fed_role]
+    least = role.min_parallelism or role.parallelism
+    why = [f"epochs={job.epochs}"] * (job.epochs > 1) + ["held_out"] * has_held_out
+    if least < role.parallelism and why:
+        number = f"{job.fed_role}s=({least}, {role.parallelism})"
+        msg = (
+            f"{number} with {' and '.join(why)}: each process keeps rows of its own for later, "
+            "which go to no other one when Flink's scheduler changes the number of processes. "
+            f"Plan one number, for example {job.fed_role}s={role.parallelism}, or one pass "
+            "without held-out rows"
+        )
+        raise PlanError(msg)
 
 
 def _add_roles(cluster: Cluster, job: TrainingJob, rows: Any, output: Any) -> Any:

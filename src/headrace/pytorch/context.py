@@ -17,6 +17,7 @@ from headrace.pytorch.dataset import BatchDataset, split_rows
 from headrace.pytorch.group import close_group
 from headrace.pytorch.lockstep import Lockstep, Scheduler
 from headrace.pytorch.lone_step import LoneStep
+from headrace.pytorch.owning import own_state
 from headrace.pytorch.parallel import open_lockstep, require_supported
 from headrace.pytorch.saving import save_atomically
 from headrace.pytorch.settings import TorchSettings
@@ -86,6 +87,10 @@ class TorchContext(TrainingContext):
         Call it before `data_parallel`.
         """
         super().checkpointed(**objects)
+        if self.is_restored:
+            for each in objects.values():
+                if isinstance(each, torch.optim.Optimizer):
+                    own_state(each)
         if not self._kept.misses_rows:
             self._watch.allow_restored()
 

@@ -49,7 +49,7 @@ def train(
             `__main__` functions all do.
         workers: How many; or the fewest and the most, where Flink's adaptive scheduler
             (`jobmanager.scheduler: adaptive`) is to run as many as there are slots for. Any
-            other runs the most.
+            other runs the most. Two numbers go with one pass and without `held_out` only.
         epochs: Passes over the rows where `ctx.batches` names none; more than 1 needs a
             bounded input.
         held_out: A table with the columns of `rows`, bounded like it, that is not trained on:

@@ -95,8 +95,8 @@ class KeepingContext:
         objects are as at the first start, before the loop over the input.
 
         One copy in memory is made while the loop waits; the rest happens beside it. What
-        workers have given to `data_parallel` is kept once, by worker 0. Gradients are not kept
-        by one worker alone: step before you ask for the next batch.
+        workers have given to `data_parallel` is kept once, by worker 0. Gradients are kept
+        behind PyTorch's `data_parallel` only: else step before you ask for the next batch.
 
         In a restored job it may be collective: every process of the role calls it.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import mmap
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from headrace.errors import ConfigError, ExchangeError, PlanError, UsageError
@@ -168,12 +168,16 @@ class KeptState:
     def require_all_named(self) -> None:
         """Refuse to read on behind a checkpoint of which a part is restored by nobody.
 
+        The checkpoint's files are let go of here: nothing more is restored from them.
+
         Raises:
             PlanError: It holds objects, and none was named, or values of a role of another
                 size, and they were not merged.
         """
         self.require_merged()
         kept = self._restored.get("objects")
+        if self._rescaled is not None:
+            kept = self._rescaled.object_names or None
         if kept is not None and self._objects is None:
             msg = (
                 f"The restored checkpoint holds {_names(kept)} of {self._node}, and "
@@ -181,6 +185,9 @@ class KeptState:
                 "or start the job without restoring it"
             )
             raise PlanError(msg)
+        self._memory = None
+        if self._rescaled is not None:
+            self._rescaled.release()
 
     def capture(self, feed: Feed, checkpoint_id: int | None) -> StateFile | None:
         """Copy the state into shared memory.
@@ -349,5 +356,5 @@ def _can_be_pickled(value: object) -> bool:
     return True
 
 
-def _names(objects: Mapping[str, Any]) -> str:
+def _names(objects: Iterable[str]) -> str:
     return ", ".join(map(repr, sorted(objects))) or "no objects"

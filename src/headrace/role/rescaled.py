@@ -50,6 +50,9 @@ class Rescaled:
         spec: Who the process is.
         parts: Where each state was, its memory, and what is in it; those of processes that had
             had no row are left out.
+
+    Attributes:
+        object_names: The objects in those states, or held alike with that of the first process.
     """
 
     def __init__(
@@ -64,6 +67,13 @@ class Rescaled:
         self._parts = sorted(parts, key=lambda part: part[0].index)
         self._is_untouched = bool(spec.states) and not parts
         self._is_merged = False
+        contents = [content for _, _, content in self._parts]
+        self._keys = {key for content in contents for key in content.get("values", {})}
+        self.object_names = frozenset(
+            name
+            for content in contents
+            for name in (*content.get("objects", ()), *content.get("shared", ()))
+        )
         self._require_no_rows()
 
     @property
@@ -83,11 +93,11 @@ class Rescaled:
         Raises:
             PlanError: There are some.
         """
-        keys = {key for _, _, content in self._parts for key in content.get("values", {})}
-        if keys and not self._is_merged:
+        if self._keys and not self._is_merged:
+            keys = ", ".join(sorted(map(repr, self._keys)))
             msg = (
                 f"The restored checkpoint holds ctx.state of {self._before} processes of role "
-                f"{self._role!r} (with {', '.join(sorted(map(repr, keys)))}), and the job runs "
+                f"{self._role!r} (with {keys}), and the job runs "
                 f"{self._parallelism}. Say what becomes of it by ctx.merge_state(function), "
                 "before ctx.state is used and the input is read; or restore the job with the "
                 "same parallelism"
@@ -115,6 +125,10 @@ class Rescaled:
                 "them by ctx.merge_state; or restore the job with the same parallelism"
             )
             raise PlanError(msg)
+
+    def release(self) -> None:
+        """Let go of the states, once all that is wanted of them was taken. Idempotent."""
+        self._parts = []
 
     def _require_no_rows(self) -> None:
         kept = {name for _, _, content in self._parts for name in content.get("parts", {})}

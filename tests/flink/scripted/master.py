@@ -16,7 +16,9 @@ def run(start: dict[str, Any], spec: dict[str, Any]) -> None:
     folder = Path(spec["dir"])
     pause(spec.get("listen_after_s", 0))
     say("listening", address=f"localhost:{os.getpid()}")
-    _say_state("GATHERING", start)
+    _say_state("GATHERING", start, spec.get("gathers"))
+    if "gathers" in spec:
+        return
     _say_state("RUNNING", start)
     deaths = len(list(folder.glob("death-*")))
     if deaths < spec.get("dies", 0):
@@ -34,7 +36,7 @@ def run(start: dict[str, Any], spec: dict[str, Any]) -> None:
     say("finish", reason="the script is over")
 
 
-def _say_state(state: str, start: dict[str, Any]) -> None:
+def _say_state(state: str, start: dict[str, Any], more: dict[str, Any] | None = None) -> None:
     say(
         "status",
         status={
@@ -45,6 +47,7 @@ def _say_state(state: str, start: dict[str, Any]) -> None:
             "expected": None,
             "reason": None,
             "nodes": {},
+            **(more or {}),
         },
     )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from io import FileIO
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from headrace.framework.machine import (
     JobState,
     Machine,
     MasterStarted,
+    NodeFacts,
     NodeRegistered,
     RoleFacts,
     Step,
@@ -108,6 +110,22 @@ def test_the_status_shows_lost_and_registered_nodes_with_their_latest_values() -
     assert (status.state, status.expected, status.registered) == ("GATHERING", None, 0)
     assert status.nodes["w-0"].state == "lost"
     assert status.nodes["w-0"].report == {"loss": 0.5}
+
+
+def test_the_status_names_ten_nodes_at_most_that_are_not_there() -> None:
+    """Of those that run: Flink's adaptive scheduler may have started fewer than planned."""
+    node = NodeFacts(role="w", index=1, host="h", instance="one")
+    planned = {"w": RoleFacts(planned_parallelism=3), "ps": RoleFacts(planned_parallelism=1)}
+    job = ALL_FINISH.initial_job(planned, max_restarts=0)
+    assert build_status(job, {}).missing == ("w-*", "ps-*")
+    two = {**planned, "w": RoleFacts(planned_parallelism=3, parallelism=2)}
+    assert build_status(replace(job, roles=two, nodes={"w-1": node}), {}).missing == (
+        "w-0",
+        "ps-*",
+    )
+    many = {"w": RoleFacts(planned_parallelism=3, parallelism=40)}
+    missing = build_status(replace(job, roles=many, nodes={"w-1": node}), {}).missing
+    assert missing == ("w-0", *(f"w-{index}" for index in range(2, 11)))
 
 
 def test_a_silent_node_becomes_an_event() -> None:

@@ -10,6 +10,7 @@ import pytest
 
 import headrace.pytorch.job
 import headrace.tensorflow.job
+from headrace.errors import PlanError
 
 TABLES = {"rows", "held_out", "output"}  # only where there is a table program
 TOLD = {"is_stream", "has_held_out"}  # what the job must know of them
@@ -48,3 +49,19 @@ def test_train_hands_on_everything_that_it_is_given(
     with pytest.raises(TakenError) as caught:
         job.train(None, entry, **given)
     assert caught.value.args == (entry, {**given, **told})
+
+
+@both
+@pytest.mark.parametrize(
+    ("more", "named"),
+    [
+        ({"epochs": 2}, "epochs=2"),
+        ({"held_out": "a table"}, "held_out"),
+        ({"epochs": 3, "held_out": "a table"}, "epochs=3 and held_out"),
+    ],
+)
+def test_a_number_of_workers_that_may_change_keeps_no_rows(
+    job: ModuleType, more: dict[str, Any], named: str
+) -> None:
+    with pytest.raises(PlanError, match=rf"^workers=\(1, 3\) with {named}: .* workers=3"):
+        job.train("a table", print, workers=(1, 3), **more)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from pathlib import Path
 from typing import Any
 
@@ -113,6 +114,79 @@ def test_a_loop_of_its_own_is_restored_as_well(tmp_path: Path) -> None:
     run(tmp_path, train, [*batches(2, 3), End()], **restored)
     assert seen[1] == seen[0]
     assert seen[2] != seen[0]
+
+
+def test_the_memory_of_a_restored_state_is_let_go_before_the_first_row(tmp_path: Path) -> None:
+    """An optimizer that kept a tensor of it would keep all of it."""
+    mapped: list[int] = []
+
+    def train(ctx: TorchContext) -> None:
+        model = nn.Linear(1, 1)
+        optimizer = torch.optim.Adam(model.parameters(), lr=0.1)
+        ctx.checkpointed(model=model, optimizer=optimizer)
+        ctx.data_parallel(model, optimizer)
+        for batch in ctx.batches(rows=3):
+            gc.collect()
+            mapped.append(Path("/proc/self/maps").read_text().count(f"{tmp_path}/state"))
+            optimizer.zero_grad()
+            loss: Any = ((model(batch["x"].unsqueeze(1)) - 1.0) ** 2).mean()
+            loss.backward()
+            optimizer.step()
+
+    feed = run(tmp_path, train, [*batches(0, 2), Barrier(1), End()])
+    restored = restored_from(tmp_path, feed.states[0][1])
+    for facts in (restored, {**restored, "restored_parallelism": 2}):
+        run(tmp_path, train, [*batches(2, 4), End()], **facts)
+    assert mapped == [0] * 6
+
+
+def accumulating(ends: list[dict[str, torch.Tensor]]) -> Any:
+    """Train with a step on every second batch."""
+
+    def train(ctx: TorchContext) -> None:
+        torch.manual_seed(5)
+        model = nn.Linear(1, 1)
+        optimizer = torch.optim.Adam(model.parameters(), lr=0.05)
+        ctx.merge_state(lambda former: {"batches": sum(each["batches"] for each in former)})
+        ctx.checkpointed(model=model, optimizer=optimizer)
+        ctx.data_parallel(model, optimizer)
+        state = ctx.state
+        state.setdefault("batches", 0)
+        for batch in ctx.batches(rows=3):
+            loss: Any = ((model(batch["x"].unsqueeze(1)) - 1.0) ** 2).mean()
+            loss.backward()
+            state["batches"] += 1
+            if state["batches"] % 2 == 0:
+                optimizer.step()
+                optimizer.zero_grad()
+        ends.append({name: value.clone() for name, value in model.state_dict().items()})
+
+    return train
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_the_gradients_of_a_step_that_was_not_made_yet_go_on_in_one_worker(
+    tmp_path: Path, workers: int
+) -> None:
+    """With two workers before, the other one had no row."""
+    ends: list[dict[str, torch.Tensor]] = []
+    train = accumulating(ends)
+    feed = run(tmp_path, train, [*batches(0, 3), Barrier(1), *batches(3, 6), End()])
+    states = [feed.states[0][1]]
+    if workers == 2:
+        states.append(run(tmp_path, train, [Barrier(1), End()]).states[0][1])
+    refs = []
+    for index, state in enumerate(states):
+        path = tmp_path / f"state-{index}"
+        path.write_bytes(state)
+        refs.append(StateRef(path=str(path), index=index, parallelism=workers))
+    facts: dict[str, Any] = {"is_restored": True, "restored_parallelism": workers}
+    run(tmp_path, train, [*batches(3, 6), End()], **facts, states=tuple(refs))
+    assert torch.equal(ends[-1]["weight"], ends[0]["weight"])
+    last = run(tmp_path, train, [End()], **facts, states=tuple(refs)).states[-1][1]
+    again = restored_from(tmp_path, last)
+    run(tmp_path, train, [*batches(3, 6), End()], **again)
+    assert not torch.equal(ends[-1]["weight"], ends[0]["weight"]), "no step will use them"
 
 
 def test_a_model_of_another_shape_is_refused_with_torchs_words(tmp_path: Path) -> None:

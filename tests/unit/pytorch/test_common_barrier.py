@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from headrace.exchange import Barrier, Batch, End, Item, MemoryFeed
+from headrace.pytorch.alone import AloneSteps
 from headrace.pytorch.flat import FlatGradients
 from headrace.pytorch.lockstep import Lockstep
 from headrace.role import BatchReader, EpochEnded, InputEnded, PollResult
@@ -230,3 +231,25 @@ def test_rows_that_were_never_stepped_on_are_no_part_of_the_last_state(
     for before, after in zip(whole, rest, strict=True):
         require_same(before.model.state_dict(), after.model.state_dict())
         assert before.lockstep.steps == after.lockstep.steps == 2
+
+
+def test_one_worker_alone_goes_on_with_the_gradients_of_a_worker_of_a_group() -> None:
+    adder = SharedSum(2)
+    group = run_workers(
+        [
+            Worker([*LONG[:2], Barrier(5), End()], adder, accumulate=2),
+            Worker([*LONG[:3], Barrier(5), End()], adder, accumulate=2),
+        ]
+    )
+    first, second = (worker.captured[5] for worker in group)
+    assert (first.own["pending_rows"], second.own["pending_rows"]) == (0, ROWS)
+    alone = Worker([], adder, accumulate=2)
+    alone.model.load_state_dict(first.model)
+    steps = AloneSteps(alone.optimizer)
+    steps.restore(first.common, second.own)
+    assert (steps.steps, steps.pending_rows) == (1, ROWS)
+    require_same([p.grad for p in alone.model.parameters()], second.own["gradients"])
+    require_same(steps.own_part()["gradients"], second.own["gradients"])
+    alone.optimizer.step()
+    assert (steps.steps, steps.pending_rows, steps.own_part()) == (2, 0, {})
+    steps.close()

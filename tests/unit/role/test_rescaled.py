@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import random
+import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -197,6 +199,48 @@ def _named(ctx: RoleContext, drawn: list[float]) -> None:
     drawn.append(random.random())
 
 
+@pytest.mark.parametrize(("before", "after"), CHANGES)
+def test_objects_that_nobody_names_again_are_refused(
+    tmp_path: Path, before: int, after: int
+) -> None:
+    def forget(ctx: RoleContext) -> None:
+        ctx.merge_state(merge)
+        list(ctx.batches(rows=10))
+
+    states = run(tmp_path, count, before)
+    with pytest.raises(PlanError, match=r"holds 'common' of worker-\d.*checkpointed was not"):
+        run(tmp_path, forget, after, states)
+
+
+@pytest.mark.parametrize("after", [1, 2, 3])
+def test_no_restored_file_is_mapped_once_the_input_is_read(tmp_path: Path, after: int) -> None:
+    mapped: list[tuple[int, int]] = []
+
+    def maps() -> int:
+        gc.collect()
+        found = Path("/proc/self/maps").read_text().splitlines()
+        return sum(f"{tmp_path}/state-" in line for line in found)
+
+    def entry(ctx: RoleContext) -> None:
+        ctx.merge_state(merge)
+        common = Weights(-1, -1)
+        ctx.checkpointed(common=common)
+        before = maps()
+        everyone.wait()
+        rows = ctx.batches(rows=10)
+        everyone.wait()
+        mapped.append((before, maps()))
+        everyone.wait()
+        list(rows)
+        assert common.values.tolist() == [11, 11]
+
+    states = run(tmp_path, count, 2)
+    everyone = threading.Barrier(after, timeout=20)
+    run(tmp_path, entry, after, states)
+    assert [behind for _, behind in mapped] == [0] * after
+    assert after == 2 or min(before for before, _ in mapped) > 0, "found while they are mapped"
+
+
 def test_rows_of_several_passes_are_refused(tmp_path: Path) -> None:
     def entry(ctx: RoleContext) -> None:
         ctx.state["rows"] = 0
@@ -234,6 +278,9 @@ def test_a_step_that_was_not_made_yet_goes_on_in_one_process(tmp_path: Path) -> 
     }
     run(tmp_path, entry, 1, run(tmp_path, stepping(0), 2))
     assert parts[0] == ({"steps": 9}, {})
+    none, four = (run(tmp_path, stepping(rows), 2) for rows in (0, 4))
+    run(tmp_path, entry, 1, [none[0], four[1]])
+    assert parts[0] == ({"steps": 9}, {"pending_rows": 4, "gradients": [1]})
     states = run(tmp_path, stepping(4), 2)
     with pytest.raises(PlanError, match=r"holds 8 rows of several .* runs 1 in place of 2"):
         run(tmp_path, entry, 1, states)

@@ -9,6 +9,7 @@ from headrace.framework.status import JobStatus, NodeStatus
 
 __all__ = ["Observation", "build_status"]
 
+_SHOWN_NODES = 10
 _STATES = {
     ProcessState.NONE: "registered",
     ProcessState.RUNNING: "running",
@@ -65,6 +66,7 @@ def build_status(
         restarts=job.restarts,
         registered=len(job.nodes),
         expected=job.expected,
+        missing=tuple([*job.missing, *sorted(job.lost & job.nodes.keys())][:_SHOWN_NODES]),
         reason=job.reason,
         savepoint_wish=savepoint_wish,
         nodes=nodes,

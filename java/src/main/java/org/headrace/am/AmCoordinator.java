@@ -29,7 +29,6 @@ import java.util.concurrent.Executors;
 import java.util.concurrent.ScheduledExecutorService;
 import java.util.concurrent.ScheduledFuture;
 import java.util.concurrent.TimeUnit;
-import java.util.stream.Collectors;
 
 /**
  * The part of the application master that lives in the JobManager: it keeps the latest status for
@@ -43,7 +42,6 @@ final class AmCoordinator implements OperatorCoordinator, CoordinationRequestHan
 
     private static final Logger LOG = LoggerFactory.getLogger(AmCoordinator.class);
     private static final String GATHERING = "GATHERING";
-    private static final int SHOWN_NODES = 10;
     private static final Duration CLOSING_MARGIN = Duration.ofSeconds(5);
 
     private final Context context;
@@ -301,24 +299,17 @@ final class AmCoordinator implements OperatorCoordinator, CoordinationRequestHan
         if (status.path("attempt").asInt(0) == 0) {
             return "The master process has not reported yet: it hangs, or its Python environment is not ready.";
         }
-        JsonNode nodes = status.path("nodes");
         List<String> missing = new ArrayList<>();
-        plannedRoles.forEach(
-                (role, planned) -> {
-                    for (int index = 0; index < planned.parallelism(); index++) {
-                        String node = role + "-" + index;
-                        if (!nodes.has(node) || "lost".equals(nodes.path(node).path("state").asText())) {
-                            missing.add(node);
-                        }
-                    }
-                });
-        String some = missing.stream().limit(SHOWN_NODES).collect(Collectors.joining(", "));
-        int hidden = missing.size() - SHOWN_NODES;
+        status.path("missing").forEach(node -> missing.add(node.asText()));
+        JsonNode expected = status.path("expected"); // what runs; the scheduler may have started fewer than planned
+        int planned = plannedRoles.values().stream().mapToInt(PlannedRole::parallelism).sum();
+        int registered = status.path("registered").asInt(0);
+        int hidden = expected.asInt(0) - registered - missing.size();
         return String.format(
                 "Registered: %s of %s nodes, missing: %s%s.",
-                status.path("registered").asInt(0),
-                plannedRoles.values().stream().mapToInt(PlannedRole::parallelism).sum(),
-                some,
+                registered,
+                expected.isInt() ? expected.asText() : "about " + planned,
+                String.join(", ", missing),
                 hidden > 0 ? " and " + hidden + " more" : "");
     }
 

@@ -8,6 +8,7 @@ import org.apache.flink.api.common.typeutils.base.StringSerializer;
 import org.apache.flink.runtime.checkpoint.CheckpointException;
 import org.apache.flink.runtime.checkpoint.CheckpointFailureReason;
 import org.apache.flink.runtime.execution.Environment;
+import org.apache.flink.runtime.execution.SuppressRestartsException;
 import org.apache.flink.runtime.jobgraph.OperatorID;
 import org.apache.flink.runtime.operators.coordination.CoordinationRequest;
 import org.apache.flink.runtime.operators.coordination.CoordinationResponse;
@@ -22,6 +23,7 @@ import org.apache.flink.streaming.api.operators.StreamingRuntimeContext;
 import org.apache.flink.streaming.api.watermark.Watermark;
 import org.apache.flink.streaming.runtime.watermarkstatus.WatermarkStatus;
 import org.apache.flink.table.data.RowData;
+import org.apache.flink.util.FlinkRuntimeException;
 import org.apache.flink.util.SerializedValue;
 import org.apache.flink.util.StringUtils;
 
@@ -107,6 +109,7 @@ final class RoleCore implements RoleNode.ProcessListener, AutoCloseable {
 
     /** Opens the queue and starts the node in the background; {@link #restore} comes before. */
     void open(StreamingRuntimeContext runtimeContext, boolean withMaster) throws Exception {
+        requireEnough();
         context = runtimeContext;
         hasMaster = withMaster;
         metrics = new RoleMetrics(context.getMetricGroup());
@@ -118,6 +121,21 @@ final class RoleCore implements RoleNode.ProcessListener, AutoCloseable {
             queue = new RoleQueue(cluster, role, node, parameters, wait, metrics, output, state, hasMaster);
         }
         node.start(queue == null ? null : queue.socketPath(), hasMaster, isRestored, restoredParallelism, state.restored());
+    }
+
+    private void requireEnough() {
+        int running = environment.getTaskInfo().getNumberOfParallelSubtasks();
+        if (role.isLeastRequired() && running < role.leastParallelism()) {
+            throw new SuppressRestartsException(
+                    new FlinkRuntimeException(
+                            String.format(
+                                    "Flink started %s of the %s processes of role '%s' of '%s', which are all needed:"
+                                            + " its adaptive scheduler takes one for enough where a training is"
+                                            + " planned in SQL. Offer a task slot for each, plan fewer of them, or"
+                                            + " let it wait longer for slots"
+                                            + " (`jobmanager.adaptive-scheduler.submission.resource-wait-timeout`).",
+                                    running, role.leastParallelism(), role.role(), cluster.name())));
+        }
     }
 
     /** A record of the control stream, by either of its ways. */

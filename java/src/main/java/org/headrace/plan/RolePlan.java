@@ -17,6 +17,7 @@ import java.time.Duration;
  * @param role its name
  * @param parallelism planned number of subtasks; the runtime may have fewer
  * @param leastParallelism fewest subtasks that Flink's adaptive scheduler may run
+ * @param isLeastRequired whether the role fails with fewer: where nobody tells the scheduler
  * @param specJson what the node reads; opaque here
  * @param payload the cloudpickle payload; opaque here
  * @param exchange size and pace of the memory queue
@@ -30,6 +31,7 @@ public record RolePlan(
         String role,
         int parallelism,
         int leastParallelism,
+        boolean isLeastRequired,
         String specJson,
         byte[] payload,
         ExchangeSettings exchange,
@@ -53,6 +55,7 @@ public record RolePlan(
                 Lines.requireText(plan, "role"),
                 Lines.requireInt(plan, "parallelism"),
                 plan.path("least_parallelism").asInt(Lines.requireInt(plan, "parallelism")),
+                plan.path("is_least_required").booleanValue(),
                 plan.path("spec").toString(),
                 payload.clone(),
                 new ExchangeSettings(

@@ -71,9 +71,11 @@ final class TrainingSink implements DynamicTableSink {
         for (JsonNode each : plan.path("roles")) {
             ObjectNode role = (ObjectNode) each;
             boolean isFed = role.path("is_fed").booleanValue();
+            // A sink does not see the whole job, which the bounds of Flink's scheduler need.
+            ObjectNode document = Lines.requireObject(role, "document").put("is_least_required", true);
             DataStream<RowData> ended =
                     cluster.addRole(
-                            Lines.requireObject(role, "document").toString(),
+                            document.toString(),
                             PlanningChild.payload(role),
                             isFed ? rows : null,
                             isFed ? type : null,
