@@ -86,8 +86,8 @@ class StateFile:
 class StateFiles:
     """The state files of a process: a few, used again and again, because their pages are warm.
 
-    A file is *out* from the acknowledgement that offers it until its credit. One that the process
-    itself reads is free only when it has let go as well.
+    A file is *out* from the acknowledgement that offers it until its credit. One that the
+    process itself reads is free only when it has let go as well.
 
     Thread model: one thread at a time.
     """

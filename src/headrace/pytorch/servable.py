@@ -104,11 +104,12 @@ def _rows_of(args: tuple[Any, ...]) -> Any:
     rows = torch.export.Dim("rows")
     for each in args:
         if not isinstance(each, torch.Tensor) or not each.dim() or each.shape[0] < 2:
-            shape = tuple(each.shape) if isinstance(each, torch.Tensor) else type(each).__name__
+            is_tensor = isinstance(each, torch.Tensor)
+            shape = tuple(each.shape) if is_tensor else type(each).__name__
             msg = (
-                f"ctx.exported: an argument in `example` is {shape}; each must be a tensor of 2 "
-                "rows or more, so that torch.export takes any number of them. For others give "
-                "`dynamic_shapes`"
+                f"ctx.exported: an argument in `example` is {shape}; each must be a tensor of "
+                "2 rows or more, so that torch.export takes any number of them. For others "
+                "give `dynamic_shapes`"
             )
             raise ConfigError(msg)
     return tuple({0: rows} for _ in args)

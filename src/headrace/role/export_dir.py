@@ -1,4 +1,4 @@
-"""Versions of a model in a directory: each is seen as a whole, and a link leads to the newest."""
+"""Versions of a model in a directory: seen as a whole, with a link to the newest."""
 
 from __future__ import annotations
 

@@ -57,14 +57,16 @@ def trains(
 class Job:
     """Two checkpoints, the first of which completes when the second is under way."""
 
-    def __init__(self, folder: Path, entry: Any, *, suffix: str = ".pt", **settings: Any) -> None:
+    def __init__(
+        self, folder: Path, entry: Any, *, suffix: str = ".pt", keep_exports: int = 3
+    ) -> None:
         self.folder = folder
         self.served = folder / "served"
         self.latest = self.served / f"latest{suffix}"
         self.link = FakeLink()
         self.feed = MemoryFeed(self._items(), input_schema=SCHEMA)
-        settings = {"export_to": self.served, **settings}
-        TorchEntry(entry, TorchSettings(**settings))(
+        settings = TorchSettings(export_to=self.served, keep_exports=keep_exports)
+        TorchEntry(entry, settings)(
             spec_in(folder, host="localhost", **FACTS), self.link, feed=self.feed
         )
 
@@ -199,5 +201,5 @@ def test_what_cannot_be_exported_is_told_before_the_first_row(
 
 def test_the_first_version_that_cannot_be_written_fails_the_process(tmp_path: Path) -> None:
     tmp_path.joinpath("served").touch()
-    with pytest.raises(ConfigError, match="export_to=.*cannot write there"):
+    with pytest.raises(ConfigError, match=r"export_to=.*cannot write there"):
         Job(tmp_path, trains(build()))

@@ -1,4 +1,4 @@
-"""Versions of a model appear as a whole, newest last; what a checkpoint held is what is written."""
+"""Versions appear as a whole, newest last, and are what their checkpoints hold."""
 
 from __future__ import annotations
 
@@ -241,11 +241,10 @@ def test_what_cannot_be_written_is_told_and_the_next_is_tried(
 ) -> None:
     with job(tmp_path) as training:
         training.written.failing = {200}
-        for checkpoint_id in (1, 2):
+        for checkpoint_id, news in ((1, "exported_checkpoint"), (2, "exports_failed")):
             training.barrier(checkpoint_id)
             training.feed.complete(checkpoint_id)
-            until(lambda: training.look(), "news", LIMIT_S)
-            training.until(*[("exported_checkpoint", 1), ("exports_failed", 1)][checkpoint_id - 1])
+            training.until(news, 1)
         assert "checkpoint 2 could not be written" in caplog.text
         assert "No space left on device" in caplog.text
         assert (tmp_path / "latest.txt").read_text() == "100"
