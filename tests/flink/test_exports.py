@@ -129,9 +129,9 @@ def count_rows(ctx: Any) -> None:
 def test_a_job_serves_the_model_that_it_trains(
     make_t_env: MakeEnvironment, tmp_path: Path
 ) -> None:
-    served, rows = tmp_path / "served", 4_000
+    served = tmp_path / "served"
     t_env = make_t_env(**CHECKPOINTS, **in_dir(tmp_path / "cp"))
-    numbers(t_env, rows, per_second=400)
+    numbers(t_env, 1_000_000, per_second=400)
     plan = headrace.pytorch.train(
         t_env.sql_query("SELECT id FROM numbers WHERE MOD(id, 2) = 0"),
         count_rows,
@@ -155,10 +155,12 @@ def test_a_job_serves_the_model_that_it_trains(
     )
     statements = t_env.create_statement_set()
     statements.add_insert("sink", scored)
-    plan.submit(statements).wait(timeout_s=LIMIT_S, show_progress=False)
+    job = plan.submit(statements)
+    until(lambda: served.exists() and len(ids_in(served)) >= 8, "versions", LIMIT_S)
+    job.stop(tmp_path / "saved", timeout_s=LIMIT_S, show_progress=False)
 
     found = read(tmp_path / "out")
-    assert [row["id"] for row in found] == list(range(1, rows, 2))
+    assert [row["id"] for row in found] == list(range(1, 2 * len(found), 2))
     factors = {
         path.stat().st_mtime_ns // 1_000_000: torch.load(path, weights_only=True)["factor"]
         for path in served.iterdir()
