@@ -24,7 +24,7 @@ from tests.waiting import until
 from .conftest import MakeEnvironment
 from .kept_state import Killer, Turns
 from .test_kept_state import NARROW, RETRIES, SMALL, in_dir
-from .test_kept_training import UNEVEN, add_slow_numbers
+from .test_kept_training import UNEVEN
 from .test_operator_rows import numbers
 from .test_predict import read
 from .test_reload import in_ms
@@ -67,7 +67,11 @@ def test_each_version_is_the_model_of_its_checkpoint_also_behind_a_kill(
     options = {**CHECKPOINTS, **RETRIES, **NARROW, **in_dir(checkpoints)}
     t_env = make_t_env(2, **options, execution_checkpointing_num__retained="1000")
     turns = Turns(Killer(tmp_path, checkpoints, 1), 0)  # who exports
-    add_slow_numbers(t_env, 30_000, per_second=300)
+    t_env.execute_sql(  # random, so that the checkpoints do not hold what is still to come
+        "CREATE TEMPORARY TABLE numbers (id BIGINT, padding STRING) WITH "
+        "('connector'='datagen', 'fields.id.min'='0', 'fields.id.max'='9999', "
+        "'fields.padding.length'='1000', 'rows-per-second'='300', 'scan.parallelism'='1')"
+    )
     plan = headrace.pytorch.train(
         split_rows(t_env, UNEVEN, more=", padding"),
         trainer(rows=16, keeps=True, on_start=turns.begin, after_batch=turns.look),
@@ -131,7 +135,7 @@ def test_a_job_serves_the_model_that_it_trains(
 ) -> None:
     served = tmp_path / "served"
     t_env = make_t_env(**CHECKPOINTS, **in_dir(tmp_path / "cp"))
-    numbers(t_env, 40_000, per_second=400)
+    numbers(t_env, 15_000, per_second=200)
     plan = headrace.pytorch.train(
         t_env.sql_query("SELECT id FROM numbers WHERE MOD(id, 2) = 0"),
         count_rows,
