@@ -122,7 +122,8 @@ class ExportingContext(RoleContext):
     def _end_exports(self, *, is_success: bool) -> None:
         """End the exports, at success once that which is due is written. Idempotent."""
         if self._exports is not None:
-            self._exports.close(self.timeouts.stop_timeout_s if is_success else None)
+            limit_s = self.timeouts.stop_timeout_s / 2  # the rest is for all else that ends
+            self._exports.close(limit_s if is_success else None)
             if is_success:
                 self._collect_exports()
                 self._reporter.flush()

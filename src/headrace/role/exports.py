@@ -133,7 +133,7 @@ class Exports:
         self._thread.join(timeout_s)
         if self._thread.is_alive():
             _LOG.warning(
-                "A model is still being written to %s after %.0f s (limit set by "
+                "A model is still being written to %s after %.1f s (limit: half of "
                 "`timeouts.stop_timeout_s`); the process ends without it",
                 self._directory.latest.parent,
                 timeout_s,
