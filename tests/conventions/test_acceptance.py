@@ -61,6 +61,8 @@ PROMISED: dict[str, tuple[str, ...]] = {
         "The source is read once",
         "Killed in epoch 2",
         "Savepoint, stop, start from it, and kill -9 at random moments",
+        "Each checkpoint that completes gives a version of the model to serve",
+        "trains a model and serves it meanwhile",
     ),
     "Faults": (
         "kill -9 and SIGSEGV of an algorithm process",

@@ -7,6 +7,7 @@ import os
 import threading
 import time
 from collections import deque
+from collections.abc import Callable
 from pathlib import Path
 from typing import NoReturn
 
@@ -22,6 +23,7 @@ from headrace.exchange.frames import (
     BarrierAckFrame,
     BarrierFrame,
     BatchFrame,
+    CompleteFrame,
     CreditFrame,
     DeclineFrame,
     EndFrame,
@@ -78,6 +80,7 @@ class Channel:
         self._has_sent_end = False
         self._states = StateFiles()
         self._aborted_id: int | None = None
+        self._on_complete: Callable[[int], object] = lambda _: None
         self._pid = os.getpid()
         self._use = threading.Lock()
 
@@ -183,6 +186,14 @@ class Channel:
         """Say that what was before the barrier is done; see `Feed.acknowledge`."""
         with self._in_use():
             self._acknowledge(checkpoint_id, state)
+
+    def on_complete(self, call: Callable[[int], object]) -> None:
+        """Name who is told of completed checkpoints; see `Feed.on_complete`."""
+        self._on_complete = call
+
+    def let_go(self, state: StateFile) -> None:
+        """Say that a state is read no longer; see `Feed.let_go`."""
+        self._states.let_go(state)
 
     def decline(self, checkpoint_id: int) -> None:
         """Say that a barrier will not be acknowledged; see `Feed.decline`."""
@@ -341,6 +352,8 @@ class Channel:
                 pass
             case AbortFrame():
                 self._aborted_id = frame.checkpoint_id
+            case CompleteFrame():
+                self._on_complete(frame.checkpoint_id)
             case EndFrame():
                 if self._input is not None:
                     self._inbox.append(End())

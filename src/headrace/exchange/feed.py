@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Protocol
 
 import pyarrow as pa
@@ -85,6 +86,21 @@ class Feed(Protocol):
             checkpoint_id: The barrier's.
             state: What the process is to go on with, should that checkpoint be restored; from
                 `take_state`, and not to be touched any more. None: it keeps no state.
+        """
+
+    def on_complete(self, call: Callable[[int], object]) -> None:
+        """Name who is told of checkpoints that have completed; one at a time.
+
+        Args:
+            call: Called with the id of a checkpoint whose barrier was acknowledged, on the
+                thread that uses the feed, from within any of its calls. It neither blocks nor
+                raises nor uses the feed. Not every one is told of.
+        """
+
+    def let_go(self, state: StateFile) -> None:
+        """Say that a state, marked with `is_read` before its acknowledgement, is read no more.
+
+        Until then it keeps its content, also when the other side is done with it.
         """
 
     def decline(self, checkpoint_id: int) -> None:

@@ -36,6 +36,7 @@ __all__ = [
     "BarrierAckFrame",
     "BarrierFrame",
     "BatchFrame",
+    "CompleteFrame",
     "CreditFrame",
     "DeclineFrame",
     "DirectionOffer",
@@ -175,6 +176,13 @@ class DeclineFrame:
     checkpoint_id: int
 
 
+@dataclass(frozen=True, slots=True)
+class CompleteFrame:
+    """A checkpoint, whose barrier was acknowledged, has completed."""
+
+    checkpoint_id: int
+
+
 Frame: TypeAlias = (
     HelloFrame
     | OpenFrame
@@ -191,6 +199,7 @@ Frame: TypeAlias = (
     | StateCreditFrame
     | AbortFrame
     | DeclineFrame
+    | CompleteFrame
 )
 
 
@@ -235,6 +244,8 @@ def _parts(frame: Frame) -> tuple[int, int, bytes]:
             return 14, frame.checkpoint_id, b""
         case DeclineFrame():
             return 15, frame.checkpoint_id, b""
+        case CompleteFrame():
+            return 16, frame.checkpoint_id, b""
         case OversizeFrame():
             return 5, frame.message_bytes, frame.path.encode()
         case OversizeCreditFrame():
@@ -330,17 +341,19 @@ def _frame(code: int, value: int, payload: bytes) -> Frame:
             if code == 6:
                 return CreditFrame(_at_least(0, "CREDIT", value))
             return BarrierFrame(value)
-        case 13 | 14 | 15 if not payload:
+        case 13 | 14 | 15 | 16 if not payload:
             if code == 13:
                 return StateCreditFrame(_at_least(0, "STATE_CREDIT", value))
             if code == 14:
                 return AbortFrame(_at_least(0, "ABORT", value))
-            return DeclineFrame(_at_least(0, "DECLINE", value))
+            if code == 15:
+                return DeclineFrame(_at_least(0, "DECLINE", value))
+            return CompleteFrame(_at_least(0, "COMPLETE", value))
         case 3 | 7 | 11 if not payload and value == 0:
             if code == 7:
                 return OversizeCreditFrame()
             return MappedFrame() if code == 3 else EndFrame()
-        case 3 | 6 | 7 | 8 | 9 | 11 | 12 | 13 | 14 | 15:
+        case 3 | 6 | 7 | 8 | 9 | 11 | 12 | 13 | 14 | 15 | 16:
             raise breach(
                 name=f"type {code}", what=f"value {value}, {len(payload)} payload bytes"
             )

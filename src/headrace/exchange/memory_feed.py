@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 import pyarrow as pa
 
@@ -59,6 +59,7 @@ class MemoryFeed:
         self.states: list[tuple[int | None, bytes]] = []
         self.aborted_ids: set[int] = set()
         self._files = StateFiles()
+        self._on_complete: Callable[[int], object] = lambda _: None
         self.has_sent_end = False
         self.is_closed = False
 
@@ -124,6 +125,18 @@ class MemoryFeed:
         """Note the acknowledgement."""
         self.acknowledged.append((checkpoint_id, self.sent_rows))
         self._note(checkpoint_id, state)
+
+    def on_complete(self, call: Callable[[int], object]) -> None:
+        """Name who is told by `complete`."""
+        self._on_complete = call
+
+    def complete(self, checkpoint_id: int) -> None:
+        """Say that a checkpoint has completed, on the thread that uses the feed."""
+        self._on_complete(checkpoint_id)
+
+    def let_go(self, state: StateFile) -> None:
+        """Say that a state is read no longer; see `Feed.let_go`."""
+        self._files.let_go(state)
 
     def decline(self, checkpoint_id: int) -> None:
         """Note it."""

@@ -12,6 +12,7 @@ from headrace.exchange.offers import StateOffer
 __all__ = ["StateFile", "StateFiles"]
 
 _KEPT = 2  # one is written into a checkpoint while the next one is filled
+_KEPT_BESIDE_READERS = 3  # one more may be read meanwhile
 
 
 class StateFile:
@@ -23,6 +24,7 @@ class StateFile:
         number: Which of the process' state files it is.
         memory: Room for the state, zeros or an earlier state; release what is made from it
             before the file is closed.
+        is_read: Whether this process still reads the state; then nothing is written over it.
     """
 
     def __init__(self, number: int, size_bytes: int) -> None:
@@ -35,6 +37,7 @@ class StateFile:
                 in the way.
         """
         self.number = number
+        self.is_read = False
         self._size_bytes = size_bytes
         self._capacity_bytes = -(-size_bytes // mmap.PAGESIZE) * mmap.PAGESIZE
         self._fd = os.memfd_create("headrace-state", os.MFD_CLOEXEC)
@@ -83,7 +86,8 @@ class StateFile:
 class StateFiles:
     """The state files of a process: a few, used again and again, because their pages are warm.
 
-    A file is *out* from the acknowledgement that offers it until its credit.
+    A file is *out* from the acknowledgement that offers it until its credit. One that the
+    process itself reads is free only when it has let go as well.
 
     Thread model: one thread at a time.
     """
@@ -91,6 +95,8 @@ class StateFiles:
     def __init__(self) -> None:
         self._free: list[StateFile] = []
         self._out: dict[int, StateFile] = {}
+        self._read: dict[int, StateFile] = {}  # no longer out
+        self._kept = _KEPT
         self._next_number = 0
 
     def take(self, size_bytes: int) -> StateFile:
@@ -120,15 +126,29 @@ class StateFiles:
         file = self._out.pop(number, None)
         if file is None:
             return False
-        if len(self._free) + len(self._out) < _KEPT:
-            self._free.append(file)
+        if file.is_read:
+            self._read[number] = file
+            self._kept = _KEPT_BESIDE_READERS
         else:
-            file.close()
+            self._keep_or_close(file)
         return True
+
+    def let_go(self, file: StateFile) -> None:
+        """Note that the process reads a file no longer, which it had marked as read."""
+        file.is_read = False
+        if self._read.pop(file.number, None) is not None:
+            self._keep_or_close(file)
 
     def close(self) -> None:
         """Close all files; what the operator has open stays for it. Idempotent."""
-        for file in [*self._free, *self._out.values()]:
+        for file in [*self._free, *self._out.values(), *self._read.values()]:
             file.close()
         self._free.clear()
         self._out.clear()
+        self._read.clear()
+
+    def _keep_or_close(self, file: StateFile) -> None:
+        if len(self._free) + len(self._out) + len(self._read) < self._kept:
+            self._free.append(file)
+        else:
+            file.close()

@@ -6,11 +6,14 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+from headrace.framework.stopping import require_no_stop
 from headrace.inference.model_thread import ModelThread
 from headrace.inference.scorer import Scorer
 from headrace.role import BatchReader, InputEnded, PollResult, ReadyBatch, RoleContext
 
 __all__ = ["ScoringContext"]
+
+_LOOK_EVERY_S = 0.1
 
 
 class ScoringContext(RoleContext):
@@ -22,6 +25,22 @@ class ScoringContext(RoleContext):
     """
 
     between_batches: Callable[[], None] | None = None
+
+    def wait_for(self, condition: Callable[[], bool], timeout_s: float) -> bool:
+        """Wait for something outside, before the rows; return whether it came in time.
+
+        Raises:
+            PeerLostError: The operator is gone.
+            StopRequestedExit: The node stops this process.
+        """
+        assert self._feed is not None
+        deadline = self._clock() + timeout_s
+        while not condition():
+            if self._clock() >= deadline:
+                return False
+            require_no_stop()
+            self._feed.watch(timeout_s=_LOOK_EVERY_S)
+        return True
 
     def score_all(self, rows: int, scorer: Callable[[], Scorer]) -> None:
         """Emit for each batch of the input what it is scored to, in order.

@@ -9,7 +9,7 @@ from typing import ClassVar
 
 import pyarrow as pa
 
-from headrace.errors import UsageError
+from headrace.errors import UsageError, WaitTimeoutError
 from headrace.framework.process import ProcessSpec
 from headrace.inference.context import ScoringContext
 from headrace.inference.model import LoadedModel, Model, is_uri
@@ -49,11 +49,19 @@ class ScoringEntry(RoleEntry):
         self._without_scores = 0
 
     def prepare(self, context: RoleContext, spec: ProcessSpec, link: RoleLink) -> None:  # noqa: ARG002
-        """Load the model and compare it with the columns. Blocks for as long as that takes."""
+        """Load the model and compare it with the columns. Blocks for as long as that takes.
+
+        With `reload` it may be that somebody is about to write the first version: it is waited
+        for, at most `timeouts.process_start_timeout_s`.
+
+        Raises:
+            WaitTimeoutError: Nothing was there by then.
+        """
         threads = self.settings.threads
         if threads is None:  # as if all workers were on this host: nobody knows their hosts
             threads = choose_threads([spec.host] * spec.parallelism, spec.index)
         self._path = _path_here(self.model, spec)
+        self._await_first(context, spec)
         for _ in range(_FIRST_LOADS):  # until what was loaded is what is there
             version = None if self._path is None else version_at(self._path)
             self._scorer = self._load(context, version, threads)
@@ -82,6 +90,20 @@ class ScoringEntry(RoleEntry):
     def _present(self) -> Scorer:
         assert self._scorer is not None
         return self._scorer
+
+    def _await_first(self, context: RoleContext, spec: ProcessSpec) -> None:
+        path = self._path
+        if self.settings.reload is None or path is None or path.exists():
+            return
+        assert isinstance(context, ScoringContext)
+        _LOG.info("There is no model at %s yet: waiting for one", path)
+        limit_s = spec.timeouts.process_start_timeout_s
+        if not context.wait_for(path.exists, limit_s):
+            raise WaitTimeoutError(
+                waited_for=f"the first version of the model at {path} on this host",
+                waited_s=limit_s,
+                setting="timeouts.process_start_timeout_s",
+            )
 
     def _load(
         self, context: RoleContext, version: ModelVersion | None, threads: int | None

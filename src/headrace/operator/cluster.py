@@ -16,7 +16,7 @@ from headrace.operator.drain import SAVEPOINT_DIR, Drain
 from headrace.operator.environment import open_environment
 from headrace.operator.failure import cause_text
 from headrace.operator.handle import JobHandle
-from headrace.operator.local_checkpoints import LocalCheckpoints
+from headrace.operator.local_checkpoints import CHECKPOINT_INTERVAL, LocalCheckpoints
 from headrace.operator.offer import slot_offer
 from headrace.operator.plan import (
     am_payload,
@@ -90,6 +90,13 @@ class Cluster:
     def has_endless_input(self) -> bool:
         """Whether an input of a role so far has an unbounded source."""
         return self._has_unbounded_input
+
+    @property
+    def has_checkpoints(self) -> bool:
+        """Whether this job makes checkpoints, as its options are now."""
+        self._flink.apply_table_options()
+        is_set = self._flink.option(CHECKPOINT_INTERVAL) is not None
+        return is_set or bool(self._j_env.getCheckpointConfig().isCheckpointingEnabled())
 
     def set_flink_default(self, key: str, value: str) -> None:
         """Set a Flink option of this job, for example a restart strategy, unless it is set."""
@@ -259,7 +266,7 @@ class Cluster:
         """
         assert self._am is not None
         is_batch_mode = not any(self._has_input_by_role.values())
-        if is_batch_mode or self._flink.option("execution.checkpointing.interval") is not None:
+        if is_batch_mode or self._flink.option(CHECKPOINT_INTERVAL) is not None:
             self._flink.set_default("restart-strategy.type", "fixed-delay")
             self._flink.set_default(
                 "restart-strategy.fixed-delay.attempts", str(self._am.max_restarts)

@@ -9,12 +9,12 @@ from pathlib import Path
 
 from headrace.operator.environment import FlinkEnvironment
 
-__all__ = ["LocalCheckpoints"]
+__all__ = ["CHECKPOINT_INTERVAL", "LocalCheckpoints"]
 
 _DIR = "execution.checkpointing.dir"
 _STORAGE = "execution.checkpointing.storage"
 _RETENTION = "execution.checkpointing.externalized-checkpoint-retention"
-_INTERVAL = "execution.checkpointing.interval"
+CHECKPOINT_INTERVAL = "execution.checkpointing.interval"
 
 
 class LocalCheckpoints:
@@ -37,7 +37,7 @@ class LocalCheckpoints:
         self._path: Path | None = None
         self._is_named = False
         is_given = any(flink.option(key) is not None for key in (_DIR, _STORAGE, _RETENTION))
-        is_needed = is_drained or flink.option(_INTERVAL) is not None
+        is_needed = is_drained or flink.option(CHECKPOINT_INTERVAL) is not None
         if flink.is_embedded and is_needed and not is_given:
             self._path = Path(tempfile.mkdtemp(prefix="headrace-checkpoints-"))
             atexit.register(self.close)

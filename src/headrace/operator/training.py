@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from headrace.operator.cluster import Cluster
     from headrace.operator.handle import JobHandle
 
-__all__ = ["TrainingJob", "TrainingPlan", "plan_training"]
+__all__ = ["TrainingJob", "TrainingPlan", "export_dir", "plan_training"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,10 +29,12 @@ class TrainingPlan:
         cluster: The roles as planned, to add further ones or to submit with other sinks.
         output: Rows that the workers emit (a Table, or a DataStream if the input is one), to
             give to further queries and sinks before `submit`; None without `output`.
+        has_exports: Whether it needs Flink's checkpoints, to write a model for each.
     """
 
     cluster: Cluster
     output: Any
+    has_exports: bool = False
 
     def submit(self, statements: Any = None) -> JobHandle:
         """Submit the job, with every sink of its environment.
@@ -45,8 +47,15 @@ class TrainingPlan:
             A handle of the running job.
 
         Raises:
-            PlanError: It was submitted already.
+            PlanError: It was submitted already, or `export_to` is set and Flink's checkpoints
+                are not.
         """
+        if self.has_exports and not self.cluster.has_checkpoints:
+            msg = (
+                "export_to= writes a model for each checkpoint of Flink's, and this job makes "
+                "none: set `execution.checkpointing.interval`, for example to 1 min"
+            )
+            raise PlanError(msg)
         return self.cluster.submit(statements)
 
 
@@ -61,6 +70,7 @@ class TrainingJob:
         fed_role: Name of the role that gets rows and emits some.
         checkpoint_dir: Directory for `ctx.checkpoint_path` in batch mode.
         epochs: Passes over the rows; more than 1 needs a bounded input.
+        has_exports: Whether `export_to` is set, which needs rows and Flink's checkpoints.
     """
 
     name: str
@@ -69,6 +79,25 @@ class TrainingJob:
     fed_role: str = "worker"
     checkpoint_dir: str | Path | None = None
     epochs: int = 1
+    has_exports: bool = False
+
+
+def export_dir(given: str | Path | None) -> Path | None:
+    """Return `export_to` as an absolute path.
+
+    Raises:
+        PlanError: It is a URI.
+    """
+    if given is None:
+        return None
+    if "://" in str(given):
+        msg = (
+            f"export_to={str(given)!r} must be a directory that workers reach by a path, such "
+            "as a mounted one: a version is seen as a whole because a link to it is replaced "
+            "in one step, and object stores and HDFS have no such links"
+        )
+        raise PlanError(msg)
+    return Path(given).absolute()
 
 
 def plan_training(
@@ -105,6 +134,13 @@ def plan_training(
         from headrace.operator.held_out import mark_held_out
 
         rows = mark_held_out(rows, held_out)
+    if job.has_exports and rows is None:
+        msg = (
+            "export_to= writes a model for each checkpoint of Flink's, which hold the state of "
+            "workers that get rows. Here each reads its own files: save with ctx.save, or with "
+            "ctx.checkpoint_path"
+        )
+        raise PlanError(msg)
     cluster = Cluster(
         None if rows is None else environment_of(rows),
         name=job.name,
@@ -118,7 +154,7 @@ def plan_training(
     except PlanError:
         cluster.withdraw()  # lest what is refused is part of the environment's next job
         raise
-    return TrainingPlan(cluster=cluster, output=emitted)
+    return TrainingPlan(cluster=cluster, output=emitted, has_exports=job.has_exports)
 
 
 def _require_one_number(job: TrainingJob, *, has_held_out: bool) -> None:

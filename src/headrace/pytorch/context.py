@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -20,10 +20,12 @@ from headrace.pytorch.lone_step import LoneStep
 from headrace.pytorch.owning import own_state
 from headrace.pytorch.parallel import open_lockstep, require_supported
 from headrace.pytorch.saving import save_atomically
+from headrace.pytorch.servable import ExportedForm, form_of
 from headrace.pytorch.settings import TorchSettings
 from headrace.pytorch.tensors import Column, TensorConverter
 from headrace.role import (
     NullRule,
+    Servable,
     TrainingContext,
     require_not_restored,
 )
@@ -93,6 +95,41 @@ class TorchContext(TrainingContext):
                     own_state(each)
         if not self._kept.misses_rows:
             self._watch.allow_restored()
+
+    def exported(
+        self,
+        model: torch.nn.Module,
+        *,
+        example: Sequence[Any] | None = None,
+        dynamic_shapes: Any = None,
+    ) -> None:
+        """Choose what `export_to` writes for each completed checkpoint, and in which form.
+
+        Not needed where `checkpointed` has named one model, or one as `model`, and its state
+        dict is what is served. Call it after `checkpointed`, before the input is read. It does
+        nothing in a job that was planned without `export_to`.
+
+        Args:
+            model: One of the models that `checkpointed` has named.
+            example: Arguments of one call of the model, a tuple of tensors of 2 rows or more:
+                what `torch.export` makes of the model is written, for any number of rows
+                (`latest.pt2`). None: its state dict, or the whole of a scripted one
+                (`latest.pt`).
+            dynamic_shapes: As `torch.export.export` takes it, where the first dimension of each
+                argument is not the rows.
+
+        Example:
+            ctx.checkpointed(model=model, optimizer=optimizer)
+            ctx.exported(model, example=(torch.zeros(2, 3),))
+
+        Raises:
+            UsageError: `checkpointed` has not named it, or the input is being read.
+            ConfigError: It cannot be exported.
+        """
+        if example is None:
+            self._choose(model, form_of)
+        else:
+            self._choose(model, lambda each: ExportedForm(each, example, dynamic_shapes))
 
     def batches(
         self,
@@ -275,6 +312,12 @@ class TorchContext(TrainingContext):
             save_atomically(thing, path)
             self._on_progress()
         return path
+
+    def _is_model(self, each: object) -> bool:
+        return isinstance(each, torch.nn.Module)
+
+    def _servable(self, model: torch.nn.Module) -> Servable:
+        return form_of(model)
 
     def close(self, *, is_success: bool) -> None:
         """End the process's part and leave the process group; see `TrainingContext.close`."""

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from headrace._counts import require_bounds
 from headrace.config import AMConfig, ExchangeConfig, RoleConfig, TimeoutConfig
-from headrace.operator.training import TrainingJob, TrainingPlan, plan_training
+from headrace.operator.training import TrainingJob, TrainingPlan, export_dir, plan_training
 from headrace.pytorch.context import TorchContext
 from headrace.pytorch.entry import TorchEntry
 from headrace.pytorch.settings import TorchSettings
@@ -27,6 +27,8 @@ def train(
     held_out: Any = None,
     output: Any = None,
     output_dir: str | Path | None = None,
+    export_to: str | Path | None = None,
+    keep_exports: int = 3,
     name: str = "pytorch",
     max_restarts: int = 3,
     checkpoint_dir: str | Path | None = None,
@@ -59,6 +61,11 @@ def train(
             nothing.
         output_dir: Directory that `ctx.save` writes to, for every host at the same path; a
             relative one is taken from here. None: `ctx.save` is an error.
+        export_to: Directory for a model to serve of each checkpoint of Flink's that completes,
+            with a link `latest...` to the newest, which `predict(..., reload="path changes")`
+            follows; likewise, and for this job alone. What `ctx.checkpointed` names is written;
+            see `ctx.exported`. None: none is.
+        keep_exports: How many of them stay, at least 1.
         name: Name of the job.
         max_restarts: Restarts of the group before the job fails, in batch mode. In stream mode
             Flink's restart strategy decides; unless you set one, there is none, since Flink's
@@ -90,6 +97,8 @@ def train(
         epochs=epochs,
         has_held_out=held_out is not None,
         output_dir=output_dir,
+        export_to=export_to,
+        keep_exports=keep_exports,
         name=name,
         max_restarts=max_restarts,
         checkpoint_dir=checkpoint_dir,
@@ -109,6 +118,8 @@ def training_job(
     workers: int | tuple[int, int] = 1,
     epochs: int = 1,
     output_dir: str | Path | None = None,
+    export_to: str | Path | None = None,
+    keep_exports: int = 3,
     name: str = "pytorch",
     max_restarts: int = 3,
     checkpoint_dir: str | Path | None = None,
@@ -124,6 +135,8 @@ def training_job(
     settings = TorchSettings(
         epochs=epochs,
         output_dir=None if output_dir is None else Path(output_dir).absolute(),
+        export_to=export_dir(export_to),
+        keep_exports=keep_exports,
         device=device,
         has_held_out=has_held_out,
         idle_after_s=idle_after_s,
@@ -150,4 +163,5 @@ def training_job(
         fed_role=_ROLE,
         checkpoint_dir=checkpoint_dir,
         epochs=settings.epochs,
+        has_exports=settings.export_to is not None,
     )

@@ -12,6 +12,7 @@ from headrace.role.context import RoleContext
 from headrace.role.door import Door, DoorClosedError
 from headrace.role.emission import to_columns
 from headrace.role.entry import RoleEntry
+from headrace.role.exports import Servable
 from headrace.role.held_out import HELD_OUT
 from headrace.role.link import RoleLink
 from headrace.role.listening import open_listener
@@ -38,6 +39,7 @@ __all__ = [
     "RoleContext",
     "RoleEntry",
     "RoleLink",
+    "Servable",
     "TrainingContext",
     "TrainingSettings",
     "choose_threads",

@@ -189,7 +189,7 @@ class RoleContext(KeepingContext, SavingContext):
                 epochs=epochs,
                 spool_dir=self._work_dir,
                 clock=self._clock,
-                on_poll=self._reporter.tick,
+                on_poll=self._tick,
                 barriers=self._barriers,
                 restored=self._restored_place(epochs),
             )
@@ -329,6 +329,10 @@ class RoleContext(KeepingContext, SavingContext):
         No state is kept: the process was stopped anywhere, perhaps in the midst of a step.
         """
         self._end(is_success=True, has_ended_well=False)
+
+    def _tick(self) -> None:
+        """Do what is due now and then; called often, on the thread that asks for rows."""
+        self._reporter.tick()
 
     def _convert(self, batch: pa.RecordBatch) -> dict[str, Any]:
         """Make the mapping that `batches` hands out; subclasses override this."""

@@ -6,7 +6,7 @@ again, before anything counts, groups or spools the rows to train on.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic
@@ -164,6 +164,14 @@ class HeldOutFeed:
     def acknowledge(self, checkpoint_id: int, state: StateFile | None = None) -> None:
         """See `Feed.acknowledge`."""
         self._feed.acknowledge(checkpoint_id, state)
+
+    def on_complete(self, call: Callable[[int], object]) -> None:
+        """See `Feed.on_complete`."""
+        self._feed.on_complete(call)
+
+    def let_go(self, state: StateFile) -> None:
+        """See `Feed.let_go`."""
+        self._feed.let_go(state)
 
     def decline(self, checkpoint_id: int) -> None:
         """See `Feed.decline`."""

@@ -84,9 +84,14 @@ class KeptState:
         return self._objects is not None
 
     @property
-    def named(self) -> list[Any]:
-        """What was named."""
-        return list(self._given.values())
+    def named(self) -> Mapping[str, Any]:
+        """What was named, by its name."""
+        return self._given
+
+    def state_of(self, name: str) -> Any:
+        """Return the state of a named object as it is now; may share its memory."""
+        assert self._objects is not None
+        return self._objects[name].state_dict()
 
     @property
     def has_restored(self) -> bool:

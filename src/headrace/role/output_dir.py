@@ -15,8 +15,12 @@ from headrace.errors import ConfigError
 __all__ = ["path_below", "replacing", "require_writable"]
 
 
-def require_writable(directory: Path) -> None:
+def require_writable(directory: Path, *, setting: str = "output_dir") -> None:
     """Make the directory and try to write to it, before anything is trained for it.
+
+    Args:
+        directory: Which.
+        setting: Who has given it, for the error.
 
     Raises:
         ConfigError: It cannot be made or written to.
@@ -27,7 +31,7 @@ def require_writable(directory: Path) -> None:
             file.write(b"headrace")
     except OSError as exc:
         msg = (
-            f"output_dir={str(directory)!r}: the process that saves, on host "
+            f"{setting}={str(directory)!r}: the process that saves, on host "
             f"{socket.gethostname()}, cannot write there: {exc}. Nothing was trained. Give a "
             "directory that this host can write to"
         )

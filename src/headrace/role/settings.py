@@ -21,12 +21,18 @@ class TrainingSettings:
         epochs: Passes of `ctx.batches` where a call names none, at least 1.
         output_dir: Where `ctx.save` writes; it must be the same directory on all hosts that
             matter. None: `ctx.save` is an error.
+        export_to: Where a model to serve is written for each completed checkpoint, one
+            directory for those who write and those who serve. None: none is.
+        keep_exports: How many of these are kept, at least 1.
         has_held_out: Whether the input has the column `HELD_OUT`, by which rows are kept aside.
     """
 
     epochs: int = 1
     output_dir: Path | None = None
+    export_to: Path | None = None
+    keep_exports: int = 3
     has_held_out: bool = False
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "epochs", require_count("epochs", self.epochs))
+        for name in ("epochs", "keep_exports"):
+            object.__setattr__(self, name, require_count(name, getattr(self, name)))

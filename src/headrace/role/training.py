@@ -13,8 +13,8 @@ from headrace.errors import UsageError
 from headrace.framework.stopping import StopRequestedExit, require_no_stop
 from headrace.role.alone import Alone
 from headrace.role.arrays import NullRule
-from headrace.role.context import RoleContext
 from headrace.role.dropping import drop_rows
+from headrace.role.exporting_context import ExportingContext
 from headrace.role.held_out import HeldOutFeed, HeldOutPlace
 from headrace.role.output_dir import path_below, require_writable
 from headrace.role.polled import PollResult
@@ -27,7 +27,7 @@ from headrace.role.star import Star, StarSpec, open_star
 __all__ = ["TrainingContext"]
 
 
-class TrainingContext(RoleContext):
+class TrainingContext(ExportingContext):
     """A `RoleContext` that knows the plan of the training and takes part in common steps.
 
     Framework layers derive from it; their `save` asks `_place_to_save` where, and `is_saver`
@@ -38,7 +38,6 @@ class TrainingContext(RoleContext):
         settings: What holds for every process of the training.
     """
 
-    settings = TrainingSettings()
     _steps: Rounds | Alone = Alone()
     _is_data_parallel = False
     _is_input_ended = False
@@ -223,6 +222,7 @@ class TrainingContext(RoleContext):
             super().close(is_success=is_success)
             if is_success and not self._is_data_parallel:
                 self._steps.finish(self._attend)
+            self._end_exports(is_success=is_success)
         finally:
             self._close_parts()
 
@@ -247,6 +247,7 @@ class TrainingContext(RoleContext):
 
     def _close_parts(self) -> None:
         """Close what `close` and `stop` close alike. Idempotent."""
+        self._end_exports(is_success=False)
         self._steps.close()
         if self._star is not None:
             self._star.close()

@@ -117,7 +117,7 @@ def _config(text: str | None, make: Callable[..., TrainingJob]) -> dict[str, Any
     if unknown:
         msg = f"'config' has {', '.join(unknown)}; it takes {', '.join(known)}"
         raise ConfigError(msg)
-    for name in ("log_dir", "checkpoint_dir"):
+    for name in ("log_dir", "checkpoint_dir", "export_to"):
         if name in given and not Path(str(given[name])).is_absolute():
             require_absolute(f"config.{name}", [str(given[name])])
     if "exchange" in given:

@@ -11,7 +11,7 @@ from typing import Any
 from headrace._counts import require_bounds, require_count
 from headrace.config import AMConfig, ExchangeConfig, GpuUse, RoleConfig, TimeoutConfig
 from headrace.errors import ConfigError, PlanError
-from headrace.operator.training import TrainingJob, TrainingPlan, plan_training
+from headrace.operator.training import TrainingJob, TrainingPlan, export_dir, plan_training
 from headrace.tensorflow.cluster import CHIEF, EVALUATOR, PS, TENSORBOARD, WORKER
 from headrace.tensorflow.context import TFContext
 from headrace.tensorflow.entry import TFEntry
@@ -36,6 +36,8 @@ def train(
     held_out: Any = None,
     output: Any = None,
     output_dir: str | Path | None = None,
+    export_to: str | Path | None = None,
+    keep_exports: int = 3,
     log_dir: str | Path | None = None,
     name: str = "tensorflow",
     max_restarts: int = 3,
@@ -74,6 +76,11 @@ def train(
             emit nothing.
         output_dir: Directory that `ctx.save` writes to, for every host at the same path; a
             relative one is taken from here. None: `ctx.save` is an error.
+        export_to: Directory for a model to serve of each checkpoint of Flink's that completes,
+            with a link `latest...` to the newest, which `predict(..., reload="path changes")`
+            follows; likewise, and for this job alone. What `ctx.checkpointed` names is written;
+            see `ctx.exported`. None: none is.
+        keep_exports: How many of them stay, at least 1.
         log_dir: Directory for the scalars of `ctx.report`, likewise; each job gets a directory
             of its own in it. None: "logs" in `output_dir`, if there is one.
         name: Name of the job.
@@ -111,6 +118,8 @@ def train(
         epochs=epochs,
         has_held_out=held_out is not None,
         output_dir=output_dir,
+        export_to=export_to,
+        keep_exports=keep_exports,
         log_dir=log_dir,
         name=name,
         max_restarts=max_restarts,
@@ -135,6 +144,8 @@ def training_job(
     tensorboard: bool = False,
     epochs: int = 1,
     output_dir: str | Path | None = None,
+    export_to: str | Path | None = None,
+    keep_exports: int = 3,
     log_dir: str | Path | None = None,
     name: str = "tensorflow",
     max_restarts: int = 3,
@@ -156,6 +167,8 @@ def training_job(
     settings = TFSettings(
         epochs=epochs,
         output_dir=output_path,
+        export_to=export_dir(export_to),
+        keep_exports=keep_exports,
         log_dir=None if logs is None else logs / _run_name(name),
         has_held_out=has_held_out,
         idle_after_s=idle_after_s,
@@ -166,6 +179,12 @@ def training_job(
             "chief=True needs parameter servers in stream mode: it gets no rows, and would "
             "have no part in a synchronous training. Worker 0 leads where there is no "
             "chief (ctx.is_chief)."
+        )
+        raise PlanError(msg)
+    if settings.export_to is not None and ps:
+        msg = (
+            "export_to= writes what Flink's checkpoints hold, and they do not hold variables "
+            "that are on parameter servers. Use ps=0, or save with ctx.checkpoint_path"
         )
         raise PlanError(msg)
     variables = {**_DEFAULTS, **(environment or {})}
@@ -211,6 +230,7 @@ def training_job(
         fed_role=WORKER,
         checkpoint_dir=checkpoint_dir,
         epochs=settings.epochs,
+        has_exports=settings.export_to is not None,
     )
 
 

@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 from headrace.errors import PlanError, UsageError
 from headrace.exchange import StateFile
-from headrace.role import TrainingContext
+from headrace.role import Servable, TrainingContext
 from headrace.tensorflow.alone import AloneSteps
 from headrace.tensorflow.cluster import TFCluster
 from headrace.tensorflow.passes import Passes
 
 if TYPE_CHECKING:  # a program that plans a job needs no TensorFlow
     from headrace.tensorflow.portions import Portions
+    from headrace.tensorflow.servable import ServedForm
 
 __all__ = ["TFKeepingContext"]
 
@@ -59,6 +60,35 @@ class TFKeepingContext(TrainingContext):
             raise PlanError(msg)
         super().checkpointed(**objects)
 
+    def exported(self, model: Any, *, form: ServedForm = "keras") -> None:
+        """Choose what `export_to` writes for each completed checkpoint, and in which form.
+
+        Not needed where `checkpointed` has named one Keras model, or one as `model`, and
+        ``.keras`` is the form. Call it after `checkpointed`, before the input is read. It does
+        nothing in a job that was planned without `export_to`.
+
+        Args:
+            model: One of the Keras models that `checkpointed` has named.
+            form: "keras" for a file (`latest.keras`), "saved_model" for a directory (`latest`).
+
+        Raises:
+            UsageError: `checkpointed` has not named it, or the input is being read.
+            ConfigError: It cannot be copied, or `form` is none.
+        """
+        from headrace.tensorflow.servable import KerasForm
+
+        self._choose(model, lambda each: KerasForm(each, form))
+
+    def _is_model(self, each: object) -> bool:
+        import keras
+
+        return isinstance(each, keras.Model)
+
+    def _servable(self, model: Any) -> Servable:
+        from headrace.tensorflow.servable import KerasForm
+
+        return KerasForm(model)
+
     def _stateful(self, objects: Mapping[str, Any]) -> Mapping[str, Any]:
         from headrace.tensorflow.stateful import as_stateful
 
@@ -101,7 +131,7 @@ class TFKeepingContext(TrainingContext):
         """Say that an iteration of `ctx.dataset` begins, with what is to be stepped on it."""
         self._is_iterated_itself, self._has_new_iterator = self._has_new_iterator, False
         if isinstance(self._steps, AloneSteps):
-            self._steps.watch(self._kept.named)
+            self._steps.watch([*self._kept.named.values()])
 
     def _require_stepped(self) -> None:
         """Refuse to capture while rows that were given out are in nobody's state."""
@@ -119,7 +149,7 @@ class TFKeepingContext(TrainingContext):
     @property
     def _steps_at_once(self) -> int:
         """Steps of an execution of Keras', as far as it is known."""
-        named = self._kept.named
+        named = self._kept.named.values()
         return max((getattr(each, "steps_per_execution", 1) or 1 for each in named), default=1)
 
     def _require_whole_pass(self, *, has_more: bool) -> None:

@@ -13,7 +13,7 @@ import tensorflow as tf
 from headrace.errors import ConfigError
 from headrace.tensorflow.ps_scope import is_on_server
 
-__all__ = ["save_atomically"]
+__all__ = ["copy_of", "save_atomically"]
 
 _WEIGHTS = ".weights.h5"
 _WHOLE = ".keras"
@@ -60,6 +60,13 @@ def _local(model: Any) -> Any:
     """Return the model, or a copy with ordinary variables, which is not compiled."""
     if not any(is_on_server(variable) for variable in model.variables):
         return model
+    copy = copy_of(model)
+    copy.set_weights(model.get_weights())
+    return copy
+
+
+def copy_of(model: Any) -> Any:
+    """Return a built model of the same layers with values of its own, which is not compiled."""
     was_compiled, model.compiled = model.compiled, False  # a copy would look functions up
     try:
         copy = keras.models.clone_model(model)
@@ -67,7 +74,6 @@ def _local(model: Any) -> Any:
         model.compiled = was_compiled
     if not copy.built:
         copy.build(model.input_shape)
-    copy.set_weights(model.get_weights())
     return copy
 
 

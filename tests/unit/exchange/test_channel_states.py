@@ -14,6 +14,7 @@ from headrace.exchange.frames import (
     AbortFrame,
     BarrierAckFrame,
     BarrierFrame,
+    CompleteFrame,
     EndFrame,
     StateCreditFrame,
 )
@@ -80,6 +81,41 @@ def test_an_abort_is_seen_although_its_barrier_was_not_taken(
     assert channel.is_aborted(5)
     assert not channel.is_aborted(7)
     assert channel.receive(timeout_s=10) == Barrier(6)
+
+
+def test_a_file_that_is_read_is_written_over_only_when_both_have_let_go(
+    queue: tuple[Peer, Channel],
+) -> None:
+    peer, channel = queue
+    first, second = (filled(channel, name) for name in (b"1", b"2"))
+    for number, file in enumerate((first, second), 1):
+        file.is_read = True
+        channel.acknowledge(number, file)
+        assert peer.expect(BarrierAckFrame).checkpoint_id == number
+    peer.send(StateCreditFrame(first.number))
+    channel.let_go(second)
+    third = channel.take_state(1)
+    assert third.number not in (first.number, second.number)
+    with first.memory as memory:
+        assert bytes(memory) == b"1"
+    channel.let_go(first)
+    assert channel.take_state(1) is first
+    peer.send(StateCreditFrame(second.number))
+    assert channel.take_state(1) is second
+
+
+def test_a_completed_checkpoint_is_told_from_within_any_call(
+    queue: tuple[Peer, Channel],
+) -> None:
+    peer, channel = queue
+    told: list[int] = []
+    peer.send(CompleteFrame(4))  # nobody listens yet
+    channel.watch(timeout_s=10)
+    channel.on_complete(told.append)
+    peer.send(BarrierFrame(5), CompleteFrame(5))
+    assert channel.receive(timeout_s=10) == Barrier(5)
+    channel.watch(timeout_s=0)
+    assert told == [5]
 
 
 def test_the_end_waits_until_the_last_state_is_open(queue: tuple[Peer, Channel]) -> None:

@@ -21,7 +21,7 @@ _HELLO = frame(1, 1, b'{"attempt": 1, "pid": 1}')
 _ROWS = 30_000
 _FRAME = st.builds(
     frame,
-    st.one_of(st.integers(0, 13), st.integers(0, 255)),
+    st.one_of(st.integers(0, 16), st.integers(0, 255)),
     st.one_of(st.integers(-1, 9), st.integers(-(1 << 63), (1 << 63) - 1)),
     st.binary(max_size=60),
 )

@@ -16,7 +16,8 @@ enum FrameType {
     IDLE(12),
     STATE_CREDIT(13),
     ABORT(14),
-    DECLINE(15);
+    DECLINE(15),
+    COMPLETE(16);
 
     private final int code;
 

@@ -149,6 +149,13 @@ public final class MemoryQueue implements AutoCloseable {
         }
     }
 
+    /** Says that a checkpoint, whose barrier was acknowledged, has completed. */
+    public void writeComplete(long checkpointId) {
+        if (!link.isProcessDone()) {
+            link.send(Frame.of(FrameType.COMPLETE, checkpointId));
+        }
+    }
+
     /** Drops rows from now on, also one that waits for a slot: the process takes no more. Idempotent. */
     public void discardInput() {
         if (input != null) {

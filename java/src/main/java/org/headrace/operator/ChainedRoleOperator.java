@@ -81,6 +81,12 @@ final class ChainedRoleOperator extends AbstractStreamOperator<RowData>
     }
 
     @Override
+    public void notifyCheckpointComplete(long checkpointId) throws Exception {
+        super.notifyCheckpointComplete(checkpointId);
+        core.onCheckpointComplete(checkpointId);
+    }
+
+    @Override
     public void notifyCheckpointAborted(long checkpointId) throws Exception {
         super.notifyCheckpointAborted(checkpointId);
         core.onCheckpointAborted(checkpointId);

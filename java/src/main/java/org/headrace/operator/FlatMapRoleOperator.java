@@ -105,7 +105,7 @@ class FlatMapRoleOperator extends AbstractStreamOperator<RowData>
     @Override
     public void notifyCheckpointComplete(long checkpointId) throws Exception {
         super.notifyCheckpointComplete(checkpointId);
-        core.onCheckpointComplete();
+        core.onCheckpointComplete(checkpointId);
     }
 
     @Override

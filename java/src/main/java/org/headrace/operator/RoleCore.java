@@ -244,8 +244,11 @@ final class RoleCore implements RoleNode.ProcessListener, AutoCloseable {
         }
     }
 
-    /** A time to see whether the next attempt should find a node that is ready. */
-    void onCheckpointComplete() {
+    /** Told to the process, and a time to see whether the next attempt should find a node that is ready. */
+    void onCheckpointComplete(long checkpointId) {
+        if (queue != null) {
+            queue.onCheckpointComplete(checkpointId);
+        }
         if (spares != null && !isFinished && !node.isStopRequested()) {
             spares.onCheckpointComplete();
         }

@@ -189,6 +189,13 @@ final class RoleQueue implements QueueListener, AutoCloseable {
         }
     }
 
+    /** The process is told of those for which it has answered the barrier itself. */
+    void onCheckpointComplete(long checkpointId) {
+        if (checkpointId <= writtenBarrier && checkpointId <= handledBarrier && isConnected && !isProcessDone()) {
+            queue.writeComplete(checkpointId);
+        }
+    }
+
     /**
      * Whether the process is as it was started: it has had no row, and not the end behind which it may emit
      * some; it has no state to go on from, such as passes over rows that it has; and it is not one of several

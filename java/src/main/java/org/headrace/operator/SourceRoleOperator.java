@@ -51,7 +51,7 @@ final class SourceRoleOperator extends AbstractStreamOperator<RowData>
     @Override
     public void notifyCheckpointComplete(long checkpointId) throws Exception {
         super.notifyCheckpointComplete(checkpointId);
-        core.onCheckpointComplete();
+        core.onCheckpointComplete(checkpointId);
     }
 
     @Override

@@ -31,6 +31,7 @@ public final class StateBehaviours {
         checkHex(Frame.of(FrameType.STATE_CREDIT, 3), "0d000000000000000300000000000000");
         checkHex(Frame.of(FrameType.ABORT, 258), "0e000000000000000201000000000000");
         checkHex(Frame.of(FrameType.DECLINE, 258), "0f000000000000000201000000000000");
+        checkHex(Frame.of(FrameType.COMPLETE, 258), "10000000000000000201000000000000");
     }
 
     private static void checkHex(Frame frame, String expected) {
@@ -85,6 +86,18 @@ public final class StateBehaviours {
             fixture.queue.writeAbort(5);
             checkEqual(process.receive(), Frame.of(FrameType.BARRIER, 5));
             checkEqual(process.receive(), Frame.of(FrameType.ABORT, 5));
+        }
+    }
+
+    public static void aCompletedCheckpointIsToldUntilTheProcessHasEnded() throws Exception {
+        try (QueueFixture fixture = QueueFixture.inAndOut(2, 2, LONG_LINGER_MS);
+                FakeProcess process = fixture.connect()) {
+            fixture.queue.writeComplete(5);
+            checkEqual(process.receive(), Frame.of(FrameType.COMPLETE, 5));
+            process.send(Frame.of(FrameType.END, 0));
+            fixture.mailbox.yieldUntil(() -> fixture.heard.contains("end"));
+            fixture.queue.writeComplete(6);
+            check(!process.hasInput(), "a process that has ended its part was told");
         }
     }
 

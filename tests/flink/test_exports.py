@@ -1,0 +1,195 @@
+"""A job on a stream writes the model of each completed checkpoint, and serves it meanwhile."""
+
+from __future__ import annotations
+
+import itertools
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+import cloudpickle
+import pytest
+import torch
+from pyflink.table import DataTypes, StreamTableEnvironment
+from torch import nn
+
+import headrace.pytorch
+import headrace.tensorflow
+from headrace.errors import PlanError
+from headrace.pytorch import TorchModel
+from headrace.role.state_format import decode_state
+from tests.waiting import until
+
+from .conftest import MakeEnvironment
+from .kept_state import Killer, Turns
+from .test_kept_state import NARROW, RETRIES, SMALL, in_dir
+from .test_kept_training import UNEVEN
+from .test_operator_rows import numbers
+from .test_predict import read
+from .test_reload import in_ms
+from .training_jobs import STEPS, add_sink, split_rows, trainer
+
+cloudpickle.register_pickle_by_value(sys.modules[__name__])
+
+CHECKPOINTS = {
+    "execution_checkpointing_interval": "300 ms",
+    "execution_checkpointing_tolerable__failed__checkpoints": "1000",
+}
+MAGIC = b"HRSTATE\1"
+LIMIT_S = 100.0
+
+
+def ids_in(served: Path) -> list[int]:
+    """Checkpoints whose models are there, from what can be seen."""
+    names = [each.name for each in served.iterdir() if not each.name.startswith(".")]
+    found = (re.fullmatch(r"checkpoint-(\d+)\.pt", name) for name in names)
+    return sorted(int(match[1]) for match in found if match)
+
+
+def model_in(checkpoint: Path) -> dict[str, torch.Tensor]:
+    """The state of the one model that a checkpoint of Flink's holds."""
+    models = []
+    for file in checkpoint.iterdir():
+        content = file.read_bytes()
+        for match in re.finditer(re.escape(MAGIC), content):
+            state = decode_state(memoryview(bytearray(content[match.start() :])))
+            models += [each for name, each in state["objects"].items() if name == "model"]
+    (model,) = models
+    return dict(model)
+
+
+@pytest.mark.timeout(200)
+def test_each_version_is_the_model_of_its_checkpoint_also_behind_a_kill(
+    make_t_env: MakeEnvironment, tmp_path: Path
+) -> None:
+    checkpoints, served = tmp_path / "cp", tmp_path / "served"
+    options = {**CHECKPOINTS, **RETRIES, **NARROW, **in_dir(checkpoints)}
+    t_env = make_t_env(2, **options, execution_checkpointing_num__retained="1000")
+    turns = Turns(Killer(tmp_path, checkpoints, 1), 0)  # who exports
+    t_env.execute_sql(  # random, so that the checkpoints do not hold what is still to come
+        "CREATE TEMPORARY TABLE numbers (id BIGINT, padding STRING) WITH "
+        "('connector'='datagen', 'fields.id.min'='0', 'fields.id.max'='9999', "
+        "'fields.padding.length'='1000', 'rows-per-second'='300', 'scan.parallelism'='1')"
+    )
+    plan = headrace.pytorch.train(
+        split_rows(t_env, UNEVEN, more=", padding"),
+        trainer(rows=16, keeps=True, on_start=turns.begin, after_batch=turns.look),
+        workers=2,
+        exchange=SMALL,
+        output=STEPS,
+        output_dir=tmp_path,
+        export_to=served,
+        name="trained",
+    )
+    job = plan.submit(add_sink(t_env, plan, tmp_path / "out"))
+    try:
+        until(lambda: list(tmp_path.glob("death-*")), "the kill", LIMIT_S)
+        before = max(ids_in(served), default=0)
+        until(lambda: max(ids_in(served), default=0) >= before + 5, "later versions", LIMIT_S)
+        seen: set[int] = set()
+        while len(seen) < 3:  # some go while they are looked at
+            for checkpoint_id in ids_in(served):
+                path = served / f"checkpoint-{checkpoint_id}.pt"
+                if checkpoint_id not in seen and path.exists():
+                    version = torch.load(path, weights_only=True)
+                    (held,) = checkpoints.glob(f"*/chk-{checkpoint_id}")
+                    state = model_in(held)
+                    assert version.keys() == state.keys()
+                    assert all(torch.equal(version[name], state[name]) for name in state)
+                    seen.add(checkpoint_id)
+        assert len(ids_in(served)) <= 3
+        latest = torch.load(served / "latest.pt", weights_only=True)
+        assert latest.keys() == version.keys()
+        report = job.status().nodes["worker-0"].report
+        assert report["exported_checkpoint"] > before
+        assert "exported_checkpoint" not in job.status().nodes["worker-1"].report
+    finally:
+        job.cancel()
+
+
+class Factor(nn.Module):
+    """Multiplies by its parameter."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.factor = nn.Parameter(torch.zeros(1))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        product: torch.Tensor = x * self.factor
+        return product
+
+
+def count_rows(ctx: Any) -> None:
+    """Train a model whose factor is the number of rows that it has been trained on."""
+    model = Factor()
+    ctx.checkpointed(model=model)
+    for batch in ctx.batches(rows=16):
+        with torch.no_grad():
+            model.factor.add_(len(batch["id"]))
+
+
+@pytest.mark.timeout(200)
+def test_a_job_serves_the_model_that_it_trains(
+    make_t_env: MakeEnvironment, tmp_path: Path
+) -> None:
+    served = tmp_path / "served"
+    t_env = make_t_env(**CHECKPOINTS, **in_dir(tmp_path / "cp"))
+    numbers(t_env, 15_000, per_second=200)
+    plan = headrace.pytorch.train(
+        t_env.sql_query("SELECT id FROM numbers WHERE MOD(id, 2) = 0"),
+        count_rows,
+        export_to=served,
+        keep_exports=1_000,
+        name="counted",
+    )
+    scored = headrace.pytorch.predict(
+        t_env.sql_query("SELECT id, CAST(id AS FLOAT) AS x FROM numbers WHERE MOD(id, 2) = 1"),
+        TorchModel(served / "latest.pt", Factor),
+        inputs="x",
+        outputs={"y": DataTypes.FLOAT()},
+        keep=["id"],
+        reload="path changes",
+        reload_every_s=0.05,
+        version_column="version",
+    )
+    t_env.execute_sql(
+        "CREATE TEMPORARY TABLE sink (id BIGINT, y FLOAT, version TIMESTAMP_LTZ(3)) WITH "
+        f"('connector'='filesystem', 'path'='{(tmp_path / 'out').as_uri()}', 'format'='json')"
+    )
+    statements = t_env.create_statement_set()
+    statements.add_insert("sink", scored)
+    job = plan.submit(statements)
+    until(lambda: served.exists() and len(ids_in(served)) >= 8, "versions", LIMIT_S)
+    job.stop(tmp_path / "saved", timeout_s=LIMIT_S, show_progress=False)
+
+    found = read(tmp_path / "out")
+    assert [row["id"] for row in found] == list(range(1, 2 * len(found), 2))
+    factors = {
+        path.stat().st_mtime_ns // 1_000_000: torch.load(path, weights_only=True)["factor"]
+        for path in served.iterdir()
+        if path.name != "latest.pt"
+    }
+    for row in found:
+        assert row["y"] == row["id"] * factors[in_ms(row["version"])].item(), row
+    versions = [version for version, _ in itertools.groupby(row["version"] for row in found)]
+    assert len(versions) > 3
+    assert versions == sorted(versions)
+    used = [factors[in_ms(version)].item() for version in versions]
+    assert used == sorted(used)
+    assert used[-1] > used[0]
+
+
+def test_where_no_checkpoint_can_be_exported_is_told_when_it_is_planned(
+    t_env: StreamTableEnvironment, tmp_path: Path
+) -> None:
+    rows = numbers(t_env, 3)
+    with pytest.raises(PlanError, match=r"export_to=.*set `execution.checkpointing.interval`"):
+        headrace.pytorch.train(rows, count_rows, export_to=tmp_path, name="a").submit()
+    with pytest.raises(PlanError, match="Here each reads its own files"):
+        headrace.pytorch.train(None, count_rows, export_to=tmp_path, name="b")
+    with pytest.raises(PlanError, match=r"export_to='s3://models/delay' must be a directory"):
+        headrace.pytorch.train(rows, count_rows, export_to="s3://models/delay", name="c")
+    with pytest.raises(PlanError, match="variables that are on parameter servers"):
+        headrace.tensorflow.train(rows, count_rows, ps=1, export_to=tmp_path, name="d")
+    assert not list(tmp_path.iterdir())
