@@ -7,12 +7,13 @@ import os
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from headrace.errors import ConfigError, ExchangeError, HeadraceError, PlanError, UsageError
+from headrace.errors import ExchangeError, HeadraceError, PlanError, UsageError
 from headrace.exchange import Feed, StateFile
 from headrace.framework.process import ProcessSpec, StateRef
 from headrace.role.generators import generator_states, restore_generators
 from headrace.role.rescaled import Rescaled, is_rescaled
 from headrace.role.state_format import decode_state, encode_state
+from headrace.role.taking import load_state, require_stateful
 
 __all__ = ["KeptState"]
 
@@ -131,7 +132,7 @@ class KeptState:
             raise UsageError(msg)
         found = stateful(objects)
         for name, each in found.items():
-            _require_stateful(name, each)
+            require_stateful(name, each)
         self._given = dict(objects)
         self._objects = dict(found)
         if self._rescaled is not None:
@@ -163,6 +164,14 @@ class KeptState:
             for name, each in self._given.items()
             if any(each is other for other in objects)
         )
+
+    @property
+    def _served(self) -> list[str]:
+        """Names of what the first process keeps for all, beside what each has of its own.
+
+        Such an object has `for_others`: it returns what others need of the first one's state.
+        """
+        return [name for name, each in (self._objects or {}).items() if _is_served(each)]
 
     def require_all_named(self) -> None:
         """Refuse to read on behind a checkpoint of which a part is restored by nobody.
@@ -214,6 +223,7 @@ class KeptState:
                 if self._is_first or name not in self._shared
             }
             content["shared"] = sorted(self._shared)
+            content["served"] = sorted(self._served)
             content["generators"] = generator_states()
         try:
             encoded = encode_state(content)
@@ -241,15 +251,30 @@ class KeptState:
     ) -> None:
         """Take what all held alike from the first process; collective, also for new ones."""
         rescaled.require_all_shared()
-        memory = rescaled.memory_to_spread()
-        memory = memory if self._is_alone else spread(memory)
+        own = rescaled.memory_to_spread()
+        memory = own if self._is_alone else spread(self._for_others(own))
         if rescaled.is_untouched(memory):
             self._is_untouched = True
             return
+        memory = own if self._is_first else memory
         first = {} if rescaled.is_nothing(memory) else _decode(memory, self._node)
         kept = first.get("objects", _NO_OBJECTS)
         self._require_named(kept)
         self._take(kept, rescaled.generators, rescaled.steps(first.get("parts", {})))
+
+    def _for_others(self, memory: memoryview) -> memoryview:
+        """Return the state in `memory`, of the first process, without what only that needs."""
+        served = {name: (self._objects or {})[name] for name in self._served}
+        if not self._is_first or len(memory) <= 1 or not served:
+            return memory
+        content = _decode(memory, self._node)
+        objects = dict(content.get("objects", _NO_OBJECTS))
+        for name in objects.keys() & served.keys():
+            objects[name] = served[name].for_others(objects[name])
+        encoded = encode_state({**content, "objects": objects})
+        smaller = memoryview(bytearray(encoded.size_bytes))
+        encoded.write_to(smaller)
+        return smaller
 
     def _require_named(self, held: Mapping[str, Any]) -> None:
         assert self._objects is not None
@@ -264,12 +289,16 @@ class KeptState:
     def _take(self, kept: Mapping[str, Any], generators: Any, parts: Mapping[str, Any]) -> None:
         assert self._objects is not None
         for name, each in self._objects.items():
-            _load(name, each, kept[name])
+            load_state(name, each, kept[name])
         if generators is not None:
             restore_generators(generators)
         self._has_restored_objects = bool(kept)
         self._restored = {"parts": parts}
         self._memory = None
+
+
+def _is_served(each: object) -> bool:
+    return callable(getattr(each, "for_others", None))
 
 
 def _read(spec: ProcessSpec) -> list[tuple[StateRef, memoryview, Mapping[str, Any]]]:
@@ -310,60 +339,6 @@ def _map(ref: StateRef) -> memoryview:
         return memoryview(mmap.mmap(fd, 0, flags=mmap.MAP_PRIVATE, prot=prot))
     finally:
         os.close(fd)
-
-
-def _require_stateful(name: str, each: object) -> None:
-    missing = [
-        method
-        for method in ("state_dict", "load_state_dict")
-        if not callable(getattr(each, method, None))
-    ]
-    if missing:
-        msg = (
-            f"ctx.checkpointed({name}=...): a {type(each).__name__} has no "
-            f"{' and no '.join(missing)}. Name models, optimizers and schedulers there, and "
-            "put values of your own into the dictionary ctx.state"
-        )
-        raise ConfigError(msg)
-
-
-def _load(name: str, each: Any, kept: object) -> None:
-    try:
-        each.load_state_dict(kept)
-    except Exception as exc:
-        raise _not_taken(name, each, kept, exc) from exc
-
-
-def _not_taken(name: str, each: Any, kept: object, cause: Exception) -> PlanError:
-    try:
-        found = _differences(_flat(each.state_dict()), _flat(kept))
-    except Exception:  # noqa: BLE001 - the first error is the one to tell
-        found = []
-    listed = "".join(f"\n  {line}" for line in found)
-    return PlanError(
-        f"ctx.checkpointed: {name!r} (a {type(each).__name__}) does not take its state from "
-        f"the restored checkpoint: {type(cause).__name__}: {cause}{listed}"
-    )
-
-
-def _differences(own: dict[str, Any], kept: dict[str, Any]) -> list[str]:
-    lines = [f"missing in the checkpoint: {key}" for key in own if key not in kept]
-    lines += [f"unexpected in the checkpoint: {key}" for key in kept if key not in own]
-    for key in own.keys() & kept.keys():
-        shapes = [getattr(value, "shape", None) for value in (own[key], kept[key])]
-        if shapes[0] != shapes[1]:
-            lines.append(f"{key}: shape {shapes[1]} in the checkpoint, {shapes[0]} here")
-    return lines
-
-
-def _flat(value: object, prefix: str = "") -> dict[str, Any]:
-    """Return the leaves of nested dictionaries by their paths."""
-    if not isinstance(value, Mapping):
-        return {prefix: value}
-    leaves: dict[str, Any] = {}
-    for key, part in value.items():
-        leaves.update(_flat(part, f"{prefix}.{key}" if prefix else str(key)))
-    return leaves
 
 
 def _not_pickled(content: Mapping[str, Any], cause: Exception) -> UsageError:

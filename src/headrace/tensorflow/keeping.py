@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from headrace.errors import PlanError, UsageError
 from headrace.exchange import StateFile
-from headrace.role import TrainingContext
+from headrace.framework.stopping import require_no_stop
+from headrace.role import TrainingContext, require_not_restored
+from headrace.role.at_rest import meet_at_rest
+from headrace.role.peers import StarSpec
 from headrace.tensorflow.alone import AloneSteps
-from headrace.tensorflow.cluster import TFCluster
+from headrace.tensorflow.cluster import CHIEF, EVALUATOR, TFCluster
 from headrace.tensorflow.passes import Passes
+from headrace.tensorflow.served import ServedSteps
 
 if TYPE_CHECKING:  # a program that plans a job needs no TensorFlow
     from headrace.tensorflow.portions import Portions
+    from headrace.tensorflow.ps_client import ParameterServers
 
 __all__ = ["TFKeepingContext"]
+
+_LOG = logging.getLogger(__name__)
 
 
 class TFKeepingContext(TrainingContext):
@@ -23,6 +31,7 @@ class TFKeepingContext(TrainingContext):
 
     _cluster: TFCluster
     _portions: Portions | None
+    _servers: ParameterServers | None = None
 
     def __init__(self, **facts: Any) -> None:
         super().__init__(**facts)
@@ -43,22 +52,67 @@ class TFKeepingContext(TrainingContext):
         may hold rows back behind it (``shuffle``, ``prefetch``): a checkpoint would miss them.
         Where the steps of an optimizer that is named, or of a model, tell that, it is an error.
 
+        With parameter servers it is collective, also at the first start. All workers stop at
+        a checkpoint's barrier, until worker 0 has read what they have in common; call it
+        behind `parameter_servers`, and make no step before.
+
         Raises:
-            ConfigError: A model is not built, or an optimizer belongs to no one model.
-            PlanError: The job has parameter servers, or what `RoleContext.checkpointed` says.
+            ConfigError: A model is not built, an optimizer belongs to no one model, or a
+                `tf.train.Checkpoint` is named in a job with parameter servers.
+            PlanError: The job has a chief beside parameter servers, or what
+                `RoleContext.checkpointed` says.
         """
-        if self._cluster.servers:
-            msg = (
-                "ctx.checkpointed: Flink's checkpoints do not hold variables that are on "
-                "parameter servers. Use ps=0, or save with ctx.checkpoint_path"
-            )
-            raise PlanError(msg)
+        if self._cluster.servers and self._cluster.addresses.get(CHIEF):
+            raise PlanError(_CHIEF)
         super().checkpointed(**objects)
+        if self._cluster.servers:
+            self._rest_together()
+
+    def _rest_together(self) -> None:
+        """Meet the other workers; nobody steps before the servers have what was restored."""
+        self._wait_for_servers()
+        if self.parallelism == 1:
+            return
+        assert isinstance(self._steps, ServedSteps)
+        assert self._barriers is not None
+        spec = StarSpec(
+            name=f"checkpointed/{self.role}/{self.attempt}",
+            rank=self.index,
+            world_size=self.parallelism,
+            host=self.cluster[self.role][self.index],
+            gather_timeout_s=self.timeouts.gather_timeout_s,
+            collective_timeout_s=self.timeouts.collective_timeout_s,
+            check=require_no_stop,
+            met_by="ctx.checkpointed",
+        )
+        at_rest = meet_at_rest(spec, self._link, self._come_to_rest)
+        self._steps.rest_with(at_rest, self._barriers)
+
+    def _require_trained_rows(self, *, is_reading: bool) -> None:
+        """Refuse what was not restored, once rows are trained on; who only looks may look."""
+        if self.input_schema is not None:
+            require_not_restored(is_restored=is_reading and self._kept.misses_rows)
+        elif self.role != EVALUATOR:
+            require_not_restored(is_restored=self.is_restored)
+
+    @property
+    def has_servers(self) -> bool:
+        """Whether this process has connected to parameter servers."""
+        return self._servers is not None
 
     def _stateful(self, objects: Mapping[str, Any]) -> Mapping[str, Any]:
-        from headrace.tensorflow.stateful import as_stateful
+        from headrace.tensorflow.stateful import as_stateful, served_names
 
-        return as_stateful(objects, self._work_dir)
+        has_servers = bool(self._cluster.servers)
+        keeps_served = self.index == 0
+        found = as_stateful(
+            objects, self._work_dir, has_servers=has_servers, keeps_served=keeps_served
+        )
+        if self._servers is not None and keeps_served:
+            named = {name for each in found.values() for name in served_names(each)}
+            if unnamed := self._servers.made_but(named):
+                _LOG.warning(_UNNAMED, ", ".join(map(repr, unnamed)))
+        return found
 
     def _begin_steps(self, *shared: object) -> None:
         if self._kept.began_behind_rows and self.rank != self.index:
@@ -84,10 +138,23 @@ class TFKeepingContext(TrainingContext):
         super().close(is_success=is_success)
 
     def _capture(self, checkpoint_id: int | None) -> StateFile | None:
-        if self.world_size == 1 and self._portions is not None and self._steps_at_once > 1:
+        self._come_to_rest()
+        return super()._capture(checkpoint_id)
+
+    def _come_to_rest(self) -> None:
+        """Refuse half a step; wait until servers have what this process has sent them."""
+        is_by_itself = self.world_size == 1 or bool(self._cluster.servers)
+        if is_by_itself and self._portions is not None and self._steps_at_once > 1:
             raise UsageError(_UNFINISHED)
         self._require_stepped()
-        return super()._capture(checkpoint_id)
+        if self._kept.has_objects:
+            self._wait_for_servers()
+
+    def _wait_for_servers(self) -> None:
+        if self._servers is not None:
+            from headrace.tensorflow.internals import wait_for_servers
+
+            wait_for_servers()
 
     def _watch_steps(self) -> None:
         """Say that an iteration of `ctx.dataset` begins, with what is to be stepped on it."""
@@ -98,7 +165,9 @@ class TFKeepingContext(TrainingContext):
         """Refuse to capture while rows that were given out are in nobody's state."""
         steps = self._steps
         is_watched = isinstance(steps, AloneSteps) and self._kept.has_objects
-        if not is_watched or self._is_closed:  # a loop that was left has no use for its rest
+        if (
+            not is_watched or self._is_closed or self._drops_rows
+        ):  # a loop that was left has no use for its rest
             return
         assert isinstance(steps, AloneSteps)
         if (stepped := steps.stepped) < steps.given:
@@ -144,8 +213,18 @@ _HELD_BACK = (
     "behind ctx.dataset holds rows back (shuffle, prefetch) or groups them anew, or the loop "
     "does not step on each batch. Leave that out, or read with ctx.batches"
 )
+_CHIEF = (
+    "ctx.checkpointed: this job has a chief beside its parameter servers. A chief gets no "
+    "rows, and so no barrier of a checkpoint: nothing would hold it back while the variables "
+    "on the servers are captured. Plan it with chief=False, or save with ctx.checkpoint_path"
+)
+_UNNAMED = (
+    "ctx.checkpointed: no object that was named holds the variables %s, which are on the "
+    "parameter servers: they are in no checkpoint, and begin anew behind a restored one"
+)
 _UNFINISHED = (
-    "ctx.checkpointed with steps_per_execution above 1 in one worker: Keras asks for the next "
+    "ctx.checkpointed with steps_per_execution above 1 in one worker, or on parameter servers: "
+    "Keras asks for the next "
     "batch while the step on the one before still computes, so a checkpoint would hold half of "
     "it. Compile the model with steps_per_execution=1"
 )
