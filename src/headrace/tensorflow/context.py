@@ -317,8 +317,7 @@ class TFContext(TFKeepingContext):
 
     def open_reader(self, *, rows: int, epochs: int = 1) -> BatchReader:
         """Return the reader of the input; what a dataset was left with comes first there."""
-        if self._servers is not None:
-            self._require_trained_rows(is_reading=True)
+        self._begin_reading()
         reader = super().open_reader(rows=rows, epochs=epochs)
         rest = [] if self._portions is None else self._portions.withdraw()
         if rest:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Any
 
 from headrace.errors import PlanError, UsageError
@@ -32,6 +32,7 @@ class TFKeepingContext(TrainingContext):
     _cluster: TFCluster
     _portions: Portions | None
     _servers: ParameterServers | None = None
+    _served_names: Collection[str] = ()
 
     def __init__(self, **facts: Any) -> None:
         super().__init__(**facts)
@@ -103,16 +104,24 @@ class TFKeepingContext(TrainingContext):
     def _stateful(self, objects: Mapping[str, Any]) -> Mapping[str, Any]:
         from headrace.tensorflow.stateful import as_stateful, served_names
 
-        has_servers = bool(self._cluster.servers)
-        keeps_served = self.index == 0
         found = as_stateful(
-            objects, self._work_dir, has_servers=has_servers, keeps_served=keeps_served
+            objects,
+            self._work_dir,
+            has_servers=bool(self._cluster.servers),
+            keeps_served=self.index == 0,
         )
-        if self._servers is not None and keeps_served:
-            named = {name for each in found.values() for name in served_names(each)}
-            if unnamed := self._servers.made_but(named):
-                _LOG.warning(_UNNAMED, ", ".join(map(repr, unnamed)))
+        self._served_names = {name for each in found.values() for name in served_names(each)}
         return found
+
+    def _begin_reading(self) -> None:
+        """Look whether what is on the servers is kept, and was restored."""
+        if self._servers is None:
+            return
+        self._require_trained_rows(is_reading=True)
+        if self._reader is None and self._kept.has_objects and self.index == 0:
+            unnamed = self._servers.made_but(self._served_names)
+            if unnamed:
+                _LOG.warning(_UNNAMED, ", ".join(map(repr, unnamed)))
 
     def _begin_steps(self, *shared: object) -> None:
         if self._kept.began_behind_rows and self.rank != self.index:

@@ -1,4 +1,4 @@
-"""kill -9 of a worker and of a parameter server: each row is in their variables exactly once."""
+"""kill -9 of a worker and of a server: each row is in the servers' variables exactly once."""
 
 from __future__ import annotations
 
@@ -56,15 +56,15 @@ def count(ctx: Any) -> None:
     model, optimizer, rows, ids = build(ctx)
     ctx.checkpointed(model=model, optimizer=optimizer, rows=rows, ids=ids)
 
-    @tf.function(autograph=False)
     def step(x: Any, y: Any) -> None:
         with tf.GradientTape() as tape:
             loss = tf.reduce_mean((tf.squeeze(model(x), 1) - y) ** 2)
         gradients = tape.gradient(loss, model.trainable_variables)
         optimizer.apply(gradients, model.trainable_variables)
 
+    train_on = tf.function(step, autograph=False)
     for batch in ctx.dataset(16, shapes={"x": (2,)}, columns=["x", "y", "id"]):
-        step(tf.cast(batch["x"], tf.float32), tf.cast(batch["y"], tf.float32))
+        train_on(tf.cast(batch["x"], tf.float32), tf.cast(batch["y"], tf.float32))
         size = len(batch["id"])
         rows.assign_add(size)  # sent to the server, and not waited for
         ids.assign_add(tf.reduce_sum(batch["id"]))
@@ -73,6 +73,7 @@ def count(ctx: Any) -> None:
         same = {"step": [0] * size, "epoch": [0] * size, "error": [0.0] * size}
         ctx.emit({**same, "worker": [ctx.index] * size, "id": batch["id"].numpy()})
     ctx.report(rows=int(rows), ids=int(ids), steps=int(optimizer.iterations))
+    ctx.report(own_steps=ctx.state.get("steps", 0))
     ctx.save(model)
 
 

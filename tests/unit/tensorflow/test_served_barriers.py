@@ -195,7 +195,8 @@ def test_barriers_at_different_batches_are_answered_when_all_are_at_rest() -> No
 
 def test_an_idle_worker_is_at_rest_as_soon_as_it_reaches_the_barrier() -> None:
     silent: Script = [*[Silence()] * 6, Barrier(1), *[Silence()] * 3, Rows(4)]
-    for scripts in ([silent, [Rows(8), Barrier(1)]], [[Rows(8), Barrier(1)], silent]):
+    busy: Script = [Rows(8), Barrier(1)]
+    for scripts in ([silent, busy], [busy, silent]):
         workers = train(*scripts)
         assert workers[0].kept == {1: (8, 28)}
 
