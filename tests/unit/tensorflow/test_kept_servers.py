@@ -1,7 +1,7 @@
 """Variables on parameter servers are kept as of each worker's barrier; real processes.
 
-Three runs: two workers `fit` on two servers, with barriers at different rows; two more go on
-from there by a loop of their own, on one server; and one alone.
+Three runs: two workers `fit` in two passes on two servers, with barriers at different rows; two
+more go on from there by a loop of their own, on one server; and one alone, as behind one pass.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ from headrace.framework.local import run_local
 from headrace.framework.local_role import LocalRole
 from headrace.framework.process import ProcessSpec, StateRef
 from headrace.role import RoleEntry, RoleLink
-from headrace.role.state_format import decode_state
-from headrace.tensorflow import TFEntry
+from headrace.role.state_format import decode_state, encode_state
+from headrace.tensorflow import TFEntry, TFSettings
 from headrace.tensorflow.ps_server import ServerEntry, server_role
 from headrace.testing.feed import TableFeed
 from headrace.testing.worker import FedEntry, WorkerResult, read_result
-from tests.unit.tensorflow.test_common_barrier import BarrierFeed
+from tests.unit.tensorflow.test_common_barrier import AT_LAST, BarrierFeed
 from tests.waiting import work_for
 
 pytestmark = [
@@ -39,7 +39,7 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning"),
 ]
 
-BATCH = 4
+BATCH, EPOCHS = 4, 2
 ROWS = (60, 40)
 """Rows of each worker, numbered through."""
 BEFORE = ({3: 8, 4: 48}, {3: 20, 4: 24})
@@ -90,12 +90,14 @@ class Training:
             model.optimizer.learning_rate.assign(0.01 * (ctx.index + 1))
         ctx.report(begun=int(model.rows), rate=float(model.optimizer.learning_rate))
         with warnings_of("headrace.tensorflow.keeping") as told:
-            ctx.open_reader(rows=BATCH)
+            ctx.open_reader(rows=BATCH, epochs=ctx.epochs)
         ctx.report(warned=sum("holds the variables '6-unnamed'," in each for each in told))
         if self.loop == "fit":
             slow = keras.callbacks.LambdaCallback(on_train_batch_end=lambda *_, logs: lag(ctx))
             rows = ctx.dataset(BATCH, features=["x"], label="id")
-            model.fit(rows, verbose=0, callbacks=[slow])
+            for e in range(ctx.epoch, ctx.epochs):
+                passes = {"epochs": e + 1, "initial_epoch": e}
+                model.fit(rows, **passes, verbose=0, shuffle=False, callbacks=[slow])
         else:
             for batch in ctx.batches(BATCH):
                 x = tf.constant(np.array(batch["x"])[:, None])
@@ -203,8 +205,10 @@ class Runs:
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> Runs:
-    def entry_of(name: str, loop: str, *ids: list[int], **more: Any) -> KeptEntry:
-        role_entry: RoleEntry = TFEntry(Training(loop))
+    def entry_of(
+        name: str, loop: str, *ids: list[int], epochs: int = EPOCHS, **more: Any
+    ) -> KeptEntry:
+        role_entry: RoleEntry = TFEntry(Training(loop), TFSettings(epochs=epochs))
         return KeptEntry(
             entry=role_entry,
             result_dir=tmp_path_factory.mktemp(name),
@@ -239,17 +243,30 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Runs:
         "alone",
         "batches",
         ids_of(0, BEFORE[0][4]) + ids_of(1, BEFORE[1][4]),
+        epochs=1,
         rows_before=({},),
-        restored={0: tuple(refs_of(first, 4))},
+        restored={0: tuple(map(of_one_pass, refs_of(first, 4)))},
         restored_parallelism=2,
     )
     return Runs(
         first=results,
-        states=states_of(first, 3, 4),
+        states=states_of(first, 3, 4, AT_LAST),
         restored=restored_results,
         restored_states=states_of(restored, 5),
         alone=run(alone, ps=1),
     )
+
+
+def of_one_pass(ref: StateRef) -> StateRef:
+    """Return the same state without the rows of an input that is read several times."""
+    assert ref.path is not None
+    path = Path(ref.path)
+    encoded = encode_state({**decoded(path), "parts": {}})
+    content = bytearray(encoded.size_bytes)
+    encoded.write_to(memoryview(content))
+    place = path.with_suffix(".one-pass")
+    place.write_bytes(content)
+    return msgspec.structs.replace(ref, path=str(place))
 
 
 def decoded(path: Path) -> dict[str, Any]:
@@ -257,12 +274,22 @@ def decoded(path: Path) -> dict[str, Any]:
 
 
 ALL_IDS = sum(ids_of(0)) + sum(ids_of(1))
-STEPS = (ROWS[0] + ROWS[1]) // BATCH
+STEPS = sum(ROWS) // BATCH
+ALL = (EPOCHS * sum(ROWS), EPOCHS * ALL_IDS, EPOCHS * STEPS)
+"""Rows, the sum of their ids, and steps of all passes."""
 
 
 def test_undisturbed_workers_count_every_row(runs: Runs) -> None:
     report = runs.first[0].report
-    assert (report["rows"], report["ids"], report["steps"]) == (sum(ROWS), ALL_IDS, STEPS)
+    assert (report["rows"], report["ids"], report["steps"]) == ALL
+
+
+def test_a_checkpoint_in_the_second_pass_holds_the_rows_up_to_there(runs: Runs) -> None:
+    states = runs.states[AT_LAST]
+    places = [state["parts"]["input"] for state in states]
+    assert [place.epoch for place in places] == [1, 1]
+    (rows,) = states[0]["objects"]["rows"].values()
+    assert int(rows) == sum(ROWS) + sum(place.rows for place in places)
 
 
 @pytest.mark.parametrize("checkpoint", [3, 4])
@@ -303,7 +330,7 @@ def test_restored_workers_go_on_with_another_number_of_servers(runs: Runs) -> No
     assert begun[0] == BEFORE[0][3] + BEFORE[1][3]
     assert begun[1] >= begun[0]  # the other may have made steps already; none was lost
     report = runs.restored[0].report
-    assert (report["rows"], report["ids"], report["steps"]) == (sum(ROWS), ALL_IDS, STEPS)
+    assert (report["rows"], report["ids"], report["steps"]) == ALL
     assert report["moments"] > 0
     rates = [result.report["rate"] for result in runs.restored]
     assert rates == pytest.approx([0.01, 0.02])
