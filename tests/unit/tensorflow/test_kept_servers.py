@@ -275,7 +275,7 @@ def decoded(path: Path) -> dict[str, Any]:
 
 ALL_IDS = sum(ids_of(0)) + sum(ids_of(1))
 STEPS = sum(ROWS) // BATCH
-ALL = (EPOCHS * sum(ROWS), EPOCHS * ALL_IDS, EPOCHS * STEPS)
+ALL: tuple[float, float, float] = (EPOCHS * sum(ROWS), EPOCHS * ALL_IDS, EPOCHS * STEPS)
 """Rows, the sum of their ids, and steps of all passes."""
 
 
@@ -327,8 +327,8 @@ def test_what_is_on_the_servers_is_kept_once_and_the_rest_by_each_worker(runs: R
 
 def test_restored_workers_go_on_with_another_number_of_servers(runs: Runs) -> None:
     begun = [result.report["begun"] for result in runs.restored]
-    assert begun[0] == BEFORE[0][3] + BEFORE[1][3]
-    assert begun[1] >= begun[0]  # the other may have made steps already; none was lost
+    # One may look when the other has made steps already.
+    assert min(begun) >= BEFORE[0][3] + BEFORE[1][3]
     report = runs.restored[0].report
     assert (report["rows"], report["ids"], report["steps"]) == ALL
     assert report["moments"] > 0
