@@ -26,6 +26,11 @@ class Alone:
         return 0
 
     @property
+    def is_common(self) -> bool:
+        """Whether barriers are answered together with other workers."""
+        return False
+
+    @property
     def pending_rows(self) -> int:
         """Rows have no weight here: 0."""
         return 0

@@ -3,6 +3,8 @@
 A process that trains by itself answers a barrier when the rows before it were handled. Workers
 that train in common answer it together: who has reached it *holds* it, touches no row behind it
 and takes part in the others' steps as a shadow, until all are there (`headrace.role.rounds`).
+Workers that train by themselves on common variables hold it until these have been captured
+(`headrace.role.at_rest`).
 
 ====================================  ==========================================================
 a held barrier is                     when
@@ -60,6 +62,11 @@ class Barriers:
         self._lost = _NONE
         self._is_input_over = False
 
+    @property
+    def passed(self) -> int:
+        """Id of the latest barrier that is over, however it was; -1 for none."""
+        return self._passed
+
     def reach(self, checkpoint_id: int) -> bool:
         """Note that all rows before a barrier were handled; return whether it is over.
 
@@ -79,7 +86,7 @@ class Barriers:
             self._feed.decline(checkpoint_id)
             return True
         if self._feed.is_aborted(checkpoint_id):
-            self.held = None
+            self._passed, self.held = checkpoint_id, None
             return True
         self.held = checkpoint_id
         return False

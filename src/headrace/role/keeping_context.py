@@ -98,7 +98,8 @@ class KeepingContext:
         workers have given to `data_parallel` is kept once, by worker 0. Gradients are kept
         behind PyTorch's `data_parallel` only: else step before you ask for the next batch.
 
-        In a restored job it may be collective: every process of the role calls it.
+        In a restored job, and beside parameter servers, it may be collective: every process of
+        the role calls it.
 
         Args:
             objects: By a name of your own, the same in every run of the job.

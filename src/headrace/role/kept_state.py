@@ -7,13 +7,13 @@ import os
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from headrace.errors import ConfigError, ExchangeError, PlanError, UsageError
+from headrace.errors import ExchangeError, PlanError, UsageError
 from headrace.exchange import Feed, StateFile
 from headrace.framework.process import ProcessSpec, StateRef
 from headrace.role.generators import generator_states, restore_generators
 from headrace.role.rescaled import Rescaled, is_rescaled
 from headrace.role.state_format import decode_state, encode_state
-from headrace.role.taking import take_state
+from headrace.role.taking import require_stateful, take_state
 
 __all__ = ["KeptState"]
 
@@ -137,7 +137,7 @@ class KeptState:
             raise UsageError(msg)
         found = stateful(objects)
         for name, each in found.items():
-            _require_stateful(name, each)
+            require_stateful(name, each)
         self._given = dict(objects)
         self._objects = dict(found)
         if self._rescaled is not None:
@@ -169,6 +169,14 @@ class KeptState:
             for name, each in self._given.items()
             if any(each is other for other in objects)
         )
+
+    @property
+    def _served(self) -> list[str]:
+        """Names of what the first process keeps for all, beside what each has of its own.
+
+        Such an object has `for_others`: it returns what others need of the first one's state.
+        """
+        return [name for name, each in (self._objects or {}).items() if _is_served(each)]
 
     def require_all_named(self) -> None:
         """Refuse to read on behind a checkpoint of which a part is restored by nobody.
@@ -227,6 +235,7 @@ class KeptState:
                 if self._is_first or name not in self._shared
             }
             content["shared"] = sorted(self._shared)
+            content["served"] = sorted(self._served)
             content["generators"] = generator_states()
         try:
             encoded = encode_state(content)
@@ -254,15 +263,30 @@ class KeptState:
     ) -> None:
         """Take what all held alike from the first process; collective, also for new ones."""
         rescaled.require_all_shared()
-        memory = rescaled.memory_to_spread()
-        memory = memory if self._is_alone else spread(memory)
+        own = rescaled.memory_to_spread()
+        memory = own if self._is_alone else spread(self._for_others(own))
         if rescaled.is_untouched(memory):
             self._is_untouched = True
             return
+        memory = own if self._is_first else memory
         first = {} if rescaled.is_nothing(memory) else _decode(memory, self._node)
         kept = first.get("objects", _NO_OBJECTS)
         self._require_named(kept)
         self._take(kept, rescaled.generators, rescaled.steps(first.get("parts", {})))
+
+    def _for_others(self, memory: memoryview) -> memoryview:
+        """Return the state in `memory`, of the first process, without what only that needs."""
+        served = {name: (self._objects or {})[name] for name in self._served}
+        if not self._is_first or len(memory) <= 1 or not served:
+            return memory
+        content = _decode(memory, self._node)
+        objects = dict(content.get("objects", _NO_OBJECTS))
+        for name in objects.keys() & served.keys():
+            objects[name] = served[name].for_others(objects[name])
+        encoded = encode_state({**content, "objects": objects})
+        smaller = memoryview(bytearray(encoded.size_bytes))
+        encoded.write_to(smaller)
+        return smaller
 
     def _require_named(self, held: Mapping[str, Any]) -> None:
         assert self._objects is not None
@@ -283,6 +307,10 @@ class KeptState:
         self._has_restored_objects = bool(kept)
         self._restored = {"parts": parts}
         self._memory = None
+
+
+def _is_served(each: object) -> bool:
+    return callable(getattr(each, "for_others", None))
 
 
 def _read(spec: ProcessSpec) -> list[tuple[StateRef, memoryview, Mapping[str, Any]]]:
@@ -322,21 +350,6 @@ def _map(ref: StateRef) -> memoryview:
         return memoryview(mmap.mmap(fd, 0, flags=mmap.MAP_PRIVATE, prot=prot))
     finally:
         os.close(fd)
-
-
-def _require_stateful(name: str, each: object) -> None:
-    missing = [
-        method
-        for method in ("state_dict", "load_state_dict")
-        if not callable(getattr(each, method, None))
-    ]
-    if missing:
-        msg = (
-            f"ctx.checkpointed({name}=...): a {type(each).__name__} has no "
-            f"{' and no '.join(missing)}. Name models, optimizers and schedulers there, and "
-            "put values of your own into the dictionary ctx.state"
-        )
-        raise ConfigError(msg)
 
 
 def _not_pickled(content: Mapping[str, Any], cause: Exception) -> UsageError:

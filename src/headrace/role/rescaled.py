@@ -8,6 +8,8 @@ state of the first one, and comes to all from there.
 part of a state                goes to
 =============================  ================================================================
 objects held alike             every process
+variables on servers           the servers, from the first process; what it has beside them
+                               comes to every process
 objects of a process alone     nobody: refused
 `ctx.state`                    the process that got the state, as `ctx.merge_state` says
 random generators              the process that got the state; of several, the first one's
@@ -114,7 +116,7 @@ class Rescaled:
             name
             for _, _, content in self._parts
             for name in content.get("objects", {})
-            if name not in content.get("shared", ())
+            if name not in {*content.get("shared", ()), *content.get("served", ())}
         }
         if own:
             msg = (

@@ -10,8 +10,8 @@ _RESTORED = (
     "This job was restored from a Flink checkpoint or savepoint. Its sources go on behind rows "
     "that the model has not seen: it would be trained on a part of the rows only. Keep the "
     "model in the checkpoints, by ctx.checkpointed(model=model, optimizer=optimizer) before "
-    "the loop (not with parameter servers); or start the job without restoring it, "
-    "and without a restart strategy (restart-strategy.type: none) while checkpointing is on. "
+    "the loop; or start the job without restoring it, and without a restart strategy "
+    "(restart-strategy.type: none) while checkpointing is on. "
     "Where Flink has restarted the job, what failed before is in its exception history and log."
 )
 

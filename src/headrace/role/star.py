@@ -1,9 +1,8 @@
 """Adds up the vectors of a few processes over plain sockets, through the first of them.
 
-Rank 0 listens on a port that the system chose and only then publishes the address, with a
-random word that a peer must say; the others look it up and connect. For one sum every peer
-sends its vector to rank 0, which adds them in the order of their ranks and sends the result
-back: all get the same bits, and the same again in another run.
+They meet as `headrace.role.peers` says. For one sum every peer sends its vector to rank 0,
+which adds them in the order of their ranks and sends the result back: all get the same bits,
+and the same again in another run.
 
 A process that ends closes its sockets, which the others see at once; rank 0 tells the rest
 before it raises. A process that is alive but silent is waited for until the limit. Nothing is
@@ -13,61 +12,27 @@ one kind.
 
 from __future__ import annotations
 
-import secrets
 import select
 import socket
 import struct
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from time import monotonic
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from headrace.errors import CollectiveError, ConfigError, WaitTimeoutError
+from headrace.errors import CollectiveError, ConfigError
 from headrace.role.cause import let_the_cause_go_first
-from headrace.role.door import Door
 from headrace.role.link import RoleLink
-from headrace.role.listening import open_listener
+from headrace.role.peers import LOOK_EVERY_S, StarSpec, meet_peers, peer_lost
 
 __all__ = ["Star", "StarSpec", "open_star"]
 
 _HEADER = struct.Struct("<QQ")  # number of the sum, bytes of the vector
-_RANK = struct.Struct("<Q")  # said after the word
 _GIVEN_UP = (1 << 64) - 1  # in place of the number: another peer has ended
-_WORD_BYTES = 32
-_LOOK_EVERY_S = 0.2
-_CONNECT_TIMEOUT_S = 10.0
 
 Vector = npt.NDArray[Any]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StarSpec:
-    """One process' place in the group.
-
-    Attributes:
-        name: Name of the group; part of the key under which rank 0 is found.
-        rank: 0 to `world_size` - 1.
-        world_size: Processes in the group.
-        host: Address of this host as the others reach it.
-        gather_timeout_s: From here until all have met, in seconds.
-        collective_timeout_s: Longest wait of one sum, in seconds.
-        check: Called now and then during a wait; what it raises ends the wait.
-        met_by: What a process calls to be part of the group, for error texts.
-        advice: What must be so where the processes' vectors differ, for error texts.
-    """
-
-    name: str
-    rank: int
-    world_size: int
-    host: str
-    gather_timeout_s: float
-    collective_timeout_s: float
-    check: Callable[[], object] = lambda: None
-    met_by: str = "ctx.data_parallel"
-    advice: str = "Every process must build the same model and optimizer"
 
 
 def open_star(spec: StarSpec, link: RoleLink) -> Star:
@@ -78,35 +43,7 @@ def open_star(spec: StarSpec, link: RoleLink) -> Star:
     Raises:
         WaitTimeoutError: Not all came in time.
     """
-    if spec.world_size == 1:
-        return Star(spec, [])
-    deadline = monotonic() + spec.gather_timeout_s
-    key = f"star/{spec.name}"
-    if spec.rank == 0:
-        word = secrets.token_hex(_WORD_BYTES // 2)
-        with open_listener(spec.host, peers=spec.world_size) as listener:
-            link.publish(key, f"{word}@{spec.host}:{listener.getsockname()[1]}")
-            return Star(spec, _accept(spec, listener, word.encode(), deadline))
-    try:
-        word, _, address = link.lookup(key, spec.gather_timeout_s).partition("@")
-    except WaitTimeoutError as error:
-        raise WaitTimeoutError(
-            waited_for=f"rank 0 of the group {spec.name!r} to tell where it listens",
-            waited_s=spec.gather_timeout_s,
-            setting="timeouts.gather_timeout_s",
-            hint=f"Has every process called {spec.met_by}?",
-        ) from error
-    host, _, port = address.rpartition(":")
-    peer = None
-    try:
-        peer = socket.create_connection((host, int(port)), timeout=_CONNECT_TIMEOUT_S)
-        _prepare(peer, spec)
-        peer.sendall(word.encode() + _RANK.pack(spec.rank))
-    except OSError as error:
-        if peer is not None:
-            peer.close()
-        raise _lost(spec, "start of the group", 0.0, error) from error
-    return Star(spec, [peer])
+    return Star(spec, meet_peers(spec, link))
 
 
 class Star:
@@ -168,7 +105,7 @@ class Star:
         except OSError as error:
             self._tell_the_rest()
             let_the_cause_go_first()
-            raise _lost(self._spec, self._name, monotonic() - begin, error) from error
+            raise peer_lost(self._spec, self._name, monotonic() - begin, error) from error
 
     def _serve(self, vector: Vector, begin: float, *, is_sum: bool) -> None:
         body = vector if is_sum else vector[:0]
@@ -207,7 +144,7 @@ class Star:
             now = monotonic()
             if now >= look_at:  # also while a peer sends a little again and again
                 self._spec.check()
-                look_at = now + _LOOK_EVERY_S
+                look_at = now + LOOK_EVERY_S
             wait_s = max(0.0, min(look_at, deadline) - now)
             for number, _ in poll.poll(wait_s * 1000):
                 if number in complete:
@@ -308,56 +245,3 @@ class _PeerGoneError(ConnectionError):
 
     def __init__(self) -> None:
         super().__init__("a peer has closed its connection")
-
-
-def _accept(
-    spec: StarSpec, listener: socket.socket, word: bytes, deadline: float
-) -> list[socket.socket]:
-    """Take connections until every peer has said the word; others are closed."""
-    peers: dict[int, socket.socket] = {}
-    door = Door(listener, word, extra_bytes=_RANK.size, peers=spec.world_size)
-    try:
-        while len(peers) < spec.world_size - 1:
-            spec.check()
-            _require_time(spec, deadline, came=len(peers) + 1)
-            for peer, said in door.admit(_LOOK_EVERY_S):
-                (rank,) = _RANK.unpack(said)
-                if not 0 < rank < spec.world_size or rank in peers:
-                    peer.close()
-                    continue
-                peers[rank] = peer
-                _prepare(peer, spec)
-    except BaseException:
-        for peer in peers.values():
-            peer.close()
-        raise
-    finally:
-        door.close()
-    return [peers[rank] for rank in sorted(peers)]
-
-
-def _require_time(spec: StarSpec, deadline: float, *, came: int) -> None:
-    if monotonic() < deadline:
-        return
-    raise WaitTimeoutError(
-        waited_for=f"the {spec.world_size} processes of the group {spec.name!r} to meet; "
-        f"{came} came",
-        waited_s=spec.gather_timeout_s,
-        setting="timeouts.gather_timeout_s",
-        hint=f"Has one of them ended, or not called {spec.met_by}?",
-    )
-
-
-def _prepare(peer: socket.socket, spec: StarSpec) -> None:
-    peer.settimeout(spec.collective_timeout_s)
-    peer.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-
-
-def _lost(spec: StarSpec, operation: str, waited_s: float, error: OSError) -> CollectiveError:
-    return CollectiveError(
-        operation=operation,
-        waited_s=waited_s,
-        limit_s=spec.collective_timeout_s,
-        reason=str(error),
-        is_consequence=True,
-    )

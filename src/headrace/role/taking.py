@@ -5,9 +5,29 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from headrace.errors import PlanError
+from headrace.errors import ConfigError, PlanError
 
-__all__ = ["take_state"]
+__all__ = ["require_stateful", "take_state"]
+
+
+def require_stateful(name: str, each: object) -> None:
+    """Refuse an object that has no state to give or to take.
+
+    Raises:
+        ConfigError: It lacks a method.
+    """
+    missing = [
+        method
+        for method in ("state_dict", "load_state_dict")
+        if not callable(getattr(each, method, None))
+    ]
+    if missing:
+        msg = (
+            f"ctx.checkpointed({name}=...): a {type(each).__name__} has no "
+            f"{' and no '.join(missing)}. Name models, optimizers and schedulers there, and "
+            "put values of your own into the dictionary ctx.state"
+        )
+        raise ConfigError(msg)
 
 
 def take_state(name: str, each: Any, kept: object) -> None:

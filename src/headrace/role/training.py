@@ -213,21 +213,26 @@ class TrainingContext(ExportingContext):
         """End the process's part; at success take part in the others' last steps. Idempotent.
 
         After `data_parallel` the others' steps come first: until all are finished, this worker
-        answers its barriers with the others, and its model is part of the answer. An entry
-        function that has left its loop early reads no more: the rows that Flink still has for
-        it are dropped, so they hold nobody up.
+        answers its barriers with the others, and its model is part of the answer. So does who
+        answers for parameter servers. An entry function that has left its loop early reads no
+        more: the rows that Flink still has for it are dropped, so they hold nobody up.
         """
         try:
             self._end_common(is_success=is_success)
             super().close(is_success=is_success)
-            if is_success and not self._is_data_parallel:
+            if is_success and not self._ends_in_common:
                 self._steps.finish(self._attend)
             self._end_exports(is_success=is_success)
         finally:
             self._close_parts()
 
+    @property
+    def _ends_in_common(self) -> bool:
+        steps = self._steps
+        return self._is_data_parallel or (isinstance(steps, Alone) and steps.is_common)
+
     def _end_common(self, *, is_success: bool) -> None:
-        if not self._is_data_parallel or self._is_closed:
+        if not self._ends_in_common or self._is_closed:
             return
         try:
             if is_success:

@@ -55,7 +55,7 @@ class AloneSteps(Alone):
         """
         self._given = 0
         owned = [getattr(each, "optimizer", None) for each in objects]
-        counters = map(_counter_of, [*objects, *owned, self._optimizer])
+        counters = map(self._counter_of, [*objects, *owned, self._optimizer])
         self._counters = [(each, int(each.numpy())) for each in counters if each is not None]
 
     def count_batches(self, rows: Sequence[int]) -> None:
@@ -72,13 +72,12 @@ class AloneSteps(Alone):
     def _iterations(self) -> int:
         return 0 if self._optimizer is None else int(self._optimizer.iterations.numpy())
 
+    def _counter_of(self, thing: Any) -> Any:
+        """Return the variable that counts each step of a Keras optimizer, or None.
 
-def _counter_of(thing: Any) -> Any:
-    """Return the variable that counts each step of a Keras optimizer, or None.
-
-    `iterations` leaves out those that only accumulate. None where steps are left out: they
-    overflow (mixed precision).
-    """
-    if not hasattr(thing, "iterations") or hasattr(thing, "inner_optimizer"):
-        return None
-    return next((each for each in thing.variables if each.name == "iteration"), None)
+        `iterations` leaves out those that only accumulate. None where steps are left out: they
+        overflow (mixed precision).
+        """
+        if not hasattr(thing, "iterations") or hasattr(thing, "inner_optimizer"):
+            return None
+        return next((each for each in thing.variables if each.name == "iteration"), None)

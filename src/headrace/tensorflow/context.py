@@ -35,7 +35,6 @@ if TYPE_CHECKING:  # a program that plans a job needs no TensorFlow
     from headrace.tensorflow.dataset import ElementLayout
     from headrace.tensorflow.lockstep import Lockstep
     from headrace.tensorflow.portions import Portions
-    from headrace.tensorflow.ps_client import ParameterServers
     from headrace.tensorflow.scalars import ScalarWriter
 
 __all__ = ["TFContext"]
@@ -64,7 +63,6 @@ class TFContext(TFKeepingContext):
         self._cluster = TFCluster(role=self.role, index=self.index, addresses=self.addresses)
         self._turn = threading.RLock() if self._barriers is None else self._barriers.turn
         self._steps = ServedSteps(self) if self._cluster.servers else AloneSteps()
-        self._servers: ParameterServers | None = None
         self._scalars: ScalarWriter | None = None
         self._portions: Portions | None = None
         self._error: BaseException | None = None
@@ -83,11 +81,6 @@ class TFContext(TFKeepingContext):
     def is_saver(self) -> bool:
         """Whether `save` writes in this process; see `TFCluster.is_saver`."""
         return self._cluster.is_saver(on_stream=self.settings.is_stream)
-
-    @property
-    def has_servers(self) -> bool:
-        """Whether this process has connected to parameter servers."""
-        return self._servers is not None
 
     def dataset(
         self,
@@ -227,9 +220,11 @@ class TFContext(TFKeepingContext):
         Blocks until it is this process' turn to connect, at most
         `timeouts.process_start_timeout_s` for each that comes before. XLA is off here.
 
+        Name what is made here to `checkpointed` as well, and Flink's checkpoints hold it.
+
         Raises:
             PlanError: The job has no parameter servers, or was restored from a Flink
-                checkpoint.
+                checkpoint, and what trains on them was not, or gets no rows.
             ServerLostError: A parameter server has ended.
             WaitTimeoutError: The servers or the turn did not come in time.
 
@@ -241,7 +236,7 @@ class TFContext(TFKeepingContext):
         """
         from headrace.tensorflow.ps_client import ParameterServers
 
-        require_not_restored(is_restored=self.is_restored)
+        self._require_trained_rows(is_reading=self._reader is not None)
         if not self._cluster.servers:
             msg = "ctx.parameter_servers: this job has none; plan it with ps=1 or more"
             raise PlanError(msg)
@@ -326,6 +321,7 @@ class TFContext(TFKeepingContext):
 
     def open_reader(self, *, rows: int, epochs: int = 1) -> BatchReader:
         """Return the reader of the input; what a dataset was left with comes first there."""
+        self._begin_reading()
         reader = super().open_reader(rows=rows, epochs=epochs)
         rest = [] if self._portions is None else self._portions.withdraw()
         if rest:

@@ -77,13 +77,12 @@ class TFEntry(RoleEntry):
         except tf.errors.OpError as error:
             require_no_stop()  # behind TensorFlow a stop looks like an error of its own
             cause = context.cause_of(error)
+            if isinstance(cause, tf.errors.UnavailableError | tf.errors.AbortedError):
+                let_the_cause_go_first()  # a peer or parameter server has ended
+                if context.has_servers:
+                    raise ServerLostError(reason=cause.message) from error
             if cause is not error:
                 raise cause from error
-            if not isinstance(error, tf.errors.UnavailableError | tf.errors.AbortedError):
-                raise
-            let_the_cause_go_first()  # a peer or parameter server has ended
-            if context.has_servers:
-                raise ServerLostError(reason=error.message) from error
             raise
         except ServerLostError:
             let_the_cause_go_first()

@@ -28,6 +28,7 @@ __all__ = [
     "map_in_place",
     "move_variable",
     "tell_iterators",
+    "wait_for_servers",
     "with_handle_data",
 ]
 
@@ -56,6 +57,18 @@ def connect(
         default_session_config=context.context().config,
     )
     context.context().set_server_def(definition, keep_alive_secs=keep_alive_s)
+
+
+def wait_for_servers() -> None:
+    """Wait until other processes have done all that this one has sent them.
+
+    Operations on a variable of another process are sent without waiting. Blocks without limit
+    while a server is frozen.
+
+    Raises:
+        tf.errors.OpError: A server has ended, or an operation failed there.
+    """
+    context.context().sync_executors()
 
 
 def device_in_scope() -> str:

@@ -2,21 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import logging
+from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Any
 
 from headrace.errors import PlanError, UsageError
 from headrace.exchange import StateFile
-from headrace.role import Servable, TrainingContext
+from headrace.framework.stopping import require_no_stop
+from headrace.role import Servable, TrainingContext, require_not_restored
+from headrace.role.at_rest import meet_at_rest
+from headrace.role.peers import StarSpec
 from headrace.tensorflow.alone import AloneSteps
-from headrace.tensorflow.cluster import TFCluster
+from headrace.tensorflow.cluster import CHIEF, EVALUATOR, TFCluster
 from headrace.tensorflow.passes import Passes
+from headrace.tensorflow.served import ServedSteps
 
 if TYPE_CHECKING:  # a program that plans a job needs no TensorFlow
     from headrace.tensorflow.portions import Portions
+    from headrace.tensorflow.ps_client import ParameterServers
     from headrace.tensorflow.servable import ServedForm
 
 __all__ = ["TFKeepingContext"]
+
+_LOG = logging.getLogger(__name__)
 
 
 class TFKeepingContext(TrainingContext):
@@ -24,6 +32,8 @@ class TFKeepingContext(TrainingContext):
 
     _cluster: TFCluster
     _portions: Portions | None
+    _servers: ParameterServers | None = None
+    _served_names: Collection[str] = ()
 
     def __init__(self, **facts: Any) -> None:
         super().__init__(**facts)
@@ -48,17 +58,21 @@ class TFKeepingContext(TrainingContext):
         An iteration over the dataset itself that makes no step (``evaluate``, ``adapt``) is
         none.
 
+        With parameter servers it is collective, also at the first start. All workers stop at
+        a checkpoint's barrier, until worker 0 has read what they have in common; call it
+        behind `parameter_servers`, and make no step before.
+
         Raises:
-            ConfigError: A model is not built, or an optimizer belongs to no one model.
-            PlanError: The job has parameter servers, or what `RoleContext.checkpointed` says.
+            ConfigError: A model is not built, an optimizer belongs to no one model, or a
+                `tf.train.Checkpoint` is named in a job with parameter servers.
+            PlanError: The job has a chief beside parameter servers, or what
+                `RoleContext.checkpointed` says.
         """
-        if self._cluster.servers:
-            msg = (
-                "ctx.checkpointed: Flink's checkpoints do not hold variables that are on "
-                "parameter servers. Use ps=0, or save with ctx.checkpoint_path"
-            )
-            raise PlanError(msg)
+        if self._cluster.servers and self._cluster.addresses.get(CHIEF):
+            raise PlanError(_CHIEF)
         super().checkpointed(**objects)
+        if self._cluster.servers:
+            self._rest_together()
 
     def exported(self, model: Any, *, form: ServedForm = "keras") -> None:
         """Choose what `export_to` writes for each completed checkpoint, and in which form.
@@ -89,10 +103,59 @@ class TFKeepingContext(TrainingContext):
 
         return KerasForm(model)
 
-    def _stateful(self, objects: Mapping[str, Any]) -> Mapping[str, Any]:
-        from headrace.tensorflow.stateful import as_stateful
+    @property
+    def has_servers(self) -> bool:
+        """Whether this process has connected to parameter servers."""
+        return self._servers is not None
 
-        return as_stateful(objects, self._work_dir)
+    def _require_trained_rows(self, *, is_reading: bool) -> None:
+        """Refuse what was not restored, once rows are trained on; who only looks may look."""
+        if self.input_schema is not None:
+            require_not_restored(is_restored=is_reading and self._kept.misses_rows)
+        elif self.role != EVALUATOR:
+            require_not_restored(is_restored=self.is_restored)
+
+    def _rest_together(self) -> None:
+        """Meet the other workers; nobody steps before the servers have what was restored."""
+        self._wait_for_servers()
+        if self.parallelism == 1:
+            return
+        assert isinstance(self._steps, ServedSteps)
+        assert self._barriers is not None
+        spec = StarSpec(
+            name=f"checkpointed/{self.role}/{self.attempt}",
+            rank=self.index,
+            world_size=self.parallelism,
+            host=self.cluster[self.role][self.index],
+            gather_timeout_s=self.timeouts.gather_timeout_s,
+            collective_timeout_s=self.timeouts.collective_timeout_s,
+            check=require_no_stop,
+            met_by="ctx.checkpointed",
+        )
+        at_rest = meet_at_rest(spec, self._link, self._come_to_rest)
+        self._steps.rest_with(at_rest, self._barriers)
+
+    def _stateful(self, objects: Mapping[str, Any]) -> Mapping[str, Any]:
+        from headrace.tensorflow.stateful import as_stateful, served_names
+
+        found = as_stateful(
+            objects,
+            self._work_dir,
+            has_servers=bool(self._cluster.servers),
+            keeps_served=self.index == 0,
+        )
+        self._served_names = {name for each in found.values() for name in served_names(each)}
+        return found
+
+    def _begin_reading(self) -> None:
+        """Look whether what is on the servers is kept, and was restored."""
+        if self._servers is None:
+            return
+        self._require_trained_rows(is_reading=True)
+        if self._reader is None and self._kept.has_objects and self.index == 0:
+            unnamed = self._servers.made_but(self._served_names)
+            if unnamed:
+                _LOG.warning(_UNNAMED, ", ".join(map(repr, unnamed)))
 
     def _begin_steps(self, *shared: object) -> None:
         if self._kept.began_behind_rows and self.rank != self.index:
@@ -118,10 +181,23 @@ class TFKeepingContext(TrainingContext):
         super().close(is_success=is_success)
 
     def _capture(self, checkpoint_id: int | None) -> StateFile | None:
-        if self.world_size == 1 and self._portions is not None and self._steps_at_once > 1:
+        self._come_to_rest()
+        return super()._capture(checkpoint_id)
+
+    def _come_to_rest(self) -> None:
+        """Refuse half a step; wait until servers have what this process has sent them."""
+        is_by_itself = self.world_size == 1 or bool(self._cluster.servers)
+        if is_by_itself and self._portions is not None and self._steps_at_once > 1:
             raise UsageError(_UNFINISHED)
         self._require_stepped()
-        return super()._capture(checkpoint_id)
+        if self._kept.has_objects:
+            self._wait_for_servers()
+
+    def _wait_for_servers(self) -> None:
+        if self._servers is not None:
+            from headrace.tensorflow.internals import wait_for_servers
+
+            wait_for_servers()
 
     def _note_iterator(self) -> None:
         """Note that the next iteration is over `ctx.dataset` itself: nothing stands behind."""
@@ -137,7 +213,9 @@ class TFKeepingContext(TrainingContext):
         """Refuse to capture while rows that were given out are in nobody's state."""
         steps = self._steps
         is_watched = isinstance(steps, AloneSteps) and self._kept.has_objects
-        if not is_watched or self._is_closed:  # a loop that was left has no use for its rest
+        if (
+            not is_watched or self._is_closed or self._drops_rows
+        ):  # a loop that was left has no use for its rest
             return
         assert isinstance(steps, AloneSteps)
         stepped = steps.stepped
@@ -187,8 +265,18 @@ _HELD_BACK = (
     "does not step on each batch. Leave that out (evaluate and adapt take the dataset as it "
     "is), or read with ctx.batches"
 )
+_CHIEF = (
+    "ctx.checkpointed: this job has a chief beside its parameter servers. A chief gets no "
+    "rows, and so no barrier of a checkpoint: nothing would hold it back while the variables "
+    "on the servers are captured. Plan it with chief=False, or save with ctx.checkpoint_path"
+)
+_UNNAMED = (
+    "ctx.checkpointed: no object that was named holds the variables %s, which are on the "
+    "parameter servers: they are in no checkpoint, and begin anew behind a restored one"
+)
 _UNFINISHED = (
-    "ctx.checkpointed with steps_per_execution above 1 in one worker: Keras asks for the next "
+    "ctx.checkpointed with steps_per_execution above 1 in one worker, or on parameter servers: "
+    "Keras asks for the next "
     "batch while the step on the one before still computes, so a checkpoint would hold half of "
     "it. Compile the model with steps_per_execution=1"
 )

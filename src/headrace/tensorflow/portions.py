@@ -9,10 +9,11 @@ reader (docs/adr/0099).
 from __future__ import annotations
 
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import tensorflow as tf
+
+from headrace.tensorflow.variables import make_counter
 
 __all__ = ["Portions", "batches_at_once"]
 
@@ -33,9 +34,7 @@ class Portions:
     def __init__(self) -> None:
         self._number = 0
         self._rows: list[int] = []
-        # Scopes of devices, strategies and servers belong to a thread: a new one has none.
-        with ThreadPoolExecutor(1) as pool:
-            self._counts = pool.submit(_make_counts).result()
+        self._counts = make_counter([2])  # batches taken of the latest portion, and its number
 
     def give(self, rows: Sequence[int]) -> int:
         """Note a new portion; return its number, from 1.
@@ -88,9 +87,3 @@ class Portions:
     def _taken(self) -> int:
         taken: Any = self._counts.numpy()[0]
         return int(taken)
-
-
-def _make_counts() -> tf.Variable:
-    """Return batches taken of the latest portion, and its number."""
-    with tf.device("CPU:0"):
-        return tf.Variable([0, 0], dtype=tf.int64, trainable=False)

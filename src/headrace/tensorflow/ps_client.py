@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 
 import tensorflow as tf
@@ -62,6 +62,13 @@ class ParameterServers:
         """Put new variables on the servers in the `with` block."""
         with self._scope.open():
             yield
+
+    def made_but(self, shared_names: Collection[str]) -> list[str]:
+        """Return the names of what this process has made on the servers, less those given.
+
+        What optimizers make does not count.
+        """
+        return self._scope.made_but(shared_names)
 
     @contextmanager
     def _hold_lease(self) -> Iterator[None]:

@@ -18,7 +18,7 @@ from __future__ import annotations
 import threading
 import weakref
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
@@ -29,7 +29,7 @@ from headrace.errors import ConfigError
 from headrace.tensorflow.internals import device_in_scope, move_variable
 from headrace.tensorflow.placement import Placement
 from headrace.tensorflow.ps_variable import ParameterServerVariable
-from headrace.tensorflow.variables import raw_variable
+from headrace.tensorflow.variables import make_counter, raw_variable
 
 __all__ = ["ParameterServerScope"]
 
@@ -51,6 +51,7 @@ class ParameterServerScope:
         self._placement = Placement(servers)
         self._lease = lease
         self._made = 0
+        self._users: list[weakref.ref[ParameterServerVariable]] = []
         self._slots: _Slots | None = None  # of the optimizer that makes variables now
         self._slots_of: weakref.WeakKeyDictionary[Any, _Slots] = weakref.WeakKeyDictionary()
         self._optimizers: Counter[str] = Counter()
@@ -92,7 +93,7 @@ class ParameterServerScope:
                 server = self._placement.place(size_bytes)
             else:
                 self._placement.put(server, size_bytes)
-        return ParameterServerVariable(
+        made = ParameterServerVariable(
             initial_value=value,
             shared_name=shared_name,
             server=server,
@@ -101,6 +102,14 @@ class ParameterServerScope:
             aggregation=arguments.get("aggregation"),
             synchronization=arguments.get("synchronization"),
         )
+        if self._slots is None:
+            self._users.append(weakref.ref(made))
+        return made
+
+    def made_but(self, shared_names: Collection[str]) -> list[str]:
+        """Return the names of variables that are there, less those given; no slots."""
+        there = [each for each in (ref() for ref in self._users) if each is not None]
+        return [each.shared_name for each in there if each.shared_name not in shared_names]
 
     def adopt_optimizers(self) -> None:
         """From now on, optimizers of this process put their variables beside what they train.
@@ -200,10 +209,17 @@ def _server_in_scope() -> int | None:
 def _count_together(iterations: Any, count: Any) -> None:
     """Make an optimizer's count of steps the common one.
 
-    Keras adds to a variable by reading and then writing it; here it is one operation.
+    Keras adds to a variable by reading and then writing it; here it is one operation. Beside
+    it, this process counts its own steps (`own_count`).
     """
     move_variable(iterations, count)
-    iterations.assign_add = lambda value: count.assign_add(tf.cast(value, count.dtype))
+    count.of_this_process = own = make_counter([])
+
+    def add(value: Any) -> Any:
+        own.assign_add(1)
+        return count.assign_add(tf.cast(value, count.dtype))
+
+    iterations.assign_add = add
 
 
 def _require_no_sums(optimizer: Any) -> None:

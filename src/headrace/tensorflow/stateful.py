@@ -1,7 +1,8 @@
 """TensorFlow's objects as what Flink's checkpoints keep: something with a `state_dict`.
 
 Variables are kept in the order in which their owner has them, with their names, less the
-numbers that count what was made before in the process.
+numbers that count what was made before in the process. Those on parameter servers are kept by
+one worker for all.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import re
 import shutil
 import tempfile
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +19,21 @@ import numpy as np
 import tensorflow as tf
 
 from headrace.errors import ConfigError
+from headrace.tensorflow.ps_scope import is_on_server
+from headrace.tensorflow.variables import raw_variable
 
-__all__ = ["as_stateful"]
+__all__ = ["as_stateful", "served_names"]
 
 _COUNTS = re.compile(r"_\d+|:\d+$")  # of what the process has made before
 
 
-def as_stateful(objects: Mapping[str, Any], directory: Path) -> dict[str, Any]:
+def as_stateful(
+    objects: Mapping[str, Any],
+    directory: Path,
+    *,
+    has_servers: bool = False,
+    keeps_served: bool = True,
+) -> dict[str, Any]:
     """Return for each object itself, or what stands for it, with `state_dict`.
 
     Optimizers are built where they are not, for the model that they belong to.
@@ -33,19 +42,37 @@ def as_stateful(objects: Mapping[str, Any], directory: Path) -> dict[str, Any]:
         objects: Keras models, layers and optimizers, variables, `tf.Module`, and
             `tf.train.Checkpoint`; others are returned as they are.
         directory: For the files of a `tf.train.Checkpoint`.
+        has_servers: Whether the job has parameter servers.
+        keeps_served: Whether this process keeps, and sets, variables that are on them.
 
     Raises:
-        ConfigError: A model is not built, or an optimizer is not and belongs to no one model.
+        ConfigError: A model is not built, an optimizer is not and belongs to no one model, or
+            there is a `tf.train.Checkpoint` in a job with parameter servers.
     """
     models = [each for each in objects.values() if isinstance(each, keras.Model)]
-    return {name: _stateful(name, each, models, directory) for name, each in objects.items()}
+    found = {}
+    for name, each in objects.items():
+        if has_servers and isinstance(each, tf.train.Checkpoint):
+            raise ConfigError(_ON_THEIR_HOSTS.format(name=name))
+        stateful = _stateful(name, each, models, directory)
+        if isinstance(stateful, _Variables) and served_names(stateful):
+            stateful = _Served(stateful.of, keeps_served=keeps_served)
+        found[name] = stateful
+    return found
+
+
+def served_names(stateful: Any) -> Collection[str]:
+    """Return the names on their servers of the variables in what `as_stateful` returned."""
+    if not isinstance(stateful, _Variables):
+        return []
+    return [raw_variable(each).shared_name for each in stateful.of() if is_on_server(each)]
 
 
 class _Variables:
     """The variables of an object."""
 
     def __init__(self, of: Callable[[], Iterable[Any]]) -> None:
-        self._of = of
+        self.of = of
 
     def state_dict(self) -> dict[str, Any]:
         """Return the values; may share memory with the variables."""
@@ -70,8 +97,36 @@ class _Variables:
     def _named(self) -> dict[str, Any]:
         return {
             f"{number} {_COUNTS.sub('', each.name)}": each
-            for number, each in enumerate(self._of())
+            for number, each in enumerate(self.of())
         }
+
+
+class _Served(_Variables):
+    """The variables of an object of which some are on parameter servers.
+
+    Args:
+        of: Returns them all.
+        keeps_served: Whether this process keeps, and sets, those on servers.
+    """
+
+    def __init__(self, of: Callable[[], Iterable[Any]], *, keeps_served: bool) -> None:
+        super().__init__(of)
+        self._keeps_served = keeps_served
+
+    def for_others(self, state: Mapping[str, Any]) -> dict[str, Any]:
+        """Return what other processes need of a state of this one: nothing on servers."""
+        on_servers = super()._named().keys() - self._of_this_process().keys()
+        return {name: value for name, value in state.items() if name not in on_servers}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Set the variables; see `_Variables.load_state_dict`."""
+        super().load_state_dict(state if self._keeps_served else self.for_others(state))
+
+    def _named(self) -> dict[str, Any]:
+        return super()._named() if self._keeps_served else self._of_this_process()
+
+    def _of_this_process(self) -> dict[str, Any]:
+        return {n: each for n, each in super()._named().items() if not is_on_server(each)}
 
 
 class _Files:
@@ -134,3 +189,9 @@ def _build(name: str, optimizer: Any, models: list[keras.Model]) -> None:
         )
         raise ConfigError(msg)
     optimizer.build(candidates[0].trainable_variables)
+
+
+_ON_THEIR_HOSTS = (
+    "ctx.checkpointed({name}=...): with parameter servers a tf.train.Checkpoint writes its "
+    "files on the hosts of the servers. Name models, optimizers and variables themselves"
+)

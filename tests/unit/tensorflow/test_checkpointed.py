@@ -358,10 +358,18 @@ def test_what_has_no_variables_yet_is_refused(
         as_stateful({name: make() for name, make in objects.items()}, tmp_path)
 
 
-def test_with_parameter_servers_it_is_refused(tmp_path: Path) -> None:
+def test_beside_a_chief_variables_on_servers_are_not_kept(tmp_path: Path) -> None:
     facts: dict[str, Any] = {
-        "cluster": {"worker": ("h",), "ps": ("h",)},
-        "ports": {"worker": (1,), "ps": (2,)},
+        "cluster": {"worker": ("h",), "ps": ("h",), "chief": ("h",)},
+        "ports": {"worker": (1,), "ps": (2,), "chief": (3,)},
     }
-    with pytest.raises(PlanError, match=r"parameter servers"):
+    with pytest.raises(PlanError, match=r"has a chief beside its parameter servers"):
         run(tmp_path, lambda ctx: ctx.checkpointed(model=build_model()), [End()], **facts)
+
+
+def test_files_that_would_be_written_on_the_hosts_of_servers_are_refused(
+    tmp_path: Path,
+) -> None:
+    checkpoint = tf.train.Checkpoint(v=tf.Variable(1.0))
+    with pytest.raises(ConfigError, match=r"files=.*hosts of the servers"):
+        as_stateful({"files": checkpoint}, tmp_path, has_servers=True)
