@@ -330,6 +330,8 @@ def _require_stateful(name: str, each: object) -> None:
 def _load(name: str, each: Any, kept: object) -> None:
     try:
         each.load_state_dict(kept)
+    except (HeadraceError, MemoryError, OSError):
+        raise  # no matter of what it holds: a restart may mend it
     except Exception as exc:
         raise _not_taken(name, each, kept, exc) from exc
 
