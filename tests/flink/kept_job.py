@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from tests.faults.chaos.jobs import Places
+from tests.faults.flink.sight import members
 from tests.waiting import until
 
 from .system import Process, descendants
 
-__all__ = ["KEEP", "NARROW", "await_kept", "gone", "processes", "workers"]
+__all__ = ["KEEP", "NARROW", "await_kept", "gone", "processes", "running", "workers"]
 
 KEEP = ("-m", "tests.flink.programs.keep")
 NARROW = {  # few rows are under way, so that a barrier does not wait behind all of them
@@ -61,3 +62,17 @@ def workers(manager: subprocess.Popen[bytes]) -> list[Process]:
 def gone(those: list[Process]) -> bool:
     """Whether none of them lives."""
     return not any(each.is_alive for each in those)
+
+
+def running(managers: Iterable[subprocess.Popen[bytes]]) -> list[Process]:
+    """Master, nodes and algorithm processes of the present attempt; none that stands by.
+
+    For TaskManagers on this host.
+    """
+    roots = [each.pid for each in managers]
+    found = members(*roots)
+    wanted = {each.pid for each in found if each.kind == "master"}
+    for each in found:
+        if each.index is not None:
+            wanted |= {each.pid, each.parent}
+    return [each for root in roots for each in descendants(root) if each.pid in wanted]

@@ -6,7 +6,7 @@ Everything comes from the pip package, ZooKeeper too: `bin/zookeeper.sh`.
 from __future__ import annotations
 
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal
@@ -21,7 +21,7 @@ from tests.ports import free_ports
 from tests.segments import segments
 from tests.waiting import until
 
-from .kept_job import KEEP, NARROW, await_kept, gone, processes, workers
+from .kept_job import KEEP, NARROW, await_kept, gone, processes, running
 from .standalone import Standalone, standalone_cluster
 
 _HOME = Path(pyflink.__file__).parent
@@ -81,7 +81,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Standalone]:
 
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("framework", ["pytorch", "tensorflow"])
-def test_a_training_goes_on_after_its_job_manager_was_killed(
+def test_a_training_goes_on_after_a_task_manager_and_the_job_manager_were_killed(
     cluster: Standalone, tmp_path: Path, framework: Literal["pytorch", "tensorflow"]
 ) -> None:
     name = f"ha-{framework}"
@@ -89,28 +89,44 @@ def test_a_training_goes_on_after_its_job_manager_was_killed(
     arguments = (places.folder, framework, "--name", name, "--rows", str(ROWS))
     with cluster.started(*KEEP, *arguments) as program:
         job = cluster.wait_for_job(name, "RUNNING")
-        await_kept(places, cluster.logs)
-        former = [each for manager in cluster.task_managers for each in processes(manager)]
-        assert len([each for m in cluster.task_managers for each in workers(m)]) == 2
-        before = {path.name for path in places.steps.iterdir()}
-        cluster.replace_job_manager()
-        until(
-            lambda: gone(former),
-            "end of what the former JobManager had started",
-            _HEARTBEAT_S + _SLOT_S + 10,
-            cluster.logs,
-        )
-        until(
-            lambda: len({path.name for path in places.steps.iterdir()} - before) == 2,
-            "steps of two other processes",
-            90,
-            cluster.logs,
-        )
+        for strike in (replace_task_manager, Standalone.replace_job_manager):
+            suffer(cluster, places, strike)
         assert cluster.wait_for_job(name, "RUNNING") == job
         (places.folder / "go").touch()
         summary = cluster.finish(program)
-    assert summary["attempt"] > 1
+    assert summary["attempt"] > 2
     require_exact_results(Case(framework, 2, ROWS, 0), summary["reports"], places)
     cluster.wait_for_slots()
     until(lambda: not any(processes(each) for each in cluster.task_managers), "end of all", 10)
-    assert not segments()
+    until(lambda: not segments(), "end of all segments", 10)
+
+
+def suffer(cluster: Standalone, places: Places, strike: Callable[[Standalone], None]) -> None:
+    """Strike behind a checkpoint; what ran must end, and others must go on."""
+    await_kept(places, cluster.logs)
+    former = running(cluster.task_managers)
+    assert len(former) == 5, "master, two nodes, two processes"
+    before = {path.name for path in places.steps.iterdir()}
+    strike(cluster)
+    until(
+        lambda: gone(former),
+        "end of what ran before",
+        _HEARTBEAT_S + _SLOT_S + 10,
+        cluster.logs,
+    )
+    until(
+        lambda: len({path.name for path in places.steps.iterdir()} - before) == 2,
+        "steps of two other processes",
+        90,
+        cluster.logs,
+    )
+
+
+def replace_task_manager(cluster: Standalone) -> None:
+    """Kill the one that runs the master; start another one."""
+    cluster.kill(next(each for each in cluster.task_managers if "master" in commands(each)))
+    cluster.add_task_manager()
+
+
+def commands(manager: subprocess.Popen[bytes]) -> str:
+    return " ".join(each.command for each in processes(manager))
