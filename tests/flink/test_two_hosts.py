@@ -11,6 +11,7 @@ from typing import Literal
 
 import pytest
 
+from headrace.config import TimeoutConfig
 from tests.faults.chaos.jobs import Case, Places
 from tests.faults.chaos.proof import require_exact_results
 from tests.waiting import until
@@ -103,7 +104,12 @@ def test_training_across_hosts_survives_the_cut_of_one(
                 min(limit_s, _FLINK_LIMIT_S) + _SLACK_S,
                 cluster.logs,
             )
-            until(lambda: gone(peers), "end of the peer, which waits for the other", _SLACK_S)
+            until(
+                lambda: gone(peers),
+                "end of the peer, which waits for the other",
+                TimeoutConfig().stop_grace_s + _SLACK_S,
+                cluster.logs,
+            )
             until(
                 lambda: gone(below),
                 "end of what was cut off",
