@@ -74,6 +74,9 @@ PROMISED: dict[str, tuple[str, ...]] = {
         "kill -9, SIGSEGV and freezing of a TaskManager",
         "no process, also none that is frozen",
         "kill -9 of the Python process: the JVM's state is clean",
+        "one job under one fault after the other",
+        "the one of which the master hears first is the cause",
+        "the checkpoint storage is full for a while",
     ),
     "Inference": (
         "Scores equal those of the model called directly",
@@ -103,6 +106,7 @@ PROMISED: dict[str, tuple[str, ...]] = {
         "malformed, truncated, damaged and replayed bytes",
         "are for the owner only",
         "the link of a host is cut",
+        "A TaskManager and then the JobManager are killed",
     ),
 }
 """What was promised, by section of the page: words of the row that says it."""

@@ -168,6 +168,15 @@ class Standalone:
         task_manager.kill()
         task_manager.wait()
 
+    def replace_job_manager(self) -> None:
+        """Kill the JobManager as `kill` does; start another one with the same configuration.
+
+        For a cluster on this host alone.
+        """
+        self.job_manager.kill()
+        self.job_manager.wait()
+        self.job_manager = self._start("jobmanager.sh", LOCALHOST)
+
     def wait_for_slots(self) -> None:
         """Wait until every TaskManager has offered its slots, and no other is known."""
         slots = self.slots * len(self.task_managers)

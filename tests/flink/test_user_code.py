@@ -8,6 +8,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from headrace.config import AMConfig, RoleConfig, TimeoutConfig
 from headrace.errors import JobFailedError
 from headrace.operator import Cluster, chained_role
 from headrace.operator.failure import cause_text
+from tests.memory_group import NoMemoryGroupError, memory_group
 from tests.waiting import until
 
 from . import user_code as code
@@ -51,9 +53,9 @@ def test_the_cause_names_node_end_and_last_output(
 
 
 def test_a_process_that_the_kernel_ends_for_its_memory_is_told_so(
-    make_t_env: MakeEnvironment, memory_group: Path
+    make_t_env: MakeEnvironment, small_group: Path
 ) -> None:
-    cause = cause_of_failure(make_t_env, code.runs_out_of_memory, group=str(memory_group))
+    cause = cause_of_failure(make_t_env, code.runs_out_of_memory, group=str(small_group))
     for each in ["worker-1", "SIGKILL", "memory ran out", "last words of worker-1"]:
         assert each in cause
 
@@ -143,25 +145,14 @@ def test_cancel_of_a_process_that_is_deaf_to_sigterm_ends_within_5_s(
 
 
 @pytest.fixture
-def memory_group(tmp_path: Path) -> Iterator[Path]:
-    """A control group of 64 MB that a process can join; needs the rights to make one."""
-    version_1 = Path("/sys/fs/cgroup/memory")
-    group = (
-        version_1 if version_1.exists() else version_1.parent
-    ) / f"headrace-{tmp_path.name}"
-    limit = group / ("memory.limit_in_bytes" if version_1.exists() else "memory.max")
-    try:
-        group.mkdir()
-    except OSError as exc:
-        pytest.skip(f"no control group can be made here: {exc}")
-    try:
-        if not limit.exists():
-            pytest.skip("the control groups of this machine do not limit memory")
-        limit.write_text("64000000")
+def small_group(tmp_path: Path) -> Iterator[Path]:
+    """A control group that a process can join; needs the rights to make one."""
+    with ExitStack() as stack:
+        try:
+            group = stack.enter_context(memory_group(tmp_path.name))
+        except NoMemoryGroupError as exc:
+            pytest.skip(str(exc))
         yield group
-    finally:
-        until(lambda: not (group / "cgroup.procs").read_text(), limit_s=10)
-        group.rmdir()
 
 
 def cause_of_failure(make_t_env: MakeEnvironment, entry: code.Entry, **options: str) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from headrace.errors import ConfigError, PlanError
+from headrace.errors import ConfigError, HeadraceError, PlanError
 
 __all__ = ["require_stateful", "take_state"]
 
@@ -44,6 +44,8 @@ def take_state(name: str, each: Any, kept: object) -> None:
     """
     try:
         each.load_state_dict(kept)
+    except (HeadraceError, MemoryError, OSError):
+        raise  # no matter of what it holds: a restart may mend it
     except Exception as exc:
         try:
             found = _differences(_flat(each.state_dict()), _flat(kept))

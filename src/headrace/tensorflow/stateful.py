@@ -8,9 +8,9 @@ one worker for all.
 from __future__ import annotations
 
 import re
-import shutil
 import tempfile
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from headrace.errors import ConfigError
+from headrace.errors import ConfigError, ExchangeError
 from headrace.tensorflow.ps_scope import is_on_server
 from headrace.tensorflow.variables import raw_variable
 
@@ -137,24 +137,40 @@ class _Files:
         self._directory = directory
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the bytes of its files."""
-        place = Path(tempfile.mkdtemp(dir=self._directory))
-        try:
-            self._checkpoint.write(str(place / "state"))
-            return {each.name: np.fromfile(each, np.uint8) for each in place.iterdir()}
-        finally:
-            shutil.rmtree(place)
+        """Return the bytes of its files.
+
+        Raises:
+            ExchangeError: They cannot be written.
+        """
+        with self._writing(), tempfile.TemporaryDirectory(dir=self._directory) as place:
+            self._checkpoint.write(str(Path(place, "state")))
+            return {each.name: np.fromfile(each, np.uint8) for each in Path(place).iterdir()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Read it; variables that are made later find their values there, too.
 
         Raises:
             AssertionError: An object that is there now was not in the checkpoint.
+            ExchangeError: The files cannot be written.
         """
-        place = Path(tempfile.mkdtemp(dir=self._directory))  # as long as the process
-        for name, content in state.items():
-            content.tofile(place / name)
+        with self._writing():
+            place = Path(tempfile.mkdtemp(dir=self._directory))  # as long as the process
+            for name, content in state.items():
+                (place / name).write_bytes(content)
         self._checkpoint.read(str(place / "state")).assert_existing_objects_matched()
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            yield
+        except (OSError, tf.errors.OpError) as exc:
+            msg = (
+                f"The files of a tf.train.Checkpoint cannot be written to {self._directory}: "
+                f"{exc}. It goes into Flink's checkpoints, and comes out of them, by way of "
+                "them. Make room in the directories that Flink's `io.tmp.dirs` names; or name "
+                "models, optimizers and variables to ctx.checkpointed, which need no files"
+            )
+            raise ExchangeError(msg) from exc
 
 
 def _stateful(name: str, each: Any, models: list[keras.Model], directory: Path) -> Any:

@@ -8,17 +8,17 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import cloudpickle
-from pyflink.table import DataTypes
+from pyflink.table import DataTypes, StreamTableEnvironment
 
 import headrace.pytorch
 import headrace.tensorflow
-from headrace.config import ExchangeConfig
+from headrace.config import ExchangeConfig, TimeoutConfig
 from headrace.operator import JobHandle
 from tests.flink.jvm import make_environment
 from tests.flink.tensorflow_jobs import build_model as build_keras_model
@@ -33,9 +33,12 @@ from tests.flink.training_jobs import (
     split_rows,
 )
 
-__all__ = ["Case", "Places", "checksum_of", "submit"]
+__all__ = ["Case", "OnStep", "Places", "checksum_of", "submit"]
 
 cloudpickle.register_pickle_by_value(sys.modules[__name__])
+
+OnStep = Callable[[Any], object]
+"""What a worker does, with its context, after each step on rows of its own."""
 
 _MODULUS = 2**61 - 1
 _BATCH_ROWS = 16
@@ -105,13 +108,34 @@ def checksum_of(checksum: int, number: int) -> int:
     return (checksum * 31 + number) % _MODULUS
 
 
-def submit(case: Case, places: Places) -> JobHandle:
-    """Submit the job on the mini-cluster of this process."""
+def _nothing(ctx: Any) -> None:
+    """Go on."""
+
+
+def submit(
+    case: Case,
+    places: Places,
+    *,
+    name: str = "chaos",
+    options: Mapping[str, str] | None = None,
+    timeouts: TimeoutConfig | None = None,
+    on_step: OnStep = _nothing,
+    make: Callable[..., StreamTableEnvironment] = make_environment,
+) -> JobHandle:
+    """Submit the job, on the mini-cluster of this process by default.
+
+    Args:
+        case: What kind of job.
+        places: Where it leaves what.
+        name: Of the job.
+        options: Further options of Flink.
+        timeouts: Limits on its waits; None: the default ones.
+        on_step: Travels to the workers.
+        make: Makes the environment, as `make_environment` does.
+    """
     places.steps.mkdir(parents=True)
-    t_env = make_environment(
-        {**_OPTIONS, "execution.checkpointing.dir": places.checkpoints.as_uri()},
-        parallelism=case.workers,
-    )
+    where = {"execution.checkpointing.dir": places.checkpoints.as_uri()}
+    t_env = make({**_OPTIONS, **where, **(options or {})}, parallelism=case.workers)
     t_env.execute_sql(
         "CREATE TEMPORARY TABLE numbers (id BIGINT, padding STRING) WITH "
         "('connector'='datagen', 'fields.id.kind'='sequence', 'fields.id.start'='0', "
@@ -126,12 +150,13 @@ def submit(case: Case, places: Places) -> JobHandle:
     ]
     plan = framework.train(
         rows,
-        trains(str(places.steps)),
+        trains(str(places.steps), on_step),
         workers=case.workers,
         exchange=ExchangeConfig(batch_rows=_BATCH_ROWS, slots=2),
         output={**STEPS, "count": DataTypes.BIGINT(), "checksum": DataTypes.BIGINT()},
         output_dir=places.folder,
-        name="chaos",
+        timeouts=timeouts,
+        name=name,
     )
     columns = f"{COLUMNS}, `count` BIGINT, checksum BIGINT"
     job: JobHandle = plan.submit(add_sink(t_env, plan, places.out, columns))
@@ -166,7 +191,7 @@ class _Counter:
         }
 
 
-def _in_pytorch(folder: str) -> Callable[[Any], None]:
+def _in_pytorch(folder: str, on_step: OnStep) -> Callable[[Any], None]:
     def entry(ctx: Any) -> None:
         import torch
 
@@ -185,13 +210,14 @@ def _in_pytorch(folder: str) -> Callable[[Any], None]:
             optimizer.step()
             scheduler.step()
             ctx.emit(counter.rows_of_step(step, batch["id"].tolist(), errors))
+            on_step(ctx)
         ctx.report(rows=ctx.state.get("rows", 0))
         ctx.save(model)
 
     return entry
 
 
-def _in_tensorflow(folder: str) -> Callable[[Any], None]:
+def _in_tensorflow(folder: str, on_step: OnStep) -> Callable[[Any], None]:
     def entry(ctx: Any) -> None:
         import keras
         import tensorflow as tf
@@ -206,6 +232,7 @@ def _in_tensorflow(folder: str) -> Callable[[Any], None]:
         for batch in rows:
             errors = step(batch["x"], batch["y"]).numpy()
             ctx.emit(counter.rows_of_step(ctx.steps, batch["id"].numpy().tolist(), errors))
+            on_step(ctx)
         ctx.report(rows=ctx.state.get("rows", 0))
         ctx.save(model)
 

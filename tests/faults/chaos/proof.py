@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ from headrace.operator import JobHandle
 from tests.faults.chaos.jobs import Case, Places, checksum_of
 from tests.flink.training_jobs import columns_of, ids_by_step, read_rows, replay
 
-__all__ = ["require_exact"]
+__all__ = ["require_exact", "require_exact_results"]
 
 _TOLERANCE = 1e-9
 _LIMIT_S = 300.0
@@ -24,10 +25,18 @@ def require_exact(case: Case, job: JobHandle, places: Places) -> int:
         How many steps the model was trained for.
     """
     result = job.wait(timeout_s=_LIMIT_S, show_progress=False)
+    reports = {name: node.report for name, node in result.status.nodes.items()}
+    return require_exact_results(case, reports, places)
+
+
+def require_exact_results(
+    case: Case, reports: Mapping[str, Mapping[str, float]], places: Places
+) -> int:
+    """As `require_exact`, of a job that has ended; `reports`: of each node, by its name."""
     rows = read_rows(places.out)
     assert sorted(row["id"] for row in rows) == list(range(case.rows))
     for worker in range(case.workers):
-        report = result.status.nodes[f"worker-{worker}"].report
+        report = reports[f"worker-{worker}"]
         own = sorted(
             (row["count"], row["id"], row["checksum"])
             for row in rows

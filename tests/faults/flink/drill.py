@@ -23,7 +23,7 @@ from tests.faults.flink.plan import (
     expected_outcome,
 )
 from tests.faults.flink.scene import ROWS, WORKERS, Scene, open_scene
-from tests.faults.flink.sight import JobView, Member, files_left, members, traces_in_jvm
+from tests.faults.flink.sight import JobView, Member, members, traces
 from tests.faults.flink.task_managers import TaskManagers
 from tests.flink.system import Process, descendants
 from tests.waiting import always, until, until_settled
@@ -55,7 +55,7 @@ class DrillResult:
 def run_drill(fault: Fault, cluster: TaskManagers | None = None) -> DrillResult:
     """Run one job with one fault. Fails the test if anything but the expected follows."""
     with open_scene(fault, cluster) as scene:
-        before = _traces(scene)
+        before = traces(scene.tmp_dir)
         drill = _Drill(scene, scene.submit())
         try:
             seconds = drill.run()
@@ -118,7 +118,7 @@ class _Drill:
 
         def left() -> list[str]:
             alive = {f"process {each}" for each in self.seen if each.is_alive}
-            return sorted((_traces(self.scene) | alive) - before)
+            return sorted((traces(self.scene.tmp_dir) | alive) - before)
 
         limit_s = self.ended_at + _CLEAN_S - time.monotonic()
         until(lambda: not left(), "clean end", limit_s, lambda: "\n".join(left()))
@@ -244,17 +244,6 @@ class _Drill:
         """Note what Flink has restarted the job for while it can be asked."""
         failures[:] = self.view.failures() or failures
         return bool(self.ended.isDone())
-
-
-def _traces(scene: Scene) -> set[str]:
-    """Return what there is of clusters: processes, files, and what JVMs hold of them."""
-    processes = descendants(os.getpid())
-    jvms = [each.pid for each in processes if each.is_jvm]
-    return {
-        *(f"process {each}" for each in processes),
-        *(f"file {each}" for each in files_left(scene.tmp_dir)),
-        *(trace for jvm in jvms for trace in traces_in_jvm(jvm)),
-    }
 
 
 def _expect_end(processes: list[Process], since: float) -> None:

@@ -10,10 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tests.flink.system import descendants as all_descendants
 from tests.flink.system import listening_sockets, mapped_files, open_files, threads_named
 from tests.segments import segments
 
-__all__ = ["JobView", "Member", "files_left", "members", "traces_in_jvm"]
+__all__ = ["JobView", "Member", "files_left", "members", "traces", "traces_in_jvm"]
 
 _MODULES = {
     "headrace.framework.master": "master",
@@ -80,6 +81,17 @@ def files_left(*folders: Path) -> list[str]:
     return sorted(left)
 
 
+def traces(*folders: Path) -> set[str]:
+    """Return what there is of clusters: processes, files, and what JVMs hold of them."""
+    processes = all_descendants(os.getpid())
+    jvms = [each.pid for each in processes if each.is_jvm]
+    return {
+        *(f"process {each}" for each in processes),
+        *(f"file {each}" for each in files_left(*folders)),
+        *(trace for jvm in jvms for trace in traces_in_jvm(jvm)),
+    }
+
+
 def traces_in_jvm(pid: int) -> set[str]:
     """Return what clusters have left in a JVM: threads, mapped and open files, sockets."""
     files = {
@@ -108,6 +120,10 @@ class JobView:
     def completed_checkpoints(self) -> int:
         """How many checkpoints have completed."""
         return int(self._get("/checkpoints").get("counts", {}).get("completed", 0))
+
+    def failed_checkpoints(self) -> int:
+        """How many checkpoints were declined, have expired or could not be written."""
+        return int(self._get("/checkpoints").get("counts", {}).get("failed", 0))
 
     def failures(self) -> list[str]:
         """What Flink has restarted the job for, or failed it, newest first."""

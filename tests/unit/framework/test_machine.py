@@ -11,6 +11,7 @@ from headrace.framework.failure import Failure
 from headrace.framework.machine import (
     ALL_FINISH,
     PYTORCH,
+    TENSORFLOW,
     ArmDeadline,
     DeadlineName,
     FailJob,
@@ -243,6 +244,21 @@ def test_a_failed_process_in_stream_mode_fails_the_job_at_once() -> None:
     at_work = running(has_input=True)
     (command,) = at_work.handle(failed("worker-0"))
     assert command == FailJob(node="worker-0", failure=BOOM, is_restartable=True)
+
+
+@pytest.mark.parametrize("machine", [ALL_FINISH, PYTORCH, TENSORFLOW])
+@pytest.mark.parametrize("has_input", [True, False])
+def test_of_several_failures_the_one_that_came_first_is_the_cause(
+    machine: Machine, has_input: bool
+) -> None:
+    """Clocks of hosts differ, and a death is known when a node has told of it."""
+    at_work = running(machine, has_input=has_input, max_restarts=0)
+    (command,) = at_work.handle(failed("worker-1"))
+    assert isinstance(command, FailJob)
+    assert command.node == "worker-1"
+    assert at_work.handle(failed("worker-0")) == []
+    assert at_work.handle(lost("worker-0")) == []
+    assert at_work.job.reason == "worker-1: ValueError: boom"
 
 
 @pytest.mark.parametrize("has_input", [True, False])

@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from headrace.errors import ConfigError, PlanError, UsageError
+from headrace.errors import ConfigError, ExchangeError, PlanError, UsageError
 from headrace.exchange import Barrier, Batch, End, Item, MemoryFeed
 from headrace.framework.process import StateRef
 from headrace.role import RoleContext
@@ -261,6 +261,24 @@ def test_an_object_that_does_not_take_its_state_says_what_differs(
     assert "missing in the checkpoint: total\n" in text
     assert "unexpected in the checkpoint: count\n" in text
     assert "inner.sums: shape (2,) in the checkpoint, (3,) here" in text
+
+
+@pytest.mark.parametrize(
+    "scarcity", [MemoryError("for a copy"), OSError(28, "No space left"), ExchangeError("disk")]
+)
+def test_a_restore_for_which_there_is_no_room_is_no_mistake_of_the_program(
+    states: list[tuple[int | None, bytes]], tmp_path: Path, scarcity: Exception
+) -> None:
+    """It is raised as it is: a `PlanError` would end the job for good."""
+
+    class Other(Counter):
+        def load_state_dict(self, state: dict[str, Any]) -> None:
+            raise scarcity
+
+    context = next(contexts(tmp_path, **state_file(tmp_path, states[0][1])))
+    with pytest.raises(type(scarcity)) as caught:
+        context.checkpointed(counter=Other())
+    assert caught.value is scarcity
 
 
 @pytest.mark.parametrize(

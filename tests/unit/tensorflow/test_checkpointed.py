@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from threading import Event
@@ -14,7 +15,7 @@ import pyarrow as pa
 import pytest
 import tensorflow as tf
 
-from headrace.errors import ConfigError, PlanError, UsageError
+from headrace.errors import ConfigError, ExchangeError, PlanError, UsageError
 from headrace.exchange import Barrier, Batch, End, Item, MemoryFeed
 from headrace.framework.process import StateRef
 from headrace.role import HELD_OUT
@@ -373,3 +374,29 @@ def test_files_that_would_be_written_on_the_hosts_of_servers_are_refused(
     checkpoint = tf.train.Checkpoint(v=tf.Variable(1.0))
     with pytest.raises(ConfigError, match=r"files=.*hosts of the servers"):
         as_stateful({"files": checkpoint}, tmp_path, has_servers=True)
+
+
+_NO_ROOM = r"(?s)too large.*`io\.tmp\.dirs`"
+
+
+def test_files_of_a_checkpoint_that_cannot_be_written_are_named_with_the_way_out(
+    tmp_path: Path,
+) -> None:
+    checkpoint = tf.train.Checkpoint(v=tf.Variable(np.zeros(100_000)))
+    (files,) = as_stateful({"files": checkpoint}, tmp_path).values()
+    state = files.state_dict()
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, limits[1]))  # as a full disk
+    try:
+        with pytest.raises(ExchangeError, match=_NO_ROOM) as writing:
+            files.state_dict()
+        assert list(tmp_path.iterdir()) == []
+        with pytest.raises(ExchangeError, match=_NO_ROOM) as restoring:
+            files.load_state_dict(state)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    for caught in (writing, restoring):
+        assert str(tmp_path) in str(caught.value)
+    checkpoint.v.assign(np.ones(100_000))
+    files.load_state_dict(state)
+    assert not checkpoint.v.numpy().any()

@@ -1,0 +1,132 @@
+"""The JobManager is killed on a cluster with Flink's high availability: the training goes on.
+
+Everything comes from the pip package, ZooKeeper too: `bin/zookeeper.sh`.
+"""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Literal
+
+import pyflink
+import pytest
+
+from headrace._environ import copy_environment
+from tests.faults.chaos.jobs import Case, Places
+from tests.faults.chaos.proof import require_exact_results
+from tests.ports import free_ports
+from tests.segments import segments
+from tests.waiting import until
+
+from .kept_job import KEEP, NARROW, await_kept, gone, processes, running
+from .standalone import Standalone, standalone_cluster
+
+_HOME = Path(pyflink.__file__).parent
+_SESSION_S = 4
+_HEARTBEAT_S = 5
+_SLOT_S = 10.0  # for how long a TaskManager keeps the slots of a JobManager that it has lost
+ROWS = 6_000
+
+
+@contextmanager
+def zookeeper(folder: Path) -> Iterator[int]:
+    """Start a ZooKeeper of one server on this host; give its port."""
+    (port,) = free_ports(1)
+    (folder / "conf").mkdir(parents=True)
+    (folder / "conf" / "config.yaml").write_text((_HOME / "conf/config.yaml").read_text())
+    (folder / "conf" / "zoo.cfg").write_text(
+        f"tickTime={_SESSION_S * 1000 // 2}\n"  # a session lasts for two ticks or more
+        f"dataDir={folder / 'data'}\nclientPortAddress=127.0.0.1\nclientPort={port}\n"
+        "admin.enableServer=false\nserver.1=localhost:2888:3888\n"  # alone: no such ports
+    )
+    process = subprocess.Popen(
+        ["bash", str(_HOME / "bin" / "zookeeper.sh"), "start-foreground", "1"],
+        env={
+            **copy_environment(),
+            "FLINK_CONF_DIR": str(folder / "conf"),
+            "FLINK_LOG_DIR": str(folder),
+            "FLINK_PID_DIR": str(folder),
+            "JVM_ARGS": "-Xmx128m",
+        },
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        yield port
+    finally:
+        process.kill()
+        process.wait()
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Standalone]:
+    folder = tmp_path_factory.mktemp("ha")
+    (folder / "flink").mkdir()
+    with zookeeper(folder / "zookeeper") as port:
+        options = {
+            "high-availability.type": "zookeeper",
+            "high-availability.zookeeper.quorum": f"127.0.0.1:{port}",
+            "high-availability.zookeeper.client.session-timeout": f"{_SESSION_S} s",
+            "high-availability.storageDir": (folder / "ha").as_uri(),
+            "heartbeat.interval": "1000 ms",
+            "heartbeat.timeout": f"{_HEARTBEAT_S * 1000} ms",
+            **NARROW,
+        }
+        with standalone_cluster(folder / "flink", options=options, slots=1) as running:
+            yield running
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("framework", ["pytorch", "tensorflow"])
+def test_a_training_goes_on_after_a_task_manager_and_the_job_manager_were_killed(
+    cluster: Standalone, tmp_path: Path, framework: Literal["pytorch", "tensorflow"]
+) -> None:
+    name = f"ha-{framework}"
+    places = Places(tmp_path / "job")
+    arguments = (places.folder, framework, "--name", name, "--rows", str(ROWS))
+    with cluster.started(*KEEP, *arguments) as program:
+        job = cluster.wait_for_job(name, "RUNNING")
+        for strike in (replace_task_manager, Standalone.replace_job_manager):
+            suffer(cluster, places, strike)
+        assert cluster.wait_for_job(name, "RUNNING") == job
+        (places.folder / "go").touch()
+        summary = cluster.finish(program)
+    assert summary["attempt"] > 2
+    require_exact_results(Case(framework, 2, ROWS, 0), summary["reports"], places)
+    cluster.wait_for_slots()
+    until(lambda: not any(processes(each) for each in cluster.task_managers), "end of all", 10)
+    until(lambda: not segments(), "end of all segments", 10)
+
+
+def suffer(cluster: Standalone, places: Places, strike: Callable[[Standalone], None]) -> None:
+    """Strike behind a checkpoint; what ran must end, and others must go on."""
+    await_kept(places, cluster.logs)
+    former = running(cluster.task_managers)
+    assert len(former) == 5, "master, two nodes, two processes"
+    before = {path.name for path in places.steps.iterdir()}
+    strike(cluster)
+    until(
+        lambda: gone(former),
+        "end of what ran before",
+        _HEARTBEAT_S + _SLOT_S + 10,
+        cluster.logs,
+    )
+    until(
+        lambda: len({path.name for path in places.steps.iterdir()} - before) == 2,
+        "steps of two other processes",
+        90,
+        cluster.logs,
+    )
+
+
+def replace_task_manager(cluster: Standalone) -> None:
+    """Kill the one that runs the master; start another one."""
+    cluster.kill(next(each for each in cluster.task_managers if "master" in commands(each)))
+    cluster.add_task_manager()
+
+
+def commands(manager: subprocess.Popen[bytes]) -> str:
+    return " ".join(each.command for each in processes(manager))
