@@ -14,31 +14,23 @@ from __future__ import annotations
 
 import os
 import random
-import re
 import signal
 import tempfile
 import threading
 import time
 from collections.abc import Callable
-from contextlib import suppress
-from datetime import datetime, timezone
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import pyflink.java_gateway
-from pyflink.java_gateway import get_gateway
-
 import headrace.pytorch
 import headrace.tensorflow
 from benchmarks import recovery_worker, report
+from benchmarks.flink_log import FlinkLog, own_log
 from benchmarks.lifecycle import percentiles
-from benchmarks.pipelines import open_t_env
-from benchmarks.processes import wait_until
-from headrace import JobHandle
-from headrace._environ import set_environment_default
+from benchmarks.pipelines import cancel, open_t_env
+from benchmarks.processes import parent_of, wait_until
 from headrace.config import ExchangeConfig
-from headrace.errors import JobFailedError
 
 _FRAMEWORKS: dict[str, tuple[Callable[..., Any], Callable[..., None]]] = {
     "PyTorch": (headrace.pytorch.train, recovery_worker.train_in_pytorch),
@@ -57,6 +49,7 @@ _OPTIONS = {
     "restart-strategy.fixed-delay.delay": "100 ms",
 }
 _ROWS_PER_S = 200
+_SOURCE = r"Source: numbers.* \(1/1\)"
 
 
 def run_recovery(*, kills: int, frameworks: tuple[str, ...]) -> dict[str, Any]:
@@ -94,7 +87,7 @@ def _measure(framework: str, kills: int, spare_after_s: float | None) -> dict[st
             "CREATE TEMPORARY TABLE numbers (id BIGINT) WITH ('connector'='datagen', "
             f"'fields.id.min'='0', 'fields.id.max'='1000', 'rows-per-second'='{_ROWS_PER_S}')"
         )
-        log = _Log()
+        log = FlinkLog()
         job = train(
             t_env.from_path("numbers"),
             partial(entry, marks=marks),
@@ -109,15 +102,15 @@ def _measure(framework: str, kills: int, spare_after_s: float | None) -> dict[st
                 if spare_after_s is None:
                     threading.Event().wait(_UNDISTURBED_S)
                 else:
-                    log.await_spare(kill)
+                    _await_spare(log, kill)
                 threading.Event().wait(chance.uniform(0, _RANDOM_S))
-                pid = victim if kill % 2 else _parent(victim)
+                pid = victim if kill % 2 else parent_of(victim)
                 began = time.monotonic()
                 os.kill(pid, signal.SIGKILL)
                 victim = _first_mark(marks, seen)
                 seen.add(victim)
                 stepped = float((marks / f"{recovery_worker.MARK}{victim}").read_text())
-                runs = log.runs_again(kill)
+                runs = log.await_run(_SOURCE, began, limit_s=_LIMIT_S)
                 all_s.append(stepped - began)
                 flinks.append(runs - began)
                 over.append(stepped - runs)
@@ -127,7 +120,7 @@ def _measure(framework: str, kills: int, spare_after_s: float | None) -> dict[st
                     flush=True,
                 )
         finally:
-            _cancel(job)
+            cancel(job, limit_s=_LIMIT_S)
     return {
         "over_flink_s": percentiles(over),
         "kill_to_first_step_s": percentiles(all_s),
@@ -135,39 +128,8 @@ def _measure(framework: str, kills: int, spare_after_s: float | None) -> dict[st
     }
 
 
-class _Log:
-    """What Flink's log says from now on."""
-
-    def __init__(self) -> None:
-        path = get_gateway().jvm.java.lang.System.getProperty("log.file")
-        self._path = Path(path)
-        self._begin = self._path.stat().st_size
-
-    def await_spare(self, count: int) -> None:
-        """Wait until so many spares have been ready."""
-
-        def is_ready() -> bool:
-            return len(re.findall(r"spare\] process \d+ is ready", self._text())) >= count
-
-        wait_until(is_ready, limit_s=_LIMIT_S, what=f"spare {count}")
-
-    def runs_again(self, attempt: int) -> float:
-        """Return when the source ran in this attempt, on the monotonic clock."""
-        pattern = re.compile(
-            r"^(\S+ \S+) .*Source: numbers.* \(1/1\)#"
-            + str(attempt)
-            + r" .*switched from INITIALIZING to RUNNING",
-            re.MULTILINE,
-        )
-        found = pattern.search(self._text())
-        assert found is not None, f"attempt {attempt} is not in {self._path}"
-        at = datetime.strptime(found[1], "%Y-%m-%d %H:%M:%S,%f").astimezone()
-        return time.monotonic() - (datetime.now(timezone.utc) - at).total_seconds()
-
-    def _text(self) -> str:
-        with self._path.open("rb") as file:
-            file.seek(self._begin)
-            return file.read().decode(errors="replace")
+def _await_spare(log: FlinkLog, number: int) -> None:
+    wait_until(lambda: len(log.spares()) >= number, limit_s=_LIMIT_S, what=f"spare {number}")
 
 
 def _first_mark(marks: Path, seen: set[int]) -> int:
@@ -182,23 +144,10 @@ def _first_mark(marks: Path, seen: set[int]) -> int:
     return pid
 
 
-def _parent(pid: int) -> int:
-    text = Path(f"/proc/{pid}/stat").read_text()
-    return int(text[text.rindex(")") + 2 :].split()[1])
-
-
-def _cancel(job: JobHandle) -> None:
-    job.cancel()
-    with suppress(JobFailedError):  # that is how a cancelled job ends
-        job.wait(show_progress=False, timeout_s=_LIMIT_S)
-
-
 def main(arguments: list[str] | None = None) -> None:
     """Measure and write the figures."""
     options = report.parse_options("recovery", arguments)
-    with tempfile.TemporaryDirectory(prefix="headrace-recovery-log-") as folder:
-        if pyflink.java_gateway._gateway is None:  # noqa: SLF001 - else it has a log file
-            set_environment_default("FLINK_LOG_DIR", folder)  # that of PyFlink is shared
+    with own_log():
         if options.smoke:
             figures = run_recovery(kills=1, frameworks=("PyTorch",))
         else:
