@@ -2,8 +2,8 @@
 
 One job, whose model and optimizer have 100 MB, trains an MLP of rows of 784 floats as fast as
 it can. Windows of 30 s with three checkpoints, asked for by Flink's REST API, take turns with
-windows without any, in the same processes: so the two sides differ in nothing else. Every second
-pair of windows begins with the checkpoints; the share is the median over the pairs.
+windows without any, in the same processes: so the two sides differ in nothing else. Every
+second pair of windows begins with the checkpoints; the share is the median over the pairs.
 """
 
 from __future__ import annotations
@@ -188,7 +188,7 @@ def main(arguments: list[str] | None = None) -> None:
     """Measure and write the figures."""
     options = report.parse_options("checkpoint_throughput", arguments)
     if options.smoke:
-        figures = run_throughput(pairs={"PyTorch": 1}, every_s=1, per_window=1, warm_up_s=0)
+        figures = run_throughput(pairs={"PyTorch": 1}, every_s=2, per_window=1, warm_up_s=0)
     else:
         figures = run_throughput(
             pairs={"PyTorch": 4, "TensorFlow": 3}, every_s=10, per_window=3, warm_up_s=5

@@ -59,7 +59,8 @@ class FlinkJob:
                 msg = f"checkpoint {failed['id']} has failed: {failed.get('failure_message')}"
                 raise RuntimeError(msg)
             if found["counts"]["completed"] >= count:
-                return [each for each in found["history"] if each["status"] == "COMPLETED"]
+                done = [each for each in found["history"] if each["status"] == "COMPLETED"]
+                return sorted(done, key=lambda each: each["id"], reverse=True)
             if time.monotonic() > deadline:
                 msg = f"{found['counts']['completed']} of {count} checkpoints in {limit_s} s"
                 raise TimeoutError(msg)

@@ -21,7 +21,6 @@ from typing import Any
 
 import headrace.pytorch
 from benchmarks import recovery_worker, report
-from benchmarks.lifecycle import percentiles
 from benchmarks.pipelines import cancel, open_t_env
 from benchmarks.processes import parent_of, wait_until
 from headrace.config import ExchangeConfig
@@ -77,7 +76,9 @@ def run_goodput(*, kills: int, every_s: float, spare_after_s: float | None) -> d
         "every_s": every_s,
         "spare_after_s": spare_after_s,
         **shares,
-        "recovery_s": {kind: percentiles(each) for kind, each in recoveries.items() if each},
+        "recovery_s": {
+            kind: report.percentiles(each) for kind, each in recoveries.items() if each
+        },
         "bars": {
             f"a kill every {every_s:g} s: share of time with steps": report.at_least(
                 shares["share_of_time_with_steps"], 1 - _RECOVERY_BAR_S / every_s

@@ -27,7 +27,6 @@ import headrace.pytorch
 import headrace.tensorflow
 from benchmarks import recovery_worker, report
 from benchmarks.flink_log import FlinkLog, own_log
-from benchmarks.lifecycle import percentiles
 from benchmarks.pipelines import cancel, open_t_env
 from benchmarks.processes import parent_of, wait_until
 from headrace.config import ExchangeConfig
@@ -122,9 +121,9 @@ def _measure(framework: str, kills: int, spare_after_s: float | None) -> dict[st
         finally:
             cancel(job, limit_s=_LIMIT_S)
     return {
-        "over_flink_s": percentiles(over),
-        "kill_to_first_step_s": percentiles(all_s),
-        "flinks_restart_s": percentiles(flinks),
+        "over_flink_s": report.percentiles(over),
+        "kill_to_first_step_s": report.percentiles(all_s),
+        "flinks_restart_s": report.percentiles(flinks),
     }
 
 

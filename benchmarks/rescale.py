@@ -30,7 +30,6 @@ import headrace.pytorch
 from benchmarks import recovery_worker, report
 from benchmarks.flink_log import FlinkLog, own_log
 from benchmarks.flink_rest import FlinkJob, free_port
-from benchmarks.lifecycle import percentiles
 from benchmarks.pipelines import cancel, open_t_env
 from benchmarks.processes import is_alive, wait_until
 from headrace.config import ExchangeConfig
@@ -65,7 +64,7 @@ def run_rescale(*, repeats: int) -> dict[str, Any]:
     }
     return {
         "repeats": repeats,
-        "plain_flink_s": percentiles(plain_s),
+        "plain_flink_s": report.percentiles(plain_s),
         **found,
         "bars": {
             f"1 -> 2 workers, {name.replace('_', ' ')}: request to the first step over Flink's "
@@ -152,11 +151,11 @@ def _measure(
             cancel(job, limit_s=_LIMIT_S)
     plain = median(plain_s)
     return {
-        "over_plain_flink_s": percentiles([each - plain for each in all_s]),
-        "over_flink_s": percentiles([a - b for a, b in zip(all_s, flinks, strict=True)]),
-        "request_to_first_step_s": percentiles(all_s),
-        "flinks_part_s": percentiles(flinks),
-        "back_to_one_worker_s": percentiles(backs),
+        "over_plain_flink_s": report.percentiles([each - plain for each in all_s]),
+        "over_flink_s": report.percentiles([a - b for a, b in zip(all_s, flinks, strict=True)]),
+        "request_to_first_step_s": report.percentiles(all_s),
+        "flinks_part_s": report.percentiles(flinks),
+        "back_to_one_worker_s": report.percentiles(backs),
     }
 
 

@@ -82,13 +82,8 @@ class Victims:
             in_a_row = self._chance.random() < _PART_IN_A_ROW
             yield self._hit(victim, waits=not in_a_row)
 
-    def kill_one(self, kind: str) -> Kill | None:
-        """Kill a process of this kind now; None if the job has ended."""
-        victim = self._choose(kind)
-        return None if victim is None else self._hit(victim, waits=True)
-
-    def _choose(self, kind: str | None = None) -> Member | None:
-        kind = kind or self._chance.choice(KINDS)
+    def _choose(self) -> Member | None:
+        kind = self._chance.choice(KINDS)
         found: list[Member] = []
 
         def seen() -> bool:
