@@ -13,6 +13,7 @@ import cloudpickle
 import pytest
 
 from headrace.framework import NodeSpec
+from tests.faults.flink.sight import members
 from tests.waiting import live_until_ended, until
 
 from .conftest import QUICK
@@ -97,6 +98,25 @@ def test_the_process_that_has_loaded_the_entry_runs_it(
     assert not Path(start["work_dir"]).exists()
 
 
+def test_a_spare_is_no_member_of_the_job_before_it_has_its_spec(
+    cluster: Cluster, tmp_path: Path
+) -> None:
+    def seen(*, with_spares: bool) -> list[tuple[str, bool]]:
+        found = members(with_spares=with_spares)
+        return sorted((each.kind, each.is_spare) for each in found)
+
+    node, start = cluster.spare(Waiting(tmp_path))
+    ready(node)
+    assert seen(with_spares=True) == [("node", True), ("process", True)]
+    assert seen(with_spares=False) == []
+    node.send("start", **{**start, "index": 3, "parallelism": 4})
+    node.expect("process_started")
+    assert seen(with_spares=False) == [("node", False), ("process", False)]
+    assert {each.index for each in members()} == {None, 3}
+    (tmp_path / "go").touch()
+    assert node.expect("process_ended")["outcome"] == "finished"
+
+
 def test_a_node_that_is_told_to_start_while_it_loads_waits_for_it(
     cluster: Cluster, tmp_path: Path
 ) -> None:
@@ -105,6 +125,16 @@ def test_a_node_that_is_told_to_start_while_it_loads_waits_for_it(
     pid = node.expect("process_started")["pid"]
     assert runs(node)["pid"] == pid
     assert loaders(tmp_path) == {pid}
+
+
+class Waiting:
+    """An entry that ends when the file `go` is there."""
+
+    def __init__(self, notes: Path) -> None:
+        self.notes = str(notes)
+
+    def __call__(self, spec: Any, link: Any) -> None:
+        until(Path(self.notes, "go").exists, "file go")
 
 
 class Short:
