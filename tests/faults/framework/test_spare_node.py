@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +14,7 @@ import cloudpickle
 import pytest
 
 from headrace.framework import NodeSpec
+from headrace.framework.runner import ahead
 from tests.faults.flink.sight import members
 from tests.waiting import live_until_ended, until
 
@@ -37,7 +39,12 @@ class Loaded:
         Path(self.notes, f"loaded-{os.getpid()}").touch()
         if self.then == "hang":
             live_until_ended()
-        if self.then == "fail":
+        if self.then == "thread":
+            threading.Thread(target=live_until_ended).start()
+        if self.then == "gpu":
+            ahead._GPU_FILES = self.notes
+            self.file = open(f"{self.notes}/gpu", "w")  # noqa: SIM115, PTH123 - held open
+        if self.then in ("fail", "thread"):
             raise ImportError(self.then)
 
     def __call__(self, spec: Any, link: Any) -> None:
@@ -188,14 +195,49 @@ def test_a_process_that_never_loads_its_entry_is_given_up_after_the_limit(
     wait_gone(pid)
 
 
-def test_an_entry_that_cannot_be_loaded_ahead_is_loaded_again(
-    cluster: Cluster, tmp_path: Path
+def test_a_spare_whose_entry_hangs_while_it_is_loaded_does_not_stay_for_ever(
+    cluster: Cluster, tmp_path: Path, wait_gone: Wait
 ) -> None:
-    node, start = cluster.spare(Loaded(tmp_path, "fail"))
+    limits = {**{f: getattr(QUICK, f) for f in QUICK.__slots__}, "process_start_timeout_s": 2.0}
+    spec = NodeSpec(timeouts=type(QUICK)(**limits))
+    node, _ = cluster.spare(Loaded(tmp_path, "hang"), spec)
+    pid = node.expect("spare")["pid"]
+    ended = node.expect("spare", until=lambda line: line["state"] == "ended")
+    assert ended["pid"] == pid
+    wait_gone(pid)
+    assert loaders(tmp_path) == {pid}
+    assert "has not loaded its entry within 2.0 s" in node.log
+
+
+@pytest.mark.parametrize(
+    ("then", "says"),
+    [
+        ("fail", "ImportError: fail"),
+        ("thread", "ImportError: thread"),
+        ("gpu", "the modules of the entry have opened"),
+    ],
+)
+def test_an_entry_that_cannot_be_loaded_ahead_is_loaded_again(
+    cluster: Cluster, tmp_path: Path, then: str, says: str
+) -> None:
+    node, start = cluster.spare(Loaded(tmp_path, then))
     ended = node.expect("spare", until=lambda line: line["state"] == "ended")
     node.send("start", **start)
     assert runs(node)["pid"] != ended["pid"]
-    assert "ImportError: fail" in node.log
+    assert says in node.log
+
+
+def test_a_node_whose_process_could_not_be_started_ahead_says_so(
+    cluster: Cluster, tmp_path: Path
+) -> None:
+    node, start = cluster.spare(
+        Loaded(tmp_path), first=lambda work_dir: (work_dir / "process-ahead").touch()
+    )
+    assert node.expect("spare") == {"type": "spare", "state": "ended", "pid": None}
+    assert "no process could be started ahead" in node.log
+    node.send("start", **start)
+    assert node.expect("process_started")["pid"] not in loaders(tmp_path)
+    runs(node)
 
 
 @pytest.mark.parametrize("how", ["stop", "end of file", "TERM", "KILL"])
