@@ -59,6 +59,8 @@ class Traces:
         more = _OF_A_CHILD * sum(each.is_spare for each in children)
         for kind, found in _in_jvm().items():
             limit = len(self._before[kind]) + (more if kind == "thread" else 0)
+            if kind == "state":  # each process has two files in turns
+                limit = 2 * self._workers
             if len(found) > limit:
                 left.append(f"{len(found)} of {kind}, {limit} before: {found}")
         return left
@@ -82,6 +84,7 @@ def _in_jvm() -> dict[str, list[str]]:
         "thread": threads_named(pid, "headrace"),
         "mapping": [path for path in mapped_files(pid) if "/headrace-" in path],
         "open file": [path for path in open_files(pid) if "/headrace-" in path],
+        "state": [path for path in open_files(pid) if "/memfd:headrace-" in path],
         "socket": [path for path in listening_sockets(pid) if "/headrace-" in path],
         "port": [str(port) for port in listening_ports(pid)],
     }
