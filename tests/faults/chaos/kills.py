@@ -179,10 +179,11 @@ class Victims:
             gone = {victim.pid} if number is not signal.SIGSTOP else set()
             back_s = None
         elif kind == "master":
-            back_s = self._await(lambda: self._log.gatherings() > gatherings, kind)
+            back_s = self._await(lambda: self._gathered(gatherings), kind)
             gone = {victim.pid}
         else:
-            back_s = self._await(lambda: self._latest_first_step(pids), kind)
+            former = pids | {str(pid) for pid in before}  # some may not have made a step yet
+            back_s = self._await(lambda: self._latest_first_step(former), kind)
             gone = before
         if self.has_ended:
             return Kill(kind, number, None)
@@ -190,27 +191,32 @@ class Victims:
         self._traces.require_none_of(gone, lambda: self.has_ended)
         return Kill(kind, number, None if back_s is None else back_s - at_s)
 
-    def _await(self, look: Callable[[], float | bool | None], kind: str) -> float | None:
-        """Return the instant that `look` sees, or now if it sees something; None at the end."""
-        seen = until(
-            lambda: self.has_ended or look(), f"recovery from the kill of a {kind}", _LIMIT_S
-        )
-        if self.has_ended:
-            return None
-        return time.monotonic() if seen is True else seen
+    def _await(self, look: Callable[[], float | None], kind: str) -> float | None:
+        """Wait for an instant that `look` returns; None if the job ends before."""
+        found: list[float | None] = [None]
+
+        def seen() -> bool:
+            found[0] = look()
+            return self.has_ended or found[0] is not None
+
+        until(seen, f"recovery from the kill of a {kind}", _LIMIT_S)
+        return None if self.has_ended else found[0]
 
     def _require_no_restart(self, kind: str, pids: set[str]) -> None:
         """The job goes on: a checkpoint completes, and the same processes make steps."""
         at_s = time.monotonic()
         self._await_checkpoint()
-        self._await(
-            lambda: (
-                len([1 for times in self._steps().values() if max(times) > at_s])
-                == self._workers
-            ),
-            kind,
-        )
+        until(lambda: self.has_ended or self._have_stepped(at_s), "a step of each", _LIMIT_S)
         assert self.has_ended or self._pids() == pids, f"a {kind} restarted the job"
+
+    def _have_stepped(self, since_s: float) -> bool:
+        """Whether each worker has made a step since then."""
+        lasts = [max(times) for times in self._steps().values()]
+        return len([last for last in lasts if last > since_s]) == self._workers
+
+    def _gathered(self, before: int) -> float | None:
+        """Return the present instant if a master has had all its nodes once more."""
+        return time.monotonic() if self._log.gatherings() > before else None
 
     def _latest_first_step(self, but_of: Set[str]) -> float | None:
         """Return when each worker had made a step in a process that is none of these."""
