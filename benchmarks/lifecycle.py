@@ -24,7 +24,7 @@ import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from statistics import median, quantiles
+from statistics import median
 from typing import Any
 
 from pyflink.datastream import DataStream, StreamExecutionEnvironment
@@ -97,10 +97,12 @@ def run_lifecycle(
     net = [each["job"] - each["plain Flink"] - each["step of torch"] for each in starts]
     every_cancel = [s for values in cancel_s.values() for s in values]
     return {
-        "start_s": {key: percentiles([each[key] for each in starts]) for key in starts[0]},
-        "first_step_over_flink_and_torch_s": percentiles(net),
-        "cancel_s": {moment: percentiles(values) for moment, values in cancel_s.items()},
-        "kill_to_first_step_over_torch_s": percentiles(recoveries),
+        "start_s": {
+            key: report.percentiles([each[key] for each in starts]) for key in starts[0]
+        },
+        "first_step_over_flink_and_torch_s": report.percentiles(net),
+        "cancel_s": {moment: report.percentiles(values) for moment, values in cancel_s.items()},
+        "kill_to_first_step_over_torch_s": report.percentiles(recoveries),
         "bars": {
             "first step over Flink's and torch's start, p50 in s": report.at_most(
                 median(net), 2.0
@@ -111,12 +113,6 @@ def run_lifecycle(
             ),
         },
     }
-
-
-def percentiles(values: list[float]) -> dict[str, float]:
-    """Return the median, the 95th percentile and the greatest of the repeats."""
-    p95 = quantiles(values, n=20, method="inclusive")[18] if len(values) > 1 else values[0]
-    return {"p50": median(values), "p95": p95, "max": max(values), "repeats": len(values)}
 
 
 def features(t_env: StreamTableEnvironment, rows: int) -> Table:

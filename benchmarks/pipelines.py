@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
-from pyflink.common import Types, WatermarkStrategy
+from pyflink.common import Configuration, Types, WatermarkStrategy
 from pyflink.datastream import StreamExecutionEnvironment
 from pyflink.datastream.connectors.number_seq import NumberSequenceSource
 from pyflink.table import StreamTableEnvironment, Table
 
+from headrace import JobHandle
+from headrace.errors import JobFailedError
+
 __all__ = [
     "Column",
+    "cancel",
     "float_columns",
     "float_list",
     "marginal_rate",
@@ -62,13 +67,31 @@ def use_worker_processes() -> None:
     os.environ["_python_worker_execution_mode"] = "process"  # noqa: SIM112, TID251 (its name)
 
 
-def open_t_env(parallelism: int = 1) -> StreamTableEnvironment:
-    """Return a new streaming table environment that reuses objects."""
-    env = StreamExecutionEnvironment.get_execution_environment()
+def open_t_env(
+    parallelism: int = 1, options: Mapping[str, str] | None = None
+) -> StreamTableEnvironment:
+    """Return a new streaming table environment that reuses objects.
+
+    Args:
+        parallelism: Of each operator, where nothing else is said.
+        options: Flink's, those of the embedded cluster among them.
+    """
+    configuration = Configuration()
+    for key, value in (options or {}).items():
+        configuration.set_string(key, value)
+    env = StreamExecutionEnvironment.get_execution_environment(configuration)
     env.set_parallelism(parallelism)
     t_env = StreamTableEnvironment.create(env)
-    t_env.get_config().set("pipeline.object-reuse", "true")
+    for key, value in {"pipeline.object-reuse": "true", **(options or {})}.items():
+        t_env.get_config().set(key, value)
     return t_env
+
+
+def cancel(job: JobHandle, *, limit_s: float) -> None:
+    """Cancel a job and wait for its end."""
+    job.cancel()
+    with suppress(JobFailedError):  # that is how a cancelled job ends
+        job.wait(show_progress=False, timeout_s=limit_s)
 
 
 def rows_of(t_env: StreamTableEnvironment, columns: Sequence[Column], rows: int) -> Table:

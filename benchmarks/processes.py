@@ -8,7 +8,15 @@ from collections.abc import Callable
 from pathlib import Path
 from threading import Event
 
-__all__ = ["cpu_s", "descendants", "is_alive", "mapped_files", "resident_mb", "wait_until"]
+__all__ = [
+    "cpu_s",
+    "descendants",
+    "is_alive",
+    "mapped_files",
+    "parent_of",
+    "resident_mb",
+    "wait_until",
+]
 
 _TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 
@@ -45,6 +53,11 @@ def descendants(pid: int) -> dict[int, str]:
     return found
 
 
+def parent_of(pid: int) -> int:
+    """Return the pid of the parent of a process."""
+    return int(_stat_fields(pid)[1])
+
+
 def is_alive(pid: int) -> bool:
     """Whether a process runs; one that has ended and was not waited for does not."""
     try:
@@ -71,7 +84,7 @@ def wait_until(condition: Callable[[], bool], *, limit_s: float, what: str) -> f
 
 def _parent(pid: int) -> int | None:
     try:
-        return int(_stat_fields(pid)[1])
+        return parent_of(pid)
     except (FileNotFoundError, ProcessLookupError):  # it has just ended
         return None
 

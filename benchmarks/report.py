@@ -9,10 +9,18 @@ import platform
 import subprocess
 from importlib.metadata import version
 from pathlib import Path
-from statistics import median
+from statistics import median, quantiles
 from typing import Any
 
-__all__ = ["RESULTS", "at_least", "at_most", "parse_options", "spread", "write_result"]
+__all__ = [
+    "RESULTS",
+    "at_least",
+    "at_most",
+    "parse_options",
+    "percentiles",
+    "spread",
+    "write_result",
+]
 
 RESULTS = Path(__file__).parent / "results"
 _PACKAGES = ("apache-flink", "torch", "tensorflow-cpu", "keras", "pyarrow", "numpy")
@@ -47,6 +55,12 @@ def parse_options(script: str, arguments: list[str] | None = None) -> argparse.N
 def spread(values: list[float]) -> dict[str, float]:
     """Median, least and most of the repeats."""
     return {"median": median(values), "min": min(values), "max": max(values)}
+
+
+def percentiles(values: list[float]) -> dict[str, float]:
+    """Return the median, the 95th percentile and the greatest of the repeats."""
+    p95 = quantiles(values, n=20, method="inclusive")[18] if len(values) > 1 else values[0]
+    return {"p50": median(values), "p95": p95, "max": max(values), "repeats": len(values)}
 
 
 def at_least(value: float, bar: float) -> dict[str, Any]:

@@ -21,7 +21,7 @@ from typing import Any
 import headrace.tensorflow
 from benchmarks import report
 from benchmarks.java_probe import build_probe_jar
-from benchmarks.lifecycle import features, percentiles, plain_flink_s
+from benchmarks.lifecycle import features, plain_flink_s
 from benchmarks.pipelines import open_t_env
 from benchmarks.tf_workers import leave_first_mark
 
@@ -74,14 +74,14 @@ def run_tf_start(kinds: dict[str, int], *, repeats: int) -> dict[str, Any]:
                 starts[kind].append(taken)
                 print(f"repeat {repeat}: {kind}: {taken}", flush=True)
     over = {
-        kind: percentiles(
+        kind: report.percentiles(
             [each["job"] - each["plain Flink"] - each["TensorFlow alone"] for each in taken]
         )
         for kind, taken in starts.items()
     }
     return {
         "start_s": {
-            kind: {key: percentiles([each[key] for each in taken]) for key in taken[0]}
+            kind: {key: report.percentiles([each[key] for each in taken]) for key in taken[0]}
             for kind, taken in starts.items()
         },
         "first_step_over_flink_and_tensorflow_s": over,

@@ -41,7 +41,7 @@ class TFKeepingContext(TrainingContext):
         self._has_new_iterator = False
         self._is_iterated_itself = False
 
-    def checkpointed(self, **objects: Any) -> None:
+    def checkpointed(self, **objects: Any) -> Any:
         """Keep objects in Flink's checkpoints; see `RoleContext.checkpointed`.
 
         Keras models and optimizers, variables, `tf.Module` and `tf.train.Checkpoint` are taken
@@ -70,9 +70,10 @@ class TFKeepingContext(TrainingContext):
         """
         if self._cluster.servers and self._cluster.addresses.get(CHIEF):
             raise PlanError(_CHIEF)
-        super().checkpointed(**objects)
+        given = super().checkpointed(**objects)
         if self._cluster.servers:
             self._rest_together()
+        return given
 
     def exported(self, model: Any, *, form: ServedForm = "keras") -> None:
         """Choose what `export_to` writes for each completed checkpoint, and in which form.

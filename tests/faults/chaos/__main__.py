@@ -1,13 +1,17 @@
 """Random kills of random processes, exact results, and how long they cost: `make chaos`.
 
 Jobs count rows, train a model and emit both for each row into a transactional sink, in PyTorch
-and TensorFlow, with one and two workers. Algorithm processes, nodes and masters are killed with
-SIGKILL until there were 104 of them; the jobs must end with every row once, counts and
-checksums as of all rows before, the steps without a gap and the model of one process that makes
-the same steps (bit for bit with one worker). Nothing may be left of them.
+and TensorFlow, with one and two workers. Algorithm processes, nodes and masters get SIGKILL and
+SIGSEGV until the jobs have recovered from 104 of these; some kills that come while a job is
+still recovering, kills of spares and processes that are frozen for a moment come on top. The
+jobs must end with every row once, counts and checksums as of all rows before, the steps without
+a gap and the model of one process that makes the same steps (bit for bit with one worker).
+Behind every recovery, and at the end, nothing of what was before may be left: no process, work
+directory, segment, and in the JVM no thread, mapping, open file, socket or port.
 
-`goodput`: one kill every 15 s for ten minutes, with a restart delay of 0.1 s, and which part
-of the time and of the steps counted. All in all three quarters of an hour.
+A whole run writes `benchmarks/results/chaos.json`, with the recovery times by kind of process.
+It takes three quarters of an hour. What kills cost over a long time is `benchmarks.goodput`'s
+to say.
 """
 
 from __future__ import annotations
@@ -17,16 +21,16 @@ import json
 import random
 import sys
 import tempfile
-import threading
-import time
-from collections import defaultdict
+from collections import Counter, defaultdict
 from pathlib import Path
 from typing import Any
 
-from benchmarks.report import write_result
+from benchmarks.report import RESULTS, at_least, percentiles, write_result
 from tests.faults.chaos.jobs import Case, Places, submit
-from tests.faults.chaos.kills import Kill, Victims, require_nothing_left
+from tests.faults.chaos.jvm_log import JvmLog
+from tests.faults.chaos.kills import Kill, Victims
 from tests.faults.chaos.proof import require_exact
+from tests.faults.chaos.traces import require_nothing_left
 from tests.flink.jvm import one_jvm
 
 _ROWS_PER_S = 400
@@ -37,91 +41,76 @@ _CASES = [
     for workers in (1, 2)
 ]
 _KILLS = 104
-_EVERY_S = 15.0
-_MINUTES = 10.0
-_BIN_S = 0.5
 
 
 def run_chaos(cases: list[Case], kills: int, seed: int) -> dict[str, Any]:
-    """Kill until each case has had its part; return what became of them.
+    """Kill until each case has had its part; return what became of them, and the bar.
 
     Raises:
         AssertionError: Something was not exact, or something was left.
     """
     chance = random.Random(seed)
-    seconds: dict[str, list[float]] = defaultdict(list)
-    done: dict[str, int] = {}
+    by_case: dict[str, list[Kill]] = {str(case): [] for case in cases}
     jobs = 0
     for case in cases:
-        done[str(case)] = 0
-        while done[str(case)] < kills // len(cases):
+        done = by_case[str(case)]
+        while (left := kills // len(cases) - _recovered(done)) > 0:
             jobs += 1
-            for kill in _run_job(case, kills // len(cases) - done[str(case)], chance):
-                done[str(case)] += 1
-                if kill.recovery_s is not None:
-                    seconds[f"{case}: {kill.kind}"].append(kill.recovery_s)
-            _say(f"{case}: {done[str(case)]} kills, exact")
+            found = _run_job(case, left, chance)
+            assert _recovered(found), f"a job that was never hit: {found}"
+            done += found
+        _say(f"{case}: {_recovered(done)} recoveries, {len(done)} signals, exact")
+    every = [kill for done in by_case.values() for kill in done]
     return {
         "jobs": jobs,
-        "kills": done,
-        "recovery_s": {name: _quantiles(found) for name, found in seconds.items()},
+        "recoveries": {name: _recovered(done) for name, done in by_case.items()},
+        "signals": _counts(every),
+        "recovery_s": {
+            "all": _by_kind(every),
+            **{name: _by_kind(done) for name, done in by_case.items()},
+        },
+        "bars": {
+            "kills that a job recovered from, with an exact result": at_least(
+                _recovered(every), 100
+            )
+        },
     }
+
+
+def _recovered(kills: list[Kill]) -> int:
+    return len([kill for kill in kills if kill.recovery_s is not None])
+
+
+def _counts(kills: list[Kill]) -> dict[str, int]:
+    """Return how many signals there were, with those that no recovery was awaited after."""
+    return dict(sorted(Counter(f"{each.signal.name} {each.kind}" for each in kills).items()))
+
+
+def _by_kind(kills: list[Kill]) -> dict[str, dict[str, float]]:
+    """Return the spread of the recovery times by kind of process."""
+    found: dict[str, list[float]] = defaultdict(list)
+    for kill in kills:
+        if kill.recovery_s is not None:
+            found[kill.kind].append(kill.recovery_s)
+    return {kind: percentiles(found[kind]) for kind in sorted(found)}
 
 
 def _run_job(case: Case, kills: int, chance: random.Random) -> list[Kill]:
     with tempfile.TemporaryDirectory(prefix="chaos-") as folder:
         places = Places(Path(folder))
+        log = JvmLog()
         job = submit(case, places)
+        found = []
         try:
-            found = list(Victims(job, places, case.workers, chance).kill(kills))
+            for kill in Victims(job, places, case.workers, chance, log).kill(kills):
+                _say(f"{case}: {kill}")
+                found.append(kill)
             require_exact(case, job, places)
         except BaseException:
             job.cancel()
             raise
-        require_nothing_left()
+        require_nothing_left(places)
         return found
-
-
-def run_goodput(case: Case, every_s: float, seed: int) -> dict[str, Any]:
-    """Kill the algorithm process of a random worker every `every_s` seconds to the end."""
-    chance = random.Random(seed)
-    with tempfile.TemporaryDirectory(prefix="chaos-") as folder:
-        places = Places(Path(folder))
-        job = submit(case, places)
-        victims = Victims(job, places, case.workers, chance)
-        kills = 0
-        next_s = time.monotonic() + every_s
-        while not victims.has_ended:
-            threading.Event().wait(max(0.0, next_s - time.monotonic()))
-            next_s += every_s
-            kills += victims.kill_one("process") is not None
-        steps = require_exact(case, job, places)
-        times = [
-            float(line.split()[0])
-            for path in places.steps.glob("0-*")
-            for line in path.read_text().splitlines()
-        ]
-    require_nothing_left()
-    bins = {int(each / _BIN_S) for each in times}
-    return {
-        "kills": kills,
-        "every_s": every_s,
-        "seconds": max(times) - min(times),
-        "share_of_time_with_steps": len(bins) / (max(bins) - min(bins) + 1),
-        "share_of_steps_that_count": steps / len(times),
-    }
-
-
-def _quantiles(found: list[float]) -> dict[str, float]:
-    ordered = sorted(found)
-    at = {"p50": 0.5, "p95": 0.95, "max": 1.0}
-    return {
-        "count": len(ordered),
-        **{
-            name: ordered[min(len(ordered) - 1, int(q * len(ordered)))]
-            for name, q in at.items()
-        },
-    }
 
 
 def _say(text: str) -> None:
@@ -130,28 +119,30 @@ def _say(text: str) -> None:
 
 
 def main() -> None:
-    """Kill, and write the figures to stdout, and with `--results` into a file there."""
+    """Kill, and write the figures to stdout and, of a whole run, into a file."""
     parser = argparse.ArgumentParser(prog="python -m tests.faults.chaos")
     parser.add_argument("--kills", type=int, default=_KILLS, help="over all kinds of jobs")
     parser.add_argument("--seed", type=int, help="by default a new one")
     parser.add_argument("--only", help="one kind of job, as 'pytorch, 1 worker'")
-    parser.add_argument("--no-goodput", action="store_true", help="without its 20 minutes")
-    parser.add_argument("--results", type=Path, help="folder for chaos.json")
+    parser.add_argument(
+        "--results",
+        type=Path,
+        help=f"folder for chaos.json; by default that of the benchmarks for a whole run, of "
+        f"all kinds of jobs and at least {_KILLS} kills, and none for a part",
+    )
     options = parser.parse_args()
     seed = options.seed
     if seed is None:
         seed = random.SystemRandom().randrange(1_000_000)
     _say(f"seed {seed}: repeat with `make chaos SEED={seed}`")
     cases = [case for case in _CASES if options.only in (None, str(case))]
+    if not cases:
+        parser.error(f"--only {options.only!r} is none of {[str(case) for case in _CASES]}")
+    is_whole = cases == _CASES and options.kills >= _KILLS
+    folder = options.results or (RESULTS if is_whole else None)
     figures: dict[str, Any] = {"seed": seed, **run_chaos(cases, options.kills, seed)}
-    if not options.no_goodput:
-        rows = int(_MINUTES * 60 * _ROWS_PER_S)
-        figures["goodput"] = {
-            workers: run_goodput(Case("pytorch", workers, rows, _ROWS_PER_S), _EVERY_S, seed)
-            for workers in (1, 2)
-        }
-    if options.results is not None:
-        write_result("chaos", figures, options.results)
+    if folder is not None:
+        write_result("chaos", figures, folder)
     _say(json.dumps(figures, indent=2))
 
 

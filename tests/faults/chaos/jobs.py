@@ -43,6 +43,7 @@ OnStep = Callable[[Any], object]
 _MODULUS = 2**61 - 1
 _BATCH_ROWS = 16
 _RATE = 0.02
+_SPARE_AFTER_S = 1.0  # so that there are some between two kills
 _OPTIONS = {
     "execution.checkpointing.interval": "500 ms",
     "execution.checkpointing.tolerable-failed-checkpoints": "100000",
@@ -98,6 +99,11 @@ class Places:
         return self.folder / "out"
 
     @property
+    def tmp(self) -> Path:
+        """Flink's temporary directory: that of the work directories."""
+        return self.folder / "tmp"
+
+    @property
     def steps(self) -> Path:
         """A file `<worker>-<pid>` of each process: a line "<monotonic s> <step>" a step."""
         return self.folder / "steps"
@@ -134,7 +140,11 @@ def submit(
         make: Makes the environment, as `make_environment` does.
     """
     places.steps.mkdir(parents=True)
-    where = {"execution.checkpointing.dir": places.checkpoints.as_uri()}
+    places.tmp.mkdir()
+    where = {
+        "execution.checkpointing.dir": places.checkpoints.as_uri(),
+        "io.tmp.dirs": str(places.tmp),
+    }
     t_env = make({**_OPTIONS, **where, **(options or {})}, parallelism=case.workers)
     t_env.execute_sql(
         "CREATE TEMPORARY TABLE numbers (id BIGINT, padding STRING) WITH "
@@ -157,6 +167,7 @@ def submit(
         output_dir=places.folder,
         timeouts=timeouts,
         name=name,
+        spare_after_s=_SPARE_AFTER_S,
     )
     columns = f"{COLUMNS}, `count` BIGINT, checksum BIGINT"
     job: JobHandle = plan.submit(add_sink(t_env, plan, places.out, columns))
