@@ -73,7 +73,7 @@ def _measure(
         t_env = open_t_env(
             options={
                 "rest.port": str(port),
-                "execution.checkpointing.interval": "365 d",  # none but those asked for
+                "execution.checkpointing.interval": "365 d",  # one at the start, no more
                 "execution.checkpointing.dir": Path(folder, "cp").as_uri(),
                 "restart-strategy.type": "none",
             }
@@ -121,7 +121,6 @@ class _Windows:
         self._steps = steps
         self._every_s = every_s
         self._per_window = per_window
-        self._asked = 0
         self._bounds: list[dict[str, tuple[float, float]]] = []
         self.checkpoints_s: list[float] = []
         self.state_mb = 0.0
@@ -130,9 +129,10 @@ class _Windows:
         """Wait for the first steps, then for some time and checkpoints that do not count."""
         wait_until(self._has_steps, limit_s=_LIMIT_S, what="the first step")
         _pause_until(time.monotonic() + seconds)
+        self._job.await_no_checkpoint(limit_s=_LIMIT_S)
         for _ in range(_WARM_UP):
-            self._ask()
-            self._look()
+            self._job.begin_checkpoint()
+            self._job.await_checkpoints(limit_s=_LIMIT_S)
 
     def run(self, *, has_checkpoints: bool) -> None:
         """Let the job train for a window."""
@@ -140,11 +140,12 @@ class _Windows:
         if has_checkpoints:
             for number in range(self._per_window):  # each in the middle of its part
                 _pause_until(began + (number + 0.5) * self._every_s)
-                self._ask()
+                self._job.begin_checkpoint()
         _pause_until(began + self._per_window * self._every_s)
         ended = time.monotonic()
         if has_checkpoints:
-            done = self._look()[: self._per_window]
+            # All of them: none reaches into the next window.
+            done = self._job.await_checkpoints(limit_s=_LIMIT_S)[: self._per_window]
             self.checkpoints_s += [each["end_to_end_duration"] / 1e3 for each in done]
             self.state_mb = done[0]["state_size"] / 1e6
         side = "with" if has_checkpoints else "without"
@@ -162,14 +163,6 @@ class _Windows:
 
     def _has_steps(self) -> bool:
         return self._steps.exists() and self._steps.stat().st_size > 0
-
-    def _ask(self) -> None:
-        self._job.begin_checkpoint()
-        self._asked += 1
-
-    def _look(self) -> list[dict[str, Any]]:
-        """Wait for all that were asked for: none reaches into the next window."""
-        return self._job.await_checkpoints(self._asked, limit_s=_LIMIT_S)
 
 
 def _rate(instants: list[float], began: float, ended: float) -> float:

@@ -8,6 +8,7 @@ import socket
 import threading
 import time
 import urllib.request
+from collections.abc import Callable
 from typing import Any
 
 __all__ = ["FlinkJob", "free_port"]
@@ -34,37 +35,34 @@ class FlinkJob:
 
     def __init__(self, port: int, job_id: str) -> None:
         self._url = f"http://localhost:{port}/jobs/{job_id}"
+        self._before = {"completed": 0, "failed": 0}
+        self._asked = 0
+
+    def await_no_checkpoint(self, *, limit_s: float) -> None:
+        """Wait until none is under way, whoever began it; those so far do not count."""
+        found = self._look(lambda counts: counts["in_progress"] == 0, limit_s)
+        self._before = found["counts"]
+        self._asked = 0
 
     def begin_checkpoint(self) -> None:
         """Ask for a checkpoint; it has not begun yet when this returns."""
         self._send("POST", "/checkpoints", {"checkpointType": "CONFIGURED"})
+        self._asked += 1
 
-    def await_checkpoints(self, count: int, *, limit_s: float) -> list[dict[str, Any]]:
-        """Wait until so many checkpoints of the job have completed.
-
-        It looks four times a second, since each answer costs the JVM time.
+    def await_checkpoints(self, *, limit_s: float) -> list[dict[str, Any]]:
+        """Wait until all that were asked for have completed.
 
         Returns:
-            What Flink says of them, the latest first, at most ten.
+            What Flink says of the latest ones, the very latest first, at most ten.
 
         Raises:
             RuntimeError: One has failed.
-            TimeoutError: There were fewer after `limit_s`.
+            TimeoutError: Not all have after `limit_s`.
         """
-        deadline = time.monotonic() + limit_s
-        while True:
-            found = self._send("GET", "/checkpoints")
-            if found["counts"]["failed"]:
-                failed = found["latest"]["failed"]
-                msg = f"checkpoint {failed['id']} has failed: {failed.get('failure_message')}"
-                raise RuntimeError(msg)
-            if found["counts"]["completed"] >= count:
-                done = [each for each in found["history"] if each["status"] == "COMPLETED"]
-                return sorted(done, key=lambda each: each["id"], reverse=True)
-            if time.monotonic() > deadline:
-                msg = f"{found['counts']['completed']} of {count} checkpoints in {limit_s} s"
-                raise TimeoutError(msg)
-            threading.Event().wait(_LOOK_EVERY_S)
+        count = self._before["completed"] + self._asked
+        found = self._look(lambda counts: counts["completed"] >= count, limit_s)
+        done = [each for each in found["history"] if each["status"] == "COMPLETED"]
+        return sorted(done, key=lambda each: each["id"], reverse=True)
 
     def set_parallelism(self, parallelism: int, *, fixed: str) -> None:
         """Ask the adaptive scheduler for another parallelism of all tasks but some.
@@ -79,6 +77,22 @@ class FlinkJob:
                 both = {"lowerBound": parallelism, "upperBound": parallelism}
                 bounds[vertex["id"]]["parallelism"] = both
         self._send("PUT", "/resource-requirements", bounds)
+
+    def _look(self, is_enough: Callable[[dict[str, int]], bool], limit_s: float) -> Any:
+        """Look four times a second, since each answer costs the JVM time."""
+        deadline = time.monotonic() + limit_s
+        while True:
+            found = self._send("GET", "/checkpoints")
+            counts = found["counts"]
+            if is_enough(counts):
+                return found
+            if self._asked and counts["failed"] > self._before["failed"]:
+                msg = f"a checkpoint has failed: {found['latest']['failed'] or counts}"
+                raise RuntimeError(msg)
+            if time.monotonic() > deadline:
+                msg = f"after {limit_s} s there are no more checkpoints than {counts}"
+                raise TimeoutError(msg)
+            threading.Event().wait(_LOOK_EVERY_S)
 
     def _send(self, method: str, path: str, body: Any = None) -> Any:
         request = urllib.request.Request(  # noqa: S310 - own URL

@@ -193,8 +193,9 @@ class RoleConfig:
             loaded, and so its framework, stands by on the TaskManager of each process, so that
             a restart by Flink need not wait for the import. It is started when the process has
             run for so long, in seconds, and a checkpoint has completed, and takes the memory
-            of the imported framework. None: no spare; nor is there one where Flink does not
-            restart the job (`restart-strategy.type: none`).
+            of the imported framework. Where fewer processes run than are planned, and there is
+            a slot for another one, a second spare stands by for it. None: no spare; nor is there one where Flink does
+            not restart the job (`restart-strategy.type: none`).
     """
 
     entry: Callable[..., object] | str | None = None

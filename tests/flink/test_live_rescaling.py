@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 import urllib.request
 from pathlib import Path
 from typing import Any
 
 import pytest
+from pyflink.java_gateway import get_gateway
 
 import headrace.pytorch
 from headrace.errors import JobFailedError
@@ -16,6 +19,7 @@ from tests.ports import free_ports
 from tests.waiting import until
 
 from .conftest import MakeEnvironment
+from .system import descendants
 from .test_kept_state import NARROW, RETRIES, SMALL, in_dir
 from .test_kept_training import add_slow_numbers
 from .test_operator_rows import CHECKPOINTS
@@ -32,6 +36,9 @@ ADAPTIVE = {
     "jobmanager_adaptive__scheduler_submission_resource__stabilization__timeout": "1 ms",
     "jobmanager_adaptive__scheduler_rescale__trigger_max__delay": "1 s",
 }
+
+
+AHEAD = r"goes on in process (\d+), which was started ahead"
 
 
 def rescale(job_url: str, workers: int) -> None:
@@ -65,6 +72,8 @@ def start(
     folder: Path,
     workers: int | tuple[int, int],
     per_second: int,
+    *,
+    spare_after_s: float | None = 10.0,
     **options: str,
 ) -> JobHandle:
     t_env = make_t_env(
@@ -84,6 +93,7 @@ def start(
         output=STEPS,
         output_dir=folder,
         name="trained",
+        spare_after_s=spare_after_s,
     )
     return plan.submit(add_sink(t_env, plan, folder / "out"))
 
@@ -142,6 +152,43 @@ def test_as_many_workers_run_as_there_are_slots_for(
     until(lambda: job.status().rows_in > 100, "rows")
     result = job.stop(tmp_path / "saved", timeout_s=LIMIT_S)
     assert sorted(result.status.nodes) == ["worker-0", "worker-1"]
+
+
+def test_workers_of_a_training_that_grows_all_go_on_in_spares(
+    make_t_env: MakeEnvironment, tmp_path: Path
+) -> None:
+    (port,) = free_ports(1)
+    slots = {"taskmanager_numberOfTaskSlots": "2"}
+    job = start(
+        make_t_env, tmp_path, (1, 2), 250, spare_after_s=0, rest_port=str(port), **slots
+    )
+    url = f"http://localhost:{port}/jobs/{job.job_id}"
+    begin = len(log_text())
+    require_that_many_train(job, 2)
+    rescale(url, 1)
+    require_that_many_train(job, 1)
+
+    def standing() -> set[int]:
+        log = log_text()[begin:]
+        ready = {int(pid) for pid in re.findall(r"spare\] process (\d+) is ready", log)}
+        taken = {int(pid) for pid in re.findall(AHEAD, log)}
+        return (ready - taken) & {each.pid for each in descendants(os.getpid())}
+
+    until(lambda: len(standing()) == 2, "one spare more than workers", explain=log_text)
+    spares = standing()
+    begin_of_growth = len(log_text())
+    rescale(url, 2)
+    require_that_many_train(job, 2)
+    taken = {int(pid) for pid in re.findall(AHEAD, log_text()[begin_of_growth:])}
+    assert taken == spares
+    job.cancel()
+    with pytest.raises(JobFailedError):
+        job.wait(timeout_s=LIMIT_S, show_progress=False)
+
+
+def log_text() -> str:
+    path = get_gateway().jvm.java.lang.System.getProperty("log.file")
+    return Path(path).read_text(errors="replace")
 
 
 def test_fewer_workers_than_are_enough_are_not_started(

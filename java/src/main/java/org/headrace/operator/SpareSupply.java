@@ -3,6 +3,7 @@ package org.headrace.operator;
 import org.apache.flink.configuration.Configuration;
 import org.apache.flink.configuration.RestartStrategyOptions;
 import org.apache.flink.configuration.RestartStrategyOptions.RestartStrategyType;
+import org.apache.flink.configuration.TaskManagerOptions;
 import org.apache.flink.streaming.api.operators.StreamingRuntimeContext;
 
 import org.headrace.plan.ClusterPlan;
@@ -107,11 +108,17 @@ final class SpareSupply {
                         });
     }
 
+    /** A job with fewer subtasks than are planned gets more when there are slots, perhaps those here. */
+    private int mostHere() {
+        return task.parallelism() < role.parallelism() ? task.flink().get(TaskManagerOptions.NUM_TASK_SLOTS) : 0;
+    }
+
     /** Whatever goes wrong: without a spare the next attempt starts as it would have. */
     private void make() {
         try {
             nodes.make(
                     key,
+                    mostHere(),
                     cluster.nodeModule(),
                     () -> new ChildHome(cluster, role.role(), role.specJson(), role.payload(), null, task),
                     role.spareAfter());

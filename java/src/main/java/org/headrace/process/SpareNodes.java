@@ -40,8 +40,20 @@ public final class SpareNodes {
 
         private final Deque<SpareNode> waiting = new ArrayDeque<>();
         private int running; // subtasks of the role that run here
+        private int most; // subtasks that may come to run here
         private int failures; // in a row, of spares that never were ready
         private long notBefore = System.nanoTime();
+
+        /** One for each subtask, and one for a subtask that may come. */
+        int wanted() {
+            return running < most ? running + 1 : running;
+        }
+
+        /** The one for a subtask that may come is made when those for the others are ready. */
+        boolean hasEnough() {
+            return waiting.size() >= wanted()
+                    || waiting.size() >= running && !waiting.stream().allMatch(SpareNode::isReady);
+        }
     }
 
     private final Key key;
@@ -82,7 +94,7 @@ public final class SpareNodes {
     }
 
     private static void endTooMany(OfRole here) {
-        while (here.waiting.size() > here.running) {
+        while (here.waiting.size() > here.wanted()) {
             here.waiting.removeLast().end();
         }
     }
@@ -111,19 +123,22 @@ public final class SpareNodes {
     }
 
     /**
-     * Makes a spare, unless there is one for each subtask that runs here, or the last one has only just died.
+     * Makes a spare, unless there are enough, or the last one has only just died: one for each subtask that runs
+     * here, and one more while fewer run here than may.
      *
+     * @param most how many subtasks of the role may come to run here
      * @param module Python module of the node
      * @param home makes its home
      * @param pause until another one is made after one that has died
      */
-    public synchronized void make(String role, String module, Callable<ChildHome> home, Duration pause)
+    public synchronized void make(
+            String role, int most, String module, Callable<ChildHome> home, Duration pause)
             throws Exception {
         OfRole here = ofRole(role);
+        here.most = most;
         endTooMany(here); // an attempt has fewer subtasks than the one before
-        boolean isEnough = here.waiting.size() >= here.running;
         boolean isTooSoon = System.nanoTime() - here.notBefore < 0;
-        if (isClosed || isEnough || isTooSoon || here.failures >= MAX_FAILURES) {
+        if (isClosed || here.hasEnough() || isTooSoon || here.failures >= MAX_FAILURES) {
             return;
         }
         SpareNode[] spare = new SpareNode[1];
