@@ -6,6 +6,7 @@ import json
 import os
 import re
 import urllib.request
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -74,11 +75,18 @@ def start(
     per_second: int,
     *,
     spare_after_s: float | None = 10.0,
-    **options: str,
+    options: Mapping[str, str] | None = None,
 ) -> JobHandle:
     t_env = make_t_env(
         2,
-        **{**CHECKPOINTS, **RETRIES, **NARROW, **in_dir(folder / "cp"), **ADAPTIVE, **options},
+        **{
+            **CHECKPOINTS,
+            **RETRIES,
+            **NARROW,
+            **in_dir(folder / "cp"),
+            **ADAPTIVE,
+            **(options or {}),
+        },
     )
     add_slow_numbers(t_env, ROWS, per_second)
     rows = t_env.sql_query(
@@ -112,7 +120,7 @@ def test_workers_of_a_running_training_become_more_and_fewer_and_every_row_count
     make_t_env: MakeEnvironment, tmp_path: Path
 ) -> None:
     (port,) = free_ports(1)
-    job = start(make_t_env, tmp_path, 2, 250, rest_port=str(port))
+    job = start(make_t_env, tmp_path, 2, 250, options={"rest_port": str(port)})
     url = f"http://localhost:{port}/jobs/{job.job_id}"
     until(lambda: job.status().rows_in > 300, "rows")
     seen: list[Any] = []
@@ -148,7 +156,7 @@ TWO_SLOTS = {
 def test_as_many_workers_run_as_there_are_slots_for(
     make_t_env: MakeEnvironment, tmp_path: Path
 ) -> None:
-    job = start(make_t_env, tmp_path, (1, 3), 1_000, **TWO_SLOTS)
+    job = start(make_t_env, tmp_path, (1, 3), 1_000, options=TWO_SLOTS)
     until(lambda: job.status().rows_in > 100, "rows")
     result = job.stop(tmp_path / "saved", timeout_s=LIMIT_S)
     assert sorted(result.status.nodes) == ["worker-0", "worker-1"]
@@ -194,7 +202,7 @@ def log_text() -> str:
 def test_fewer_workers_than_are_enough_are_not_started(
     make_t_env: MakeEnvironment, tmp_path: Path
 ) -> None:
-    job = start(make_t_env, tmp_path, 3, 1_000, **TWO_SLOTS)
+    job = start(make_t_env, tmp_path, 3, 1_000, options=TWO_SLOTS)
     with pytest.raises(JobFailedError, match=r"(?i)resource"):
         job.wait(timeout_s=LIMIT_S)
     assert job.status().nodes == {}

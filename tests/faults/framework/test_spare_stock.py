@@ -43,6 +43,11 @@ class Stock:
             assert answer not in ("", "unknown"), line
         return answer
 
+    def take(self) -> int:
+        """Take a spare once there is one; return its pid."""
+        taken = until(lambda: (pid := self.tell("take")) != "none" and pid, "a spare")
+        return int(str(taken))
+
     def await_nodes(self, count: int) -> set[int]:
         """Return the pids of the spare nodes once there are so many, and all are ready."""
 
@@ -113,7 +118,7 @@ def test_spares_are_as_many_as_the_subtasks_that_run(stock: Stock) -> None:
     three = stock.await_nodes(3)
     stock.tell("leave", 3)  # the attempt is over, and the next one is smaller
     stock.tell("enter")
-    taken = int(until(lambda: (pid := stock.tell("take")) != "none" and pid, "a spare"))
+    taken = stock.take()
     assert taken in three
     stock.tell("make")  # at its first checkpoint
     two = stock.await_nodes(2)

@@ -24,14 +24,8 @@ from headrace.role.at_rest import meet_at_rest
 from headrace.role.barriers import Barriers
 from headrace.role.peers import meet_peers
 from headrace.tensorflow.served import ServedSteps
-from tests.unit.role.test_common_barrier import (
-    Rows,
-    Schedule,
-    Script,
-    ScriptFeed,
-    Silence,
-    schedules,
-)
+from tests.unit.role.barrier_scripts import Rows, Script, ScriptFeed, Silence
+from tests.unit.role.test_common_barrier import Schedule, schedules
 from tests.unit.role.test_star import Meeting, spec
 
 _ROWS = 4
