@@ -77,17 +77,8 @@ def start(
     spare_after_s: float | None = 10.0,
     options: Mapping[str, str] | None = None,
 ) -> JobHandle:
-    t_env = make_t_env(
-        2,
-        **{
-            **CHECKPOINTS,
-            **RETRIES,
-            **NARROW,
-            **in_dir(folder / "cp"),
-            **ADAPTIVE,
-            **(options or {}),
-        },
-    )
+    kept = {**CHECKPOINTS, **RETRIES, **NARROW, **in_dir(folder / "cp")}
+    t_env = make_t_env(2, **{**kept, **ADAPTIVE, **(options or {})})
     add_slow_numbers(t_env, ROWS, per_second)
     rows = t_env.sql_query(
         "SELECT id, ARRAY[CAST(MOD(id, 7) AS DOUBLE) / 8, CAST(MOD(id, 11) AS DOUBLE) / 16] AS "
@@ -166,10 +157,8 @@ def test_workers_of_a_training_that_grows_all_go_on_in_spares(
     make_t_env: MakeEnvironment, tmp_path: Path
 ) -> None:
     (port,) = free_ports(1)
-    slots = {"taskmanager_numberOfTaskSlots": "2"}
-    job = start(
-        make_t_env, tmp_path, (1, 2), 250, spare_after_s=0, rest_port=str(port), **slots
-    )
+    options = {"taskmanager_numberOfTaskSlots": "2", "rest_port": str(port)}
+    job = start(make_t_env, tmp_path, (1, 2), 250, spare_after_s=0, options=options)
     url = f"http://localhost:{port}/jobs/{job.job_id}"
     begin = len(log_text())
     require_that_many_train(job, 2)
