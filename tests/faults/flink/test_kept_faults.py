@@ -48,7 +48,7 @@ def kill_both_and_hear_of_the_second_first(ordeal: Ordeal) -> None:
         os.kill(pid, signal.SIGKILL)
 
 
-def freeze_until_a_checkpoint_is_declined(ordeal: Ordeal) -> None:
+def freeze_until_a_checkpoint_fails(ordeal: Ordeal) -> None:
     pid = ordeal.process(1)
     before = ordeal.view.failed_checkpoints()
     os.kill(pid, signal.SIGSTOP)
@@ -94,8 +94,8 @@ def starve(group: Path) -> Blow:
 OF_EITHER_FRAMEWORK = [
     Blow(name="segmentation fault", strike=kill_one, cause=killed(0, "SIGSEGV")),
     Blow(
-        name="frozen, a checkpoint is declined, and goes on",
-        strike=freeze_until_a_checkpoint_is_declined,
+        name="frozen until a checkpoint has failed",
+        strike=freeze_until_a_checkpoint_fails,
         cause=None,
     ),
     Blow(
