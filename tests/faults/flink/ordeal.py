@@ -226,7 +226,7 @@ class Ordeal:
         until(lambda: not left(), "clean end", _CLEAN_S, lambda: "\n".join(left()))
 
 
-def killed(index: int | str, name: str) -> str:
+def killed(index: int, name: str) -> str:
     """Return the pattern of the cause when a worker's algorithm process got that signal."""
     return rf"worker-{index}: [^\n]*\nThe process was ended by {name}\."
 
