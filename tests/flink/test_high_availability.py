@@ -61,8 +61,9 @@ def zookeeper(folder: Path) -> Iterator[int]:
         process.wait()
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Standalone]:
+    """One for each test, which has others of its JVMs in the end."""
     folder = tmp_path_factory.mktemp("ha")
     (folder / "flink").mkdir()
     with zookeeper(folder / "zookeeper") as port:

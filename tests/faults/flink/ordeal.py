@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import re
 import signal
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -27,19 +29,19 @@ from tests.flink.system import Process, descendants
 from tests.ports import free_ports
 from tests.waiting import until
 
-__all__ = ["HOLD_S", "Blow", "Ordeal", "killed", "open_ordeal"]
+__all__ = ["Blow", "Ordeal", "killed", "open_ordeal"]
 
 cloudpickle.register_pickle_by_value(sys.modules[__name__])
 
-HOLD_S = 3.0
-"""How long a checkpoint waits for a process of these jobs."""
+_CHECKPOINT_S = 4
+"""Longest checkpoint: its barrier may wait behind rows that a frozen process does not take."""
 _TIMEOUTS = TimeoutConfig(
     heartbeat_every_s=0.5,
     heartbeat_timeout_s=4.0,
     master_lost_timeout_s=4.0,
-    checkpoint_hold_timeout_s=HOLD_S,
     collective_timeout_s=12.0,
 )
+_LOG = logging.getLogger(__name__)
 _PAUSE_S = 0.1  # after each step until the last blow has fallen, or the rows are used up before
 _LIMIT_S = 90.0
 _CLEAN_S = 5.0
@@ -104,6 +106,7 @@ class Ordeal:
                 "io.tmp.dirs": str(self._tmp),
                 "rest.port": str(port),
                 "web.refresh-interval": "100",  # ms; how old an answer may be
+                "execution.checkpointing.timeout": f"{_CHECKPOINT_S} s",
             },
             timeouts=_TIMEOUTS,
             on_step=hinder(str(folder), on_step),
@@ -118,11 +121,15 @@ class Ordeal:
         self._seen |= set(descendants(os.getpid()))
         before = self.view.failures()
         pids = self._pids()
+        began = time.monotonic()
         blow.strike(self)
         if blow.cause is not None:
             cause = self.until(lambda: self._new_failure(before), f"a cause: {blow.name}")
             assert re.search(blow.cause, cause), f"{blow.name}: {cause}"
+        noticed_s = time.monotonic() - began
         self.await_checkpoints(2)  # the second one has begun since
+        over_s = time.monotonic() - began
+        _LOG.info("%s: noticed after %.1f s, over after %.1f s", blow.name, noticed_s, over_s)
         if blow.cause is None:
             assert self.view.failures() == before, f"{blow.name}: Flink has restarted the job"
             assert self._pids() == pids, f"{blow.name}: processes were restarted"
@@ -219,7 +226,7 @@ class Ordeal:
         until(lambda: not left(), "clean end", _CLEAN_S, lambda: "\n".join(left()))
 
 
-def killed(index: int | str, name: str) -> str:
+def killed(index: int, name: str) -> str:
     """Return the pattern of the cause when a worker's algorithm process got that signal."""
     return rf"worker-{index}: [^\n]*\nThe process was ended by {name}\."
 
