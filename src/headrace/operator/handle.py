@@ -59,9 +59,9 @@ class JobResult:
 class JobHandle:
     """A submitted job.
 
-    Thread model: each method may be called from any one thread at a time, `stop` and `cancel`
-    also beside `wait`; all of them talk to Flink and block for at most a few seconds, `wait`
-    and `stop` until the job has ended.
+    Thread model: one thread at a time. Two at once make PyFlink's gateway open a connection on
+    which it does not find Headrace's classes. All methods talk to Flink and block for at most
+    a few seconds, `wait` and `stop` until the job has ended.
     """
 
     def __init__(
