@@ -193,7 +193,7 @@ def test_steps_and_saves_are_signs_that_the_process_gets_on(tmp_path: Path) -> N
     feed = MemoryFeed.of_table(build_table(8), batch_rows=8)
     spec = spec_in(tmp_path, index=0, parallelism=1)
     context = TorchContext(spec=spec, link=link, feed=feed, clock=FakeClock(step_s=1.0))
-    context.settings = TorchSettings(output_dir=str(tmp_path / "out"))
+    context.settings = TorchSettings(output_dir=tmp_path / "out")
     context.watch_steps()
     model = nn.Linear(1, 1)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
