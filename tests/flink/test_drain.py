@@ -6,6 +6,7 @@ import os
 import signal
 import time
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -155,7 +156,8 @@ def test_a_wish_that_comes_when_the_job_ends_by_itself_harms_nothing(
     make_t_env: MakeEnvironment, tmp_path: Path
 ) -> None:
     t_env = make_t_env(**RARELY, **in_dir(tmp_path / "cp"))
-    job = submit(t_env, wish_at_the_end, rows=100, others="400")
+    closing_longer = replace(HASTY, stop_timeout_s=20)
+    job = submit(t_env, wish_at_the_end, rows=100, timeouts=closing_longer, others="1000")
     until(lambda: job.status().state == "FINISHED")
     result = job.wait(timeout_s=LIMIT_S, savepoint=tmp_path / "saved", show_progress=False)
     assert (result.status.state, result.savepoint) == ("FINISHED", None)
@@ -188,17 +190,20 @@ def test_a_checkpoint_that_is_declined_leaves_the_job_training(
 
     def entry(ctx: Any) -> None:
         ctx.state["rows"] = 0
-        for batch in ctx.batches(rows=16):
+        for batch in ctx.batches(rows=1):
             if ctx.state["rows"] == 0:
-                work_for(3)  # a barrier waits behind this batch, for longer than it may
+                work_for(3)  # a barrier waits behind this row, for longer than it may
             ctx.state["rows"] += len(batch["id"])
             ctx.report(rows=ctx.state["rows"])
 
-    t_env = make_t_env(execution_checkpointing_interval="200 ms", **in_dir(tmp_path / "cp"))
-    job = submit(t_env, entry, rows=500, timeouts=TimeoutConfig(checkpoint_hold_timeout_s=0.5))
-    status = job.wait(timeout_s=LIMIT_S, show_progress=False).status
+    t_env = make_t_env(execution_checkpointing_interval="100 ms", **in_dir(tmp_path / "cp"))
+    cluster = Cluster(t_env, name="declined")
+    cluster.add_am_role(AMConfig(timeouts=TimeoutConfig(checkpoint_hold_timeout_s=0.5)))
+    few = wide_rows(t_env, 30, 5)  # so that they do not fill the queue before a barrier comes
+    cluster.add_role("worker", RoleConfig(entry=entry), input=few)
+    status = cluster.submit().wait(timeout_s=LIMIT_S, show_progress=False).status
     assert (status.state, status.attempt) == ("FINISHED", 1)
-    assert status.nodes["worker-0"].report == {"rows": 500}
+    assert status.nodes["worker-0"].report == {"rows": 30}
 
 
 def test_each_job_of_a_program_has_directories_of_its_own(make_t_env: MakeEnvironment) -> None:

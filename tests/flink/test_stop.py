@@ -5,8 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import time
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlparse
@@ -18,7 +16,7 @@ import headrace.pytorch
 from headrace import Cluster, RoleConfig
 from headrace.config import AMConfig, ExchangeConfig, TimeoutConfig
 from headrace.errors import StopError, UsageError, WaitTimeoutError
-from headrace.operator import JobHandle, JobResult
+from headrace.operator import JobHandle
 from headrace.operator.stop import hold
 from tests.waiting import until, work_for
 
@@ -114,13 +112,6 @@ def test_a_training_that_is_stopped_saves_the_model_of_its_last_row_and_goes_on_
     require_model_of(done + 1, rows)
 
 
-def wait_over_failed_stops(job: JobHandle) -> JobResult:
-    """Wait for the job's end, in a thread of its own, beside the one that stops it."""
-    while True:
-        with suppress(StopError):
-            return job.wait(timeout_s=LIMIT_S, show_progress=False)
-
-
 def test_a_job_goes_on_where_no_savepoint_can_be_made(
     make_t_env: MakeEnvironment, tmp_path: Path
 ) -> None:
@@ -128,8 +119,6 @@ def test_a_job_goes_on_where_no_savepoint_can_be_made(
     out = tmp_path / "out"
     job = submit(t_env, count_rows(), rows=1_000_000, per_second=1_000, out=out)
     until(lambda: reported(job, "count") > 0, "rows")
-    beside = ThreadPoolExecutor(1)
-    waiting = beside.submit(wait_over_failed_stops, job)
     (tmp_path / "file").touch()
     for bad, told in (
         (tmp_path / "file" / "below", str(tmp_path / "file")),
@@ -149,8 +138,6 @@ def test_a_job_goes_on_where_no_savepoint_can_be_made(
         job.stop(tmp_path / "elsewhere", timeout_s=LIMIT_S)
     again = job.stop(tmp_path / "saved", timeout_s=LIMIT_S)
     require_complete(again.savepoint, tmp_path / "saved")
-    assert waiting.result(LIMIT_S).status == again.status
-    beside.shutdown()
     assert len(list((tmp_path / "saved").iterdir())) == 1
     with pytest.raises(StopError, match="has ended by itself"):
         job.stop(tmp_path / "late", timeout_s=LIMIT_S)

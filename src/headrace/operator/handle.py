@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import threading
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
@@ -59,9 +58,9 @@ class JobResult:
 class JobHandle:
     """A submitted job.
 
-    Thread model: each method may be called from any one thread at a time, `stop` and `cancel`
-    also beside `wait`; all of them talk to Flink and block for at most a few seconds, `wait`
-    and `stop` until the job has ended.
+    Thread model: one thread at a time. Two at once make PyFlink's gateway open a connection on
+    which it does not find Headrace's classes. All methods talk to Flink and block for at most
+    a few seconds, `wait` and `stop` until the job has ended.
     """
 
     def __init__(
@@ -83,7 +82,6 @@ class JobHandle:
         self._fed_roles = frozenset(fed_roles)
         self._savepoint_dir = savepoint_dir
         self._stop: SavepointStop | None = None
-        self._ordering = threading.Lock()
         self._last_status = JobStatus()
         self.job_name = job_name
         self.job_id = str(client.get_job_id())
@@ -254,7 +252,7 @@ class JobHandle:
         except Exception:
             release(self._j_client, self._am_uid)
             raise
-        return self._order(target, drains=True, is_wish=True)
+        return self._order(target, drains=True)
 
     def _begin_stop(
         self,
@@ -271,23 +269,19 @@ class JobHandle:
             return stop
         if has_ended(j_result, 0):
             raise self._too_late(j_result, target)
-        if stop is None:
-            # A savepoint that meets a task which is just closing fails the job.
-            while hold(self._j_client, self._am_uid) > 0:
-                if self._has_ended(j_result, deadline, timeout_s, "stop()"):
-                    raise self._too_late(j_result, target)
+        if stop is not None:
+            raise stop.other_error()
+        # A savepoint that meets a task which is just closing fails the job.
+        while hold(self._j_client, self._am_uid) > 0:
+            if self._has_ended(j_result, deadline, timeout_s, "stop()"):
+                raise self._too_late(j_result, target)
         return self._order(target, drains=drains)
 
-    def _order(self, target: str, *, drains: bool, is_wish: bool = False) -> SavepointStop:
-        """Give the order; if another thread has given one, return that or raise."""
-        with self._ordering:
-            if self._stop is None:
-                self._stop = SavepointStop(
-                    self._j_client, job_name=self.job_name, target=target, drains=drains
-                )
-            elif not is_wish and not self._stop.is_same(target, drains=drains):
-                raise self._stop.other_error()
-            return self._stop
+    def _order(self, target: str, *, drains: bool) -> SavepointStop:
+        self._stop = SavepointStop(
+            self._j_client, job_name=self.job_name, target=target, drains=drains
+        )
+        return self._stop
 
     def _finish_stop(
         self,
@@ -333,9 +327,7 @@ class JobHandle:
                 return stop.savepoint(), None
         except Py4JJavaError as exc:
             error = exc
-        with self._ordering:
-            if self._stop is stop:
-                self._stop = None
+        self._stop = None
         release(self._j_client, self._am_uid)
         return None, error
 

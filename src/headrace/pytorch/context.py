@@ -69,9 +69,9 @@ class TorchContext(TrainingContext):
 
     def watch_steps(self) -> None:
         """Notice an optimizer that steps without `data_parallel`; `TorchEntry` calls this."""
+        self._progress_hook = register_optimizer_step_post_hook(self._on_progress)
         if self.input_schema is not None:
             self._watch.open(workers=self.world_size, is_restored=self._kept.misses_rows)
-            self._progress_hook = register_optimizer_step_post_hook(self._on_progress)
 
     @property
     def rank(self) -> int:

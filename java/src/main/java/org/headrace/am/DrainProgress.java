@@ -31,7 +31,9 @@ record DrainProgress(Map<String, JsonNode> nodes, boolean isStarting) {
             if (!hasInput(each.getKey(), plannedRoles)) {
                 continue;
             }
-            isStarting &= !fed.isEmpty();
+            if (fed.isEmpty()) {
+                isStarting = false;
+            }
             fed.put(each.getKey(), each.getValue());
             if (NOT_ENDED.contains(each.getValue().path("state").asText())) {
                 isOver = false;
