@@ -11,7 +11,8 @@ __all__ = ["JvmLog"]
 
 _STARTED = re.compile(r"\[[^\]]*?( spare)?\] started as process (\d+)")
 _TAKEN = re.compile(r"goes on in spare node process (\d+)")
-_GATHERED = re.compile(r"GATHERING --.*--> RUNNING")
+# Not the last words of a master that has died, which the log has once more behind its end.
+_GATHERED = re.compile(r"\[am-0\] .*GATHERING --.*--> RUNNING")
 
 
 class JvmLog:

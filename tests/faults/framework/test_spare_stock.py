@@ -43,11 +43,6 @@ class Stock:
             assert answer not in ("", "unknown"), line
         return answer
 
-    def take(self) -> int:
-        """Take a spare once there is one; return its pid."""
-        taken = until(lambda: (pid := self.tell("take")) != "none" and pid, "a spare")
-        return int(str(taken))
-
     def await_nodes(self, count: int) -> set[int]:
         """Return the pids of the spare nodes once there are so many, and all are ready."""
 
@@ -111,29 +106,30 @@ def stock(tmp_path: Path) -> Iterator[Stock]:
         assert jvm.wait(PATIENCE_S) == 0
 
 
-def test_spares_are_as_many_as_the_subtasks_that_run(stock: Stock) -> None:
+def test_spares_are_as_many_as_subtasks_run_and_end_with_the_jobs_class_loader(
+    stock: Stock,
+) -> None:
     stock.tell("make")
     stock.tell("enter", 3)
     stock.tell("make", 4)
     three = stock.await_nodes(3)
     stock.tell("leave", 3)  # the attempt is over, and the next one is smaller
-    stock.tell("enter")
-    taken = stock.take()
+    stock.tell("enter", 2)
+    taken = int(until(lambda: stock.tell("take").replace("none", ""), "a spare"))
     assert taken in three
-    stock.tell("make")  # at its first checkpoint
+    assert stock.await_nodes(3) == three
+    stock.tell("leave for good")
     two = stock.await_nodes(2)
     assert taken in two
     assert two < three
-    stock.tell("leave for good")
-    assert stock.await_nodes(1) == {taken}
-
-
-def test_the_release_of_the_class_loader_ends_every_spare(stock: Stock) -> None:
-    stock.tell("enter", 2)
-    stock.tell("make", 2)
-    stock.await_nodes(2)
+    stock.tell("enter")
+    stock.tell("make")
+    stock.await_nodes(3)
+    stock.tell("leave")
+    stock.tell("make")  # at the first checkpoint of a smaller attempt
+    assert taken in stock.await_nodes(2)
     stock.tell("release")
-    stock.await_nodes(0)
+    assert stock.await_nodes(1) == {taken}
     stock.tell("make")
     assert stock.tell("take") == "none"
-    stock.await_nodes(0)
+    assert stock.await_nodes(1) == {taken}
