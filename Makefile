@@ -14,7 +14,7 @@ PYTHON ?= $(shell for each in python3.11 python3.12 python3.10 python3; do \
 	if $$each -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 12))' 2>/dev/null; \
 	then echo $$each; break; fi; done)
 
-.PHONY: help setup java demo demo-tensorflow demo-sql test lint unit flink faults faults-long chaos fuzz bench
+.PHONY: help setup java demo demo-tensorflow demo-sql test long lint unit flink faults faults-long chaos fuzz bench
 help: ## Say what there is
 	@sed -nE 's/^([a-z-]+):.*## (.*)/make \1\t\2/p' Makefile | expand -t 22
 
@@ -52,8 +52,11 @@ demo-sql: java ## Score November and December in SQL, with the models of both de
 test: java lint ## Everything that CI runs: lint, then all tests
 	@# Each job starts processes of Python: where the environment forbids them to keep what they compile.
 	$(BIN)/python -m compileall -q src tests
-	$(BIN)/python -m pytest --durations=30 -n 2 --dist loadfile --no-loadscope-reorder \
+	$(BIN)/python -m pytest --durations=30 -n 2 --dist loadfile --no-loadscope-reorder -m "not long" \
 		tests/flink tests/faults tests/unit tests/conventions
+
+long: java ## What CI leaves out: variants that take minutes, the smallest runs of all benchmarks
+	$(BIN)/python -m pytest -m long tests
 
 lint: setup ## ruff, mypy and codespell
 	$(BIN)/ruff check .

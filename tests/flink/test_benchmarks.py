@@ -9,6 +9,23 @@ from pathlib import Path
 
 import pytest
 
+LONG = (
+    "round_trip",
+    "scoring_latency",
+    "sql_predict",
+    "fed_training",
+    "tf_dataset",
+    "tf_start",
+    "epochs",
+    "checkpoint_throughput",
+    "lifecycle",
+    "recovery",
+    "rescale",
+    "goodput",
+    "many_nodes",
+    "memory",
+)
+
 
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize(
@@ -16,25 +33,12 @@ import pytest
     [
         "hop",
         "columns",
-        "round_trip",
         "scoring",
-        "scoring_latency",
-        "sql_predict",
-        "fed_training",
         "data_parallel",
         "tf_training",
-        "tf_dataset",
-        "tf_start",
         "tfrecord",
-        "epochs",
         "checkpoint_pause",
-        "checkpoint_throughput",
-        "lifecycle",
-        "recovery",
-        "rescale",
-        "goodput",
-        "many_nodes",
-        "memory",
+        *(pytest.param(script, marks=pytest.mark.long) for script in LONG),
     ],
 )
 def test_the_smallest_run_of_a_benchmark_writes_its_figures(

@@ -81,7 +81,9 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Standalone]:
 
 
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize("framework", ["pytorch", "tensorflow"])
+@pytest.mark.parametrize(
+    "framework", ["pytorch", pytest.param("tensorflow", marks=pytest.mark.long)]
+)
 def test_a_training_goes_on_after_a_task_manager_and_the_job_manager_were_killed(
     cluster: Standalone, tmp_path: Path, framework: Literal["pytorch", "tensorflow"]
 ) -> None:

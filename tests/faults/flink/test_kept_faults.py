@@ -127,7 +127,7 @@ OF_NODE_AND_MASTER = [  # processes without any framework in them
     ("framework", "blows"),
     [
         ("pytorch", [*OF_EITHER_FRAMEWORK, *OF_NODE_AND_MASTER]),
-        ("tensorflow", OF_EITHER_FRAMEWORK),
+        pytest.param("tensorflow", OF_EITHER_FRAMEWORK, marks=pytest.mark.long),
     ],
 )
 def test_a_training_bears_every_fault_and_counts_every_row_once(
