@@ -120,6 +120,19 @@ print(before, internals.is_started())
 """
 
 
+def test_it_can_be_waited_for_what_was_sent_to_other_processes() -> None:
+    tf.constant(1.0)  # the context is there
+    try:
+        internals.wait_for_servers()  # nothing was sent
+    except AttributeError as error:
+        msg = (
+            f"{error}: Context.sync_executors is gone. A worker on parameter servers waits by it "
+            "for its updates before a checkpoint; tf.experimental.async_scope does the same at "
+            f"its end: see what that calls now, and adapt wait_for_servers in {WHERE}."
+        )
+        raise AssertionError(msg) from error
+
+
 def test_it_can_be_told_whether_tensorflow_has_started() -> None:
     done = subprocess.run(
         [sys.executable, "-c", _STARTED], capture_output=True, text=True, check=True
