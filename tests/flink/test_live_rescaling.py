@@ -73,7 +73,7 @@ def start(
     workers: int | tuple[int, int],
     per_second: int,
     *,
-    spare_after_s: float | None = 10.0,
+    spare_after_s: Any = 10.0,  # seconds, or None
     **options: str,
 ) -> JobHandle:
     t_env = make_t_env(
