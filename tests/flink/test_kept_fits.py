@@ -20,7 +20,6 @@ from headrace.pytorch import EarlyStopping, TorchEstimator
 from headrace.role import HELD_OUT as HELD_OUT_MARK
 from headrace.tensorflow import KerasEstimator
 from tests.unit.pytorch.test_fitting import fit as fit_torch_here
-from tests.unit.tensorflow.test_fitting import fit as fit_keras_here
 
 from .conftest import MakeEnvironment
 from .kept_state import Killer
@@ -162,6 +161,8 @@ def build_keras() -> Any:
 def test_a_keras_fit_that_is_killed_in_its_second_pass_ends_as_an_undisturbed_one(
     make_t_env: MakeEnvironment, tmp_path: Path
 ) -> None:
+    from tests.unit.tensorflow.test_fitting import fit as fit_keras_here
+
     def chosen(killer: Killer | None) -> KerasEstimator:
         return KerasEstimator(
             build_keras,
