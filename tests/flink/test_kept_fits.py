@@ -10,13 +10,16 @@ from typing import Any
 
 import cloudpickle
 import numpy as np
+import pyarrow as pa
 import pytest
 import torch
 from pyflink.table import StreamTableEnvironment, Table
 from torch import nn
 
 from headrace.pytorch import EarlyStopping, TorchEstimator
+from headrace.role import HELD_OUT as HELD_OUT_MARK
 from headrace.tensorflow import KerasEstimator
+from tests.unit.pytorch.test_fitting import fit as fit_torch_here
 
 from .conftest import MakeEnvironment
 from .kept_state import Killer
@@ -26,8 +29,8 @@ from .test_operator_rows import CHECKPOINTS
 
 cloudpickle.register_pickle_by_value(sys.modules[__name__])
 
-ROWS = 250
-HELD_OUT = 50
+ROWS = 200
+HELD_OUT = 40
 LIMIT_S = 200
 
 
@@ -68,6 +71,14 @@ def tables(t_env: StreamTableEnvironment) -> tuple[Table, Table]:
     return problem(t_env, f"MOD(id, {each}) <> 1"), problem(t_env, f"MOD(id, {each}) = 1")
 
 
+def same_rows() -> pa.Table:
+    """The rows of both tables, as the planner unites them."""
+    n = np.arange(ROWS + HELD_OUT)
+    a, b = n % 7 / 8, n % 11 / 16
+    held_out = n % (1 + ROWS // HELD_OUT) == 1
+    return pa.table({"a": a, "b": b, "late": 3 * a - 2 * b + 0.5, HELD_OUT_MARK: held_out})
+
+
 def options(folder: Path) -> dict[str, str]:
     return {**CHECKPOINTS, **RETRIES, **NARROW, **in_dir(folder)}
 
@@ -82,8 +93,8 @@ def test_a_fit_that_is_killed_twice_ends_with_the_bits_of_an_undisturbed_one(
 ) -> None:
     """Batches of one row are the same wherever a checkpoint cuts them."""
 
-    def fitted(killer: Killer | None) -> Any:
-        chosen = TorchEstimator(
+    def chosen(killer: Killer | None) -> TorchEstimator:
+        return TorchEstimator(
             build_torch,
             nn.MSELoss(),
             functools.partial(torch.optim.Adam, lr=0.01),
@@ -97,19 +108,20 @@ def test_a_fit_that_is_killed_twice_ends_with_the_bits_of_an_undisturbed_one(
             epochs=9,
             exchange=SMALL,
         )
-        t_env = make_t_env(1, **options(tmp_path / "cp"))
-        return chosen.fit(*tables(t_env), timeout_s=LIMIT_S, show_progress=False)
 
-    undisturbed = fitted(None)
-    disturbed = fitted(Killer(tmp_path, tmp_path / "cp", 2))
+    model, history = fit_torch_here(
+        chosen(None), [same_rows()], tmp_path / "here", has_held_out=True
+    )
+    t_env = make_t_env(1, **options(tmp_path / "cp"))
+    killed = chosen(Killer(tmp_path, tmp_path / "cp", 2))
+    fitted = killed.fit(*tables(t_env), timeout_s=LIMIT_S, show_progress=False)
     assert len(list(tmp_path.glob("death-*"))) == 2
-    history = undisturbed.history
     assert list(history["rows"]) == [ROWS] * history.epochs
     assert list(history["val_rows"]) == [HELD_OUT] * history.epochs
     assert (history.epochs, history.best_epoch) == (3, 0)
-    assert disturbed.history.to_json() == history.to_json()
-    found = disturbed.module().state_dict()
-    for name, value in undisturbed.module().state_dict().items():
+    assert fitted.history.to_json() == history.to_json()
+    found = fitted.module().state_dict()
+    for name, value in model.items():
         assert torch.equal(found[name], value), name
 
 
@@ -124,15 +136,15 @@ def test_two_workers_of_a_fit_go_on_together_with_every_row_once(
         features=Features(Killer(tmp_path, tmp_path / "cp", 1)),
         label="late",
         batch_rows=1,
-        epochs=4,
+        epochs=2,
         workers=2,
         exchange=SMALL,
     )
     t_env = make_t_env(2, **options(tmp_path / "cp"))
     fitted = chosen.fit(*tables(t_env), timeout_s=LIMIT_S, show_progress=False)
     assert len(list(tmp_path.glob("death-*"))) == 1
-    assert list(fitted.history["rows"]) == [ROWS] * 4
-    assert list(fitted.history["val_rows"]) == [HELD_OUT] * 4
+    assert list(fitted.history["rows"]) == [ROWS] * 2
+    assert list(fitted.history["val_rows"]) == [HELD_OUT] * 2
     assert fitted.history["val_loss"][-1] < min(0.01, fitted.history["val_loss"][0])
 
 
@@ -144,13 +156,15 @@ def build_keras() -> Any:
     return keras.Sequential([keras.Input((2,)), *layers])
 
 
-@pytest.mark.timeout(400)  # processes that import TensorFlow start three times
+@pytest.mark.timeout(300)
 @pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 def test_a_keras_fit_that_is_killed_in_its_second_pass_ends_as_an_undisturbed_one(
     make_t_env: MakeEnvironment, tmp_path: Path
 ) -> None:
-    def fitted(killer: Killer | None) -> Any:
-        chosen = KerasEstimator(
+    from tests.unit.tensorflow.test_fitting import fit as fit_keras_here
+
+    def chosen(killer: Killer | None) -> KerasEstimator:
+        return KerasEstimator(
             build_keras,
             "mse",
             "adam",
@@ -161,19 +175,18 @@ def test_a_keras_fit_that_is_killed_in_its_second_pass_ends_as_an_undisturbed_on
             epochs=2,
             exchange=SMALL,
         )
-        t_env = make_t_env(1, **options(tmp_path / "cp"))
-        return chosen.fit(*tables(t_env), timeout_s=LIMIT_S, show_progress=False)
 
-    undisturbed = fitted(None)
-    disturbed = fitted(Killer(tmp_path, tmp_path / "cp", 1))
+    model, history = fit_keras_here(
+        chosen(None), [same_rows()], tmp_path / "here", has_held_out=True
+    )
+    t_env = make_t_env(1, **options(tmp_path / "cp"))
+    killed = chosen(Killer(tmp_path, tmp_path / "cp", 1))
+    fitted = killed.fit(*tables(t_env), timeout_s=LIMIT_S, show_progress=False)
     assert len(list(tmp_path.glob("death-*"))) == 1
-    assert list(disturbed.history["rows"]) == [ROWS] * 2
-    assert list(disturbed.history["val_rows"]) == [HELD_OUT] * 2
-    for name, values in undisturbed.history.items():
-        assert disturbed.history[name] == pytest.approx(values, rel=1e-6), name
-    for one, other in zip(
-        disturbed.keras_model().get_weights(),
-        undisturbed.keras_model().get_weights(),
-        strict=True,
-    ):
+    assert list(fitted.history["rows"]) == [ROWS] * 2
+    assert list(fitted.history["val_rows"]) == [HELD_OUT] * 2
+    for name, values in history.items():
+        assert fitted.history[name] == pytest.approx(values, rel=1e-6), name
+    weights = fitted.keras_model().get_weights()
+    for one, other in zip(weights, model.get_weights(), strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-7)

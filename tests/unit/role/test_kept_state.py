@@ -335,7 +335,7 @@ def test_a_class_that_is_gone_is_named_and_one_that_is_found_again_is_read(
     restored = state_file(tmp_path, feed.states[0][1])
     kind = module.Mean
     del module.Mean
-    told = r"AttributeError: .*'Mean'.* user_values.* must be found under its old one as well"
+    told = r"AttributeError: .*'Mean'.*'user_values'.* must be found under its old one as well"
     with pytest.raises(PlanError, match=told):
         next(contexts(tmp_path, **restored))
     module.Average = module.Mean = kind
