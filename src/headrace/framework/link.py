@@ -81,8 +81,9 @@ class ProcessLink:
 
         Does not wait for an answer. Cheap enough for every step: at most ten lines a second
         leave after the first, always with the latest values; one that is held back leaves with
-        the next call or `close`. A value that is not finite is left out, with one warning per name: JSON has
-        none. Each call is a sign that the process gets on, also with the values of before.
+        the next call or `close`. A value that is not finite is left out, with one warning per
+        name: JSON has none. Each call is a sign that the process gets on, also with the values
+        of before.
 
         Raises:
             HeadraceError: The node has ended.
