@@ -80,9 +80,10 @@ class ProcessLink:
         """Tell the latest values and the rows since the start of the process.
 
         Does not wait for an answer. Cheap enough for every step: at most ten lines a second
-        leave, always with the latest values; one that is held back leaves with the next call
-        or `close`. A value that is not finite is left out, with one warning per name: JSON has
-        none. Each call is a sign that the process gets on, also with the values of before.
+        leave after the first, always with the latest values; one that is held back leaves with
+        the next call or `close`. A value that is not finite is left out, with one warning per
+        name: JSON has none. Each call is a sign that the process gets on, also with the values
+        of before.
 
         Raises:
             HeadraceError: The node has ended.
@@ -99,7 +100,8 @@ class ProcessLink:
                 values=finite, rows_in=rows_in, rows_out=rows_out, progress=self._reports
             )
             if now >= self._next_report:
-                self._next_report = now + _REPORT_EVERY_S
+                if self._reports > 1:  # the first says that the process has begun
+                    self._next_report = now + _REPORT_EVERY_S
                 self._send_held()
 
     def publish(self, key: str, value: str) -> None:

@@ -373,8 +373,7 @@ class RoleContext(KeepingContext, SavingContext):
 
     def tell_begun(self) -> None:
         """Tell that the entry function is about to be called; `RoleEntry` does."""
-        self._reporter.note()
-        self._reporter.flush()
+        self._reporter.begin()
 
     def _progress(self) -> object:
         """Return what changes, beside the row counts, while the process gets on."""

@@ -62,6 +62,10 @@ class Reporter:
         self._sent_place = place()
         self._next_send = -math.inf
 
+    def begin(self) -> None:
+        """Tell that the process has begun. The first values wait for no pause behind that."""
+        self._link.report({}, *self._row_counts())
+
     def update(self, values: Mapping[str, Any]) -> None:
         """Replace the latest values under the given names.
 

@@ -85,6 +85,17 @@ def test_of_many_reports_the_latest_always_leaves(ends: tuple[ProcessLink, FakeN
     )
 
 
+def test_the_second_report_waits_for_nothing_either(ends: tuple[ProcessLink, FakeNode]) -> None:
+    """The first one says that the process has begun; it may say one thing more, and be busy."""
+    link, node = ends
+    link.report({})
+    link.report({"ready": 1.0})
+    assert [node.read() for _ in range(2)] == [
+        ReportLine(progress=1),
+        ReportLine(values={"ready": 1.0}, progress=2),
+    ]
+
+
 def test_values_that_json_cannot_hold_are_left_out_and_numbers_of_any_kind_taken(
     ends: tuple[ProcessLink, FakeNode],
 ) -> None:

@@ -16,6 +16,7 @@ from tests.unit.exchange.peer import Peer, in_thread
 from tests.unit.role.doubles import FakeLink, spec_in
 
 SCHEMA = pa.schema([("x", pa.int64())])
+BEGUN = ({}, 0, 0)
 
 
 def rows(start: int, count: int) -> pa.RecordBatch:
@@ -99,7 +100,7 @@ def test_an_entry_that_raises_closes_without_an_end(peer: Peer, tmp_path: Path) 
     link = FakeLink()
     with in_thread(play), pytest.raises(KeyError, match="no such column"):
         run(peer, tmp_path, broken, link)
-    assert link.reports == [({"loss": 1.0}, 0, 0)]
+    assert link.reports == [BEGUN, ({"loss": 1.0}, 0, 0)]
 
 
 @pytest.mark.parametrize("code", [0, None])
@@ -140,7 +141,7 @@ def test_the_death_of_the_jvm_reaches_the_entry_function(peer: Peer, tmp_path: P
 def test_a_role_without_queue_runs_without_one(tmp_path: Path) -> None:
     link = FakeLink()
     RoleEntry(lambda context: context.report(done=1))(spec_in(tmp_path), link)
-    assert link.reports == [({"done": 1.0}, 0, 0)]
+    assert link.reports == [BEGUN, ({"done": 1.0}, 0, 0)]
 
 
 def test_a_queue_that_cannot_be_reached_is_an_error(tmp_path: Path) -> None:

@@ -36,6 +36,15 @@ def test_the_first_report_leaves_at_once_and_the_next_after_a_pause(setup: Setup
     assert setup.link.reports[1:] == [({"loss": 1.0, "acc": 0.5}, 0, 0)]
 
 
+def test_the_first_values_leave_at_once_behind_the_word_that_the_process_has_begun(
+    setup: Setup,
+) -> None:
+    """A function may report once and then be busy for long."""
+    setup.reporter.begin()
+    setup.reporter.update({"ready": 1.0})
+    assert setup.link.reports == [({}, 0, 0), ({"ready": 1.0}, 0, 0)]
+
+
 def test_row_counts_alone_are_news(setup: Setup) -> None:
     setup.reporter.tick()
     assert setup.link.reports == []
