@@ -30,15 +30,16 @@ class ExportingContext(RoleContext):
     _servable_of: Servable | None = None
     _exports: Exports | None = None
 
-    def checkpointed(self, **objects: Any) -> None:
+    def checkpointed(self, **objects: Any) -> Any:
         """Keep objects in Flink's checkpoints; see `RoleContext.checkpointed`."""
-        super().checkpointed(**objects)
+        given = super().checkpointed(**objects)
         if self.settings.export_to is None:
-            return
+            return given
         models = [name for name, each in objects.items() if self._is_model(each)]
         name = _DEFAULT if _DEFAULT in models else models[0] if len(models) == 1 else None
         if name is not None:
             self._choose(objects[name], self._servable)
+        return given
 
     def open_reader(self, *, rows: int, epochs: int = 1) -> BatchReader:
         """Return the reader of the input; the first version is written before any row."""

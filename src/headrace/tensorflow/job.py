@@ -85,8 +85,8 @@ def train(
             of its own in it. None: "logs" in `output_dir`, if there is one.
         name: Name of the job.
         max_restarts: Restarts in batch mode before the job fails. In stream mode Flink's
-            restart strategy decides; unless you set one, there is none, since Flink's
-            checkpoints hold the model only where the function calls `ctx.checkpointed`.
+            restart strategy decides; unless you set one, a job with checkpoints restarts as
+            often, 1 s apart.
         checkpoint_dir: Directory for `ctx.checkpoint_path`, which an evaluator follows.
         environment: Environment variables of the processes.
         idle_after_s: In synchronous training, how long a worker without rows holds up the
@@ -183,8 +183,9 @@ def training_job(
         raise PlanError(msg)
     if settings.export_to is not None and ps:
         msg = (
-            "export_to= writes what Flink's checkpoints hold, and they do not hold variables "
-            "that are on parameter servers. Use ps=0, or save with ctx.checkpoint_path"
+            f"export_to={str(settings.export_to)!r} with ps={ps}: models whose variables are "
+            "on parameter servers are not written to be served. Use ps=0, or save with "
+            "ctx.checkpoint_path"
         )
         raise PlanError(msg)
     variables = {**_DEFAULTS, **(environment or {})}
