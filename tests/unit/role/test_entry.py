@@ -16,7 +16,7 @@ from tests.unit.exchange.peer import Peer, in_thread
 from tests.unit.role.doubles import FakeLink, spec_in
 
 SCHEMA = pa.schema([("x", pa.int64())])
-BEGUN = ({}, 0, 0)
+BEGUN: tuple[dict[str, float], int, int] = ({}, 0, 0)
 
 
 def rows(start: int, count: int) -> pa.RecordBatch:
