@@ -201,7 +201,7 @@ def test_a_value_that_is_not_finite_is_left_out_and_named_once(
         link.report({"loss": loss, "rate": 1.0}, 3, 0)
     link.close()
     values = [line.values for line in node.rest() if isinstance(line, ReportLine)]
-    assert values == [{"rate": 1.0}, {"loss": 0.5, "rate": 1.0}]
+    assert values == [{"rate": 1.0}, {"rate": 1.0}, {"loss": 0.5, "rate": 1.0}]
     assert [record.getMessage() for record in caplog.records] == [
         "ctx.report: loss=nan is not finite and not shown"
     ]
