@@ -126,9 +126,9 @@ def test_it_can_be_waited_for_what_was_sent_to_other_processes() -> None:
         internals.wait_for_servers()  # nothing was sent
     except AttributeError as error:
         msg = (
-            f"{error}: Context.sync_executors is gone. A worker on parameter servers waits by "
-            "it for its updates before a checkpoint; tf.experimental.async_scope does the same "
-            f"at its end: see what that calls now, and adapt wait_for_servers in {WHERE}."
+            f"{error}: Context.sync_executors is gone. By it a worker on parameter servers "
+            "waits for its updates before a checkpoint. tf.experimental.async_scope does the "
+            f"same at its end: see what it calls now, and adapt wait_for_servers in {WHERE}."
         )
         raise AssertionError(msg) from error
 
