@@ -15,6 +15,7 @@ from pyflink.table import DataTypes, StreamTableEnvironment
 from torch import nn
 
 import headrace.pytorch
+from headrace.config import TimeoutConfig
 
 STEPS = {"step": DataTypes.BIGINT(), "id": DataTypes.BIGINT()}
 
@@ -67,6 +68,7 @@ def main() -> None:
     parser.add_argument("--name", default="train")
     parser.add_argument("--rows", type=int, required=True)
     parser.add_argument("--pause", type=float, default=0.0, help="seconds after each step")
+    parser.add_argument("--heartbeat-timeout", type=float, default=10.0)
     options = parser.parse_args()
     env = StreamExecutionEnvironment.get_execution_environment()
     env.set_parallelism(2)
@@ -94,6 +96,11 @@ def main() -> None:
         output=STEPS,
         output_dir=options.model,
         name=options.name,
+        timeouts=TimeoutConfig(
+            heartbeat_every_s=0.5,
+            heartbeat_timeout_s=options.heartbeat_timeout,
+            master_lost_timeout_s=options.heartbeat_timeout,
+        ),
     )
     statements = t_env.create_statement_set()
     statements.add_insert("results", plan.output)

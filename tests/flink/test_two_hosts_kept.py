@@ -1,0 +1,132 @@
+"""Trainings with a state across two hosts; the link of one is cut: exact when it is back."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+import pytest
+
+from headrace.config import TimeoutConfig
+from tests.faults.chaos.jobs import Case, Places
+from tests.faults.chaos.proof import require_exact_results
+from tests.waiting import until
+
+from .hosts import Network, network
+from .kept_job import KEEP, NARROW, await_kept, gone, processes, workers
+from .standalone import Standalone, standalone_cluster
+from .system import descendants
+
+_FLINK_LIMIT_S = 8.0
+_SLACK_S = 4.0  # for the beats between, and a busy machine
+_SLOT_S = 10.0  # for how long a TaskManager keeps the slots of a JobManager that it has lost
+_OPTIONS = {
+    "heartbeat.interval": "1000 ms",
+    "heartbeat.timeout": f"{int(_FLINK_LIMIT_S * 1000)} ms",
+    "cluster.registration.error-delay": "500 ms",
+    **NARROW,
+}
+ROWS = 8_000
+BEAT_LOST = r"worker-\d sent no heartbeat for 3\.\d s .*timeouts.heartbeat_timeout_s"
+MANAGER_LOST = r"heartbeat of TaskManager with id .* timed out"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Site:
+    """A cluster over three hosts; one slot on each of "left" and "right"."""
+
+    network: Network
+    cluster: Standalone
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    folder = tmp_path_factory.mktemp("hosts")
+    with network(folder, ["boss", "left", "right"]) as net:
+        boss, left, right = net.hosts.values()
+        started = standalone_cluster(
+            folder, master=boss, workers=(left, right), slots=1, options=_OPTIONS
+        )
+        with started as cluster:
+            yield Site(network=net, cluster=cluster)
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize(
+    ("framework", "is_of_the_master", "limit_s", "named"),
+    [
+        ("pytorch", False, 3.0, BEAT_LOST),
+        ("tensorflow", False, 3.0, BEAT_LOST),
+        ("pytorch", True, 60.0, MANAGER_LOST),
+    ],
+    ids=[
+        "PyTorch, a worker is cut off, headrace notices",
+        "TensorFlow, the same",
+        "the master is cut off, Flink notices",
+    ],
+)
+def test_a_training_across_hosts_counts_every_row_once_after_the_cut_of_one(
+    site: Site,
+    framework: Literal["pytorch", "tensorflow"],
+    is_of_the_master: bool,
+    limit_s: float,
+    named: str,
+) -> None:
+    """Nobody waits for `collective_timeout_s`, which is 600 s here."""
+    cluster = site.cluster
+    name = f"hosts-{framework}-{limit_s:.0f}"
+    places = Places(cluster.folder / name)
+    arguments = ("--name", name, "--rows", str(ROWS), "--heartbeat-timeout", str(limit_s))
+    with cluster.started(*KEEP, places.folder, framework, *arguments) as program:
+        job = cluster.wait_for_job(name, "RUNNING")
+        await_kept(places, cluster.logs)
+        managers = dict(zip(("left", "right"), cluster.task_managers, strict=True))
+        victim = next(
+            host for host, each in managers.items() if has_master(each) == is_of_the_master
+        )
+        below = processes(managers[victim])
+        assert len(below) >= 2, "a node and its process"
+        peers = [
+            each for host in managers.keys() - {victim} for each in workers(managers[host])
+        ]
+        assert len(peers) == 1
+        (log,) = (cluster.folder / "log").glob("*standalonesession*.log")
+        before = len(log.read_text())
+        site.network.cut(victim)
+        try:
+            until(
+                lambda: re.search(named, log.read_text()[before:]) is not None,
+                "notice in time",
+                min(limit_s, _FLINK_LIMIT_S) + _SLACK_S,
+                cluster.logs,
+            )
+            until(
+                lambda: gone(peers),
+                "end of the peer, which waits for the other",
+                TimeoutConfig().stop_grace_s + _SLACK_S,
+                cluster.logs,
+            )
+            until(
+                lambda: gone(below),
+                "end of what was cut off",
+                _FLINK_LIMIT_S + _SLOT_S + _SLACK_S,
+                cluster.logs,
+            )
+        finally:
+            site.network.mend(victim)
+        (places.folder / "go").touch()
+        summary = cluster.finish(program)
+    if not is_of_the_master:  # Flink's own cause may be a call that timed out a moment earlier
+        assert re.search(named, json.dumps(cluster.ask(f"jobs/{job}/exceptions")))
+    assert summary["attempt"] > 1
+    assert sorted(summary["hosts"].values()) == ["left", "right"]
+    require_exact_results(Case(framework, 2, ROWS, 0), summary["reports"], places)
+    cluster.wait_for_slots()
+
+
+def has_master(manager: subprocess.Popen[bytes]) -> bool:
+    return any("framework.master" in each.command for each in descendants(manager.pid))
