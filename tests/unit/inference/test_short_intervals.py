@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pytest
@@ -113,7 +114,7 @@ def test_a_process_that_starts_reads_another_one_where_the_first_is_removed(
     place = opened(tmp_path / "served", keep=1)
     reads: list[str] = []
 
-    def factory(path: Path) -> object:
+    def factory(path: Path) -> Callable[..., Any]:
         if not reads:
             put(place, 7)
         reads.append(path.stem)
