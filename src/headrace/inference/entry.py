@@ -62,10 +62,15 @@ class ScoringEntry(RoleEntry):
             threads = choose_threads([spec.host] * spec.parallelism, spec.index)
         self._path = _path_here(self.model, spec)
         self._await_first(context, spec)
-        for _ in range(_FIRST_LOADS):  # until what was loaded is what is there
+        for left in reversed(range(_FIRST_LOADS)):  # until what was loaded is one version
             version = None if self._path is None else version_at(self._path)
-            self._scorer = self._load(context, version, threads)
-            if self._path is None or version_at(self._path) == version:
+            try:
+                self._scorer = self._load(context, version, threads)
+            except Exception:
+                if left and version is not None and not version.stands:
+                    continue  # it was removed, or replaced, while it was read
+                raise
+            if self._path is None or (version is not None and version.is_served(self._path)):
                 return
         _LOG.warning("%s changes all the time; its version may be another one", self._path)
 
@@ -112,10 +117,10 @@ class ScoringEntry(RoleEntry):
         if schemas[0] is None or schemas[1] is None:
             msg = "Scoring needs rows that come in and columns that go out"
             raise UsageError(msg)
-        copy = None
-        if self._path is not None and is_uri(self.model.path or ""):
-            copy = self._path.resolve()  # this copy to the end, whatever the link points to
-        loaded = self.model.load(threads, copy)
+        place = None if version is None else version.place
+        if place is None and self._path is not None and is_uri(self.model.path or ""):
+            place = self._path
+        loaded = self.model.load(threads, place)
         settings = self.settings_for(loaded, schemas[0])
         return Scorer(loaded, settings, *schemas, version, partial(self._note, context))
 

@@ -85,7 +85,8 @@ class Model(Protocol):
 
         Args:
             threads: With how many the process computes; None leaves it as it is.
-            copy: Where a copy of what is at `path` is on this host; None: read it there.
+            copy: Where to read it: what a link at `path` leads to, or where a copy of it is on
+                this host. None: at `path`.
 
         Raises:
             ConfigError: There is no such model, or it is of another kind.

@@ -16,6 +16,7 @@ __all__ = ["SuccessorLoader"]
 _LOG = logging.getLogger(__name__)
 _SETTLE_S = 1.0
 _CLOSE_S = 5.0
+_REMOVED = 3
 _T = TypeVar("_T")
 
 
@@ -23,7 +24,10 @@ class SuccessorLoader(Generic[_T]):
     """Looks at a path again and again, and loads what it finds there when that has changed.
 
     A change counts once it has stood for a second, so that a file is not read while it is
-    written. What cannot be loaded is logged and counted, and not tried again until it changes.
+    written; a link that leads elsewhere counts at once, and what it led to is loaded to the end
+    and taken, wherever it leads by then. What cannot be loaded is logged and counted, and not
+    tried again until it changes. What was removed before it was loaded is no version: the next
+    one is tried at once, and a warning comes when that has happened several times running.
 
     Thread model: one daemon thread looks and loads; it begins with the `with` block and ends
     with it, but for a load that takes longer than 5 s and is left to end with the process.
@@ -31,7 +35,8 @@ class SuccessorLoader(Generic[_T]):
 
     Args:
         path: Where the model is.
-        load: Makes ready what scores, of the version given; called on the loader's thread.
+        load: Makes ready what scores, of the version given, read at its `place`; called on the
+            loader's thread.
         present: The version in use at the start.
         every_s: Seconds between two looks.
 
@@ -55,6 +60,7 @@ class SuccessorLoader(Generic[_T]):
         self._ready: _T | None = None
         self._lock = threading.Lock()
         self._is_closed = threading.Event()
+        self._removed = 0
         self._thread = threading.Thread(
             target=self._run, name="headrace-successor", daemon=True
         )
@@ -82,19 +88,32 @@ class SuccessorLoader(Generic[_T]):
             return ready
 
     def _run(self) -> None:
-        while not self._is_closed.wait(self._every_s):
+        pause_s = self._every_s
+        while not self._is_closed.wait(pause_s):
+            pause_s = self._every_s
             found = version_at(self._path)
-            if found is None or found == self._known or self._is_closed.wait(self._settle_s):
+            if found is None or found == self._known:
                 continue
-            if version_at(self._path) == found:
-                self._try(found)
+            if not self._is_moved(found):
+                if self._is_closed.wait(self._settle_s):
+                    return
+                if version_at(self._path) != found:
+                    continue
+            if not self._try(found):
+                pause_s = 0.0
 
-    def _try(self, version: ModelVersion) -> None:
+    def _is_moved(self, found: ModelVersion) -> bool:
+        """Say whether a link leads elsewhere, which is done in one step."""
+        return self._known is not None and self._known.place != found.place
+
+    def _try(self, version: ModelVersion) -> bool:
+        """Load a version; return False if it was replaced or removed meanwhile."""
         try:
             loaded = self._load(version)
         except BaseException as exc:  # noqa: BLE001 - also a SystemExit: this thread goes on
-            if version_at(self._path) != version:
-                return  # it was replaced meanwhile: the next look decides
+            if not version.stands:
+                self._note_removed(version)
+                return False
             self._known = version
             self.rejected += 1
             _LOG.warning(
@@ -104,9 +123,23 @@ class SuccessorLoader(Generic[_T]):
                 type(exc).__name__,
                 exc,
             )
-            return
-        if version_at(self._path) != version:
-            return
+            return True
+        if not version.is_served(self._path):
+            return False
+        self._removed = 0
         self._known = version
         with self._lock:
             self._ready = loaded
+        return True
+
+    def _note_removed(self, version: ModelVersion) -> None:
+        self._removed += 1
+        if self._removed == _REMOVED:
+            _LOG.warning(
+                "%d versions of %s running were replaced or removed while they were loaded, "
+                "%s was the last: the former one goes on scoring. Keep more of them, or write "
+                "fewer",
+                _REMOVED,
+                self._path,
+                version.place,
+            )

@@ -19,14 +19,34 @@ class ModelVersion:
 
     Attributes:
         files: Path of each file, when it was changed in ns since 1970, its bytes and its inode.
+        place: Where to read this one to the end: what a link led to, whatever it leads to by
+            then. The link itself, where its name ends otherwise than that of the file: some
+            readers go by that.
     """
 
     files: tuple[_File, ...]
+    place: Path
 
     @property
     def changed_ms(self) -> int:
         """When the file that was changed last was changed: milliseconds since 1970."""
         return max(changed_ns for _, changed_ns, _, _ in self.files) // 1_000_000
+
+    @property
+    def stands(self) -> bool:
+        """Whether it is there as it was, whatever a link leads to by now."""
+        return version_at(self.place) == self
+
+    def is_served(self, path: Path) -> bool:
+        """Say whether what was read of it since it was found is one version, and the whole.
+
+        Behind a link it also is where it has been removed meanwhile: it was not changed before
+        that, and a reader that lacked something would have failed.
+
+        Args:
+            path: Where it was found.
+        """
+        return self.stands or (self.place != path and not self.place.exists())
 
 
 def version_at(path: Path) -> ModelVersion | None:
@@ -39,13 +59,14 @@ def version_at(path: Path) -> ModelVersion | None:
         place = path.resolve(strict=True)
         found = place.stat()
         if not stat.S_ISDIR(found.st_mode):
-            return ModelVersion((_file(place, found),))
+            is_named_alike = path.suffix in ("", place.suffix)
+            return ModelVersion((_file(place, found),), place if is_named_alike else path)
         files = []
         for folder, _, names in os.walk(place):
             files += [_file(each, each.stat()) for each in map(Path(folder).joinpath, names)]
     except OSError:
         return None
-    return ModelVersion(tuple(sorted(files))) if files else None
+    return ModelVersion(tuple(sorted(files)), place) if files else None
 
 
 def _file(path: Path, found: os.stat_result) -> _File:

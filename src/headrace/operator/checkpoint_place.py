@@ -8,17 +8,12 @@ import urllib.request
 from collections.abc import Iterable
 
 from headrace.operator.environment import FlinkEnvironment
+from headrace.operator.flink_options import CHECKPOINT_DIR, CHECKPOINT_STORAGE, names_of
 
 __all__ = ["warn_of_small_storage"]
 
 _LOG = logging.getLogger(__name__)
-_INTERVAL = "execution.checkpointing.interval"
-_PLACES = (
-    "execution.checkpointing.dir",
-    "execution.checkpointing.storage",
-    "state.checkpoints.dir",  # their older names
-    "state.checkpoint-storage",
-)
+_PLACES = (CHECKPOINT_DIR, CHECKPOINT_STORAGE)
 _REST_TIMEOUT_S = 3.0
 _SMALL = (
     "Checkpoints of %s are on, and no directory is set for them%s. Flink then keeps them on "
@@ -36,7 +31,7 @@ def warn_of_small_storage(flink: FlinkEnvironment, job_name: str) -> None:
     directory for all its jobs: so it is no error. The embedded cluster gets a directory, see
     `LocalCheckpoints`. Never raises, never blocks for more than 3 s.
     """
-    if flink.is_embedded or flink.option(_INTERVAL) is None:
+    if flink.is_embedded or not flink.has_checkpoints:
         return
     if any(flink.option(key) is not None for key in _PLACES):
         return
@@ -45,7 +40,7 @@ def warn_of_small_storage(flink: FlinkEnvironment, job_name: str) -> None:
     except (OSError, ValueError, KeyError, TypeError) as exc:
         _LOG.warning(_SMALL, job_name, _UNKNOWN % exc)
         return
-    if own.isdisjoint(_PLACES):
+    if own.isdisjoint(name for key in _PLACES for name in names_of(key)):
         _LOG.warning(_SMALL, job_name, "")
 
 

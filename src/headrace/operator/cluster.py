@@ -12,11 +12,16 @@ from pyflink.table import StatementSet, StreamTableEnvironment, Table
 from headrace.config import AMConfig, RoleConfig
 from headrace.errors import PlanError
 from headrace.operator.checkpoint_place import warn_of_small_storage
-from headrace.operator.drain import SAVEPOINT_DIR, Drain
+from headrace.operator.drain import Drain
 from headrace.operator.environment import open_environment
 from headrace.operator.failure import cause_text
+from headrace.operator.flink_options import (
+    RESTART_STRATEGY,
+    SAVEPOINT_DIR,
+    TOLERABLE_FAILED_CHECKPOINTS,
+)
 from headrace.operator.handle import JobHandle
-from headrace.operator.local_checkpoints import CHECKPOINT_INTERVAL, LocalCheckpoints
+from headrace.operator.local_checkpoints import LocalCheckpoints
 from headrace.operator.offer import slot_offer
 from headrace.operator.plan import (
     am_payload,
@@ -31,7 +36,6 @@ from headrace.operator.streams import input_stream, is_bounded, is_fed_by, outpu
 
 __all__ = ["Cluster"]
 
-_TOLERABLE = "execution.checkpointing.tolerable-failed-checkpoints"
 _WITHOUT_LIMIT = 2**31 - 1  # CheckpointFailureManager.UNLIMITED_TOLERABLE_FAILURE_NUMBER
 
 
@@ -95,8 +99,7 @@ class Cluster:
     def has_checkpoints(self) -> bool:
         """Whether this job makes checkpoints, as its options are now."""
         self._flink.apply_table_options()
-        is_set = self._flink.option(CHECKPOINT_INTERVAL) is not None
-        return is_set or bool(self._j_env.getCheckpointConfig().isCheckpointingEnabled())
+        return self._flink.has_checkpoints
 
     def set_flink_default(self, key: str, value: str) -> None:
         """Set a Flink option of this job, for example a restart strategy, unless it is set."""
@@ -266,13 +269,13 @@ class Cluster:
         """
         assert self._am is not None
         is_batch_mode = not any(self._has_input_by_role.values())
-        if is_batch_mode or self._flink.option(CHECKPOINT_INTERVAL) is not None:
-            self._flink.set_default("restart-strategy.type", "fixed-delay")
+        if is_batch_mode or self._flink.has_checkpoints:
+            self._flink.set_default(RESTART_STRATEGY, "fixed-delay")
             self._flink.set_default(
                 "restart-strategy.fixed-delay.attempts", str(self._am.max_restarts)
             )
             self._flink.set_default("restart-strategy.fixed-delay.delay", "1 s")
-            self._flink.set_default(_TOLERABLE, str(_WITHOUT_LIMIT))
+            self._flink.set_default(TOLERABLE_FAILED_CHECKPOINTS, str(_WITHOUT_LIMIT))
 
     def _require_from_outside(self, name: str, j_input: Any) -> None:
         for feeder, j_stream in self._j_output_by_role.items():

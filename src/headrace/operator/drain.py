@@ -15,11 +15,11 @@ from pyflink.java_gateway import get_gateway
 
 from headrace.operator.environment import FlinkEnvironment
 from headrace.operator.failure import cause_text
+from headrace.operator.flink_options import SAVEPOINT_DIR
 
-__all__ = ["SAVEPOINT_DIR", "Drain"]
+__all__ = ["Drain"]
 
 _LOG = logging.getLogger(__name__)
-SAVEPOINT_DIR = "execution.checkpointing.savepoint-dir"
 
 
 class Drain:

@@ -12,6 +12,7 @@ from pyflink.java_gateway import get_gateway
 from pyflink.table import StreamTableEnvironment, TableEnvironment
 
 from headrace.errors import PlanError
+from headrace.operator.flink_options import names_of
 from headrace.operator.jars import EMBEDDED, add_jars
 
 __all__ = ["FlinkEnvironment", "open_environment"]
@@ -33,10 +34,16 @@ class FlinkEnvironment:
     j_configuration: Any
     is_embedded: bool
 
+    @property
+    def has_checkpoints(self) -> bool:
+        """Whether the job makes checkpoints, by an option or by `enable_checkpointing`."""
+        j_config = self.env._j_stream_execution_environment.getCheckpointConfig()  # noqa: SLF001
+        return bool(j_config.isCheckpointingEnabled())
+
     def option(self, key: str) -> str | None:
-        """Return the set value of a Flink option, or None if it is not set."""
-        value = self.j_configuration.getString(key, None)
-        return None if value is None else str(value)
+        """Return the set value of a Flink option, by an older name too, or None."""
+        values = (self.j_configuration.getString(name, None) for name in names_of(key))
+        return next((str(value) for value in values if value is not None), None)
 
     def apply_table_options(self) -> None:
         """Make options that were set on the table environment count for the job.
@@ -48,8 +55,8 @@ class FlinkEnvironment:
         self.env._j_stream_execution_environment.configure(j_options)  # noqa: SLF001
 
     def set_default(self, key: str, value: str) -> None:
-        """Set a Flink option unless the user has set it."""
-        if not self.j_configuration.containsKey(key):
+        """Set a Flink option unless the user has set it, by an older name too."""
+        if self.option(key) is None:
             self.j_configuration.setString(key, value)
 
     def remove_option(self, key: str) -> None:

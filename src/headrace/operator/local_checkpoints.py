@@ -8,13 +8,15 @@ import tempfile
 from pathlib import Path
 
 from headrace.operator.environment import FlinkEnvironment
+from headrace.operator.flink_options import (
+    CHECKPOINT_DIR,
+    CHECKPOINT_RETENTION,
+    CHECKPOINT_STORAGE,
+)
 
-__all__ = ["CHECKPOINT_INTERVAL", "LocalCheckpoints"]
+__all__ = ["LocalCheckpoints"]
 
-_DIR = "execution.checkpointing.dir"
-_STORAGE = "execution.checkpointing.storage"
-_RETENTION = "execution.checkpointing.externalized-checkpoint-retention"
-CHECKPOINT_INTERVAL = "execution.checkpointing.interval"
+_PLACES = (CHECKPOINT_DIR, CHECKPOINT_STORAGE, CHECKPOINT_RETENTION)
 
 
 class LocalCheckpoints:
@@ -36,18 +38,18 @@ class LocalCheckpoints:
         self._flink = flink
         self._path: Path | None = None
         self._is_named = False
-        is_given = any(flink.option(key) is not None for key in (_DIR, _STORAGE, _RETENTION))
-        is_needed = is_drained or flink.option(CHECKPOINT_INTERVAL) is not None
+        is_given = any(flink.option(key) is not None for key in _PLACES)
+        is_needed = is_drained or flink.has_checkpoints
         if flink.is_embedded and is_needed and not is_given:
             self._path = Path(tempfile.mkdtemp(prefix="headrace-checkpoints-"))
             atexit.register(self.close)
-            flink.set_default(_DIR, self._path.as_uri())
+            flink.set_default(CHECKPOINT_DIR, self._path.as_uri())
             self._is_named = True
 
     def forget(self) -> None:
         """Take the name back from Flink, where the next job is planned."""
         if self._is_named:
-            self._flink.remove_option(_DIR)
+            self._flink.remove_option(CHECKPOINT_DIR)
             self._is_named = False
 
     def close(self) -> None:

@@ -7,7 +7,7 @@ import logging
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from typing import Any, cast
 
@@ -15,6 +15,7 @@ import pytest
 
 from headrace.operator.checkpoint_place import warn_of_small_storage
 from headrace.operator.environment import FlinkEnvironment
+from headrace.operator.flink_options import names_of
 from tests.ports import free_ports
 
 CHECKPOINTS = {"execution.checkpointing.interval": "10 s"}
@@ -26,11 +27,15 @@ class Options:
 
     options: Mapping[str, str]
     is_embedded: bool = False
-    asked: list[str] = field(default_factory=list)
+
+    @property
+    def has_checkpoints(self) -> bool:
+        return "execution.checkpointing.interval" in self.options
 
     def option(self, key: str) -> str | None:
-        self.asked.append(key)
-        return self.options.get(key)
+        return next(
+            (self.options[name] for name in names_of(key) if name in self.options), None
+        )
 
 
 def warn(options: Options) -> None:
@@ -68,6 +73,7 @@ def cluster_with(reply: Any) -> Iterator[dict[str, str]]:
         ({}, ["rest.port"], False),
         ({**CHECKPOINTS, "execution.checkpointing.dir": "file:///cp"}, [], False),
         ({**CHECKPOINTS, "execution.checkpointing.storage": "jobmanager"}, [], False),
+        ({**CHECKPOINTS, "state.checkpoints.dir": "file:///cp"}, [], False),
         (CHECKPOINTS, ["execution.checkpointing.dir"], False),
         (CHECKPOINTS, ["state.checkpoints.dir"], False),
     ],
