@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import deque
 from statistics import median
 from typing import Any
 
@@ -15,39 +16,54 @@ __all__ = ["train_and_time"]
 def train_and_time(ctx: Any, *, state_mb: int, warm_up: int, checkpoints: int) -> None:
     """Keep a model of `state_mb` MB in the checkpoints; report what they and copies take.
 
+    A pause is the time from the end of a step to the begin of the next one, where a barrier
+    lies between them, over what it is elsewhere. It needs more rows than the steps can take.
+
     Args:
         ctx: The context of a role.
         state_mb: Size of the model's parameters.
         warm_up: How many checkpoints to leave out; the first two files are new then.
         checkpoints: After how many more the job is ended.
     """
+    torch.set_num_threads(1)
     model = torch.nn.Linear(1_000, state_mb * 250, bias=False)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.0)
     ctx.checkpointed(model=model, optimizer=optimizer)
+    x = torch.ones(4, 1_000)
     source = np.ones(state_mb * 1_000_000, np.uint8)
     target = np.ones_like(source)
-    pauses_ms: list[float] = []
+    usual_ms: deque[float] = deque(maxlen=1_000)
+    gaps_ms: list[float] = []
     copies_ms: list[float] = []
-    capture = ctx._capture  # noqa: SLF001 - what a barrier keeps the loop waiting for
+    has_captured = False
+    capture = ctx._capture  # noqa: SLF001 - the loop does not see where a barrier is
 
-    def timed(checkpoint_id: int | None) -> Any:
-        began = time.perf_counter()
-        state = capture(checkpoint_id)
-        taken_ms = (time.perf_counter() - began) * 1e3
-        if checkpoint_id is not None:
-            pauses_ms.append(taken_ms)
+    def noted(checkpoint_id: int | None) -> Any:
+        nonlocal has_captured
+        has_captured |= checkpoint_id is not None
+        return capture(checkpoint_id)
+
+    ctx._barriers._capture = noted  # noqa: SLF001
+    ended: float | None = None
+    for _ in ctx.batches(rows=4):
+        gap_ms = None if ended is None else (time.perf_counter() - ended) * 1e3
+        if gap_ms is not None and has_captured:
+            gaps_ms.append(gap_ms)
             began = time.perf_counter()
             np.copyto(target, source)
             copies_ms.append((time.perf_counter() - began) * 1e3)
-        return state
-
-    ctx._barriers._capture = timed  # noqa: SLF001
-    for _ in ctx.batches(rows=4):
-        later = pauses_ms[warm_up:]
-        if later:
+        elif gap_ms is not None:
+            usual_ms.append(gap_ms)
+        with torch.no_grad():
+            model(x)
+        if has_captured and len(gaps_ms) > warm_up and usual_ms:
+            usual = median(usual_ms)
+            pauses_ms = [each - usual for each in gaps_ms]
+            later = pauses_ms[warm_up:]
             ctx.report(
                 checkpoints=len(later),
                 first_ms=pauses_ms[0],
+                usual_gap_ms=usual,
                 pause_ms=median(later),
                 pause_min_ms=min(later),
                 pause_max_ms=max(later),
@@ -55,6 +71,8 @@ def train_and_time(ctx: Any, *, state_mb: int, warm_up: int, checkpoints: int) -
                 copy_min_ms=min(copies_ms[warm_up:]),
                 copy_max_ms=max(copies_ms[warm_up:]),
             )
-        if len(later) >= checkpoints:
-            ctx.stop_job("measured")
-            break
+            if len(later) >= checkpoints:
+                ctx.stop_job("measured")
+                break
+        has_captured = False
+        ended = time.perf_counter()

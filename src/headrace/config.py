@@ -193,7 +193,8 @@ class RoleConfig:
             a restart by Flink need not wait for the import. It is started when the process has
             run for so long, in seconds, and a checkpoint has completed, and takes the memory
             of the imported framework. Where fewer processes run than are planned, and there is
-            a slot for another one, a second spare stands by for it. None: no spare.
+            a slot for another one, a second spare stands by for it. None: no spare; nor is
+            there one where Flink does not restart the job (`restart-strategy.type: none`).
     """
 
     entry: Callable[..., object] | str | None = None

@@ -9,6 +9,7 @@ from typing import Any
 
 import cloudpickle
 
+from headrace.role import RoleEntry
 from tests.waiting import work_for
 
 cloudpickle.register_pickle_by_value(sys.modules[__name__])
@@ -42,6 +43,15 @@ def count_until_told(folder: Path, framework: str = "") -> Any:
                 work_for(0.1)
 
     return entry
+
+
+class NotAhead(RoleEntry):
+    """An entry that cannot be loaded before its process knows whose it is."""
+
+    def preload(self) -> None:
+        """Fail."""
+        msg = "not ahead"
+        raise ImportError(msg)
 
 
 def begun(folder: Path) -> dict[int, tuple[int, bool]]:

@@ -21,7 +21,7 @@ from tests.waiting import always, until
 
 from .conftest import MakeEnvironment
 from .processes import parent_of
-from .spare_jobs import begun, count_until_told
+from .spare_jobs import NotAhead, begun, count_until_told
 from .system import descendants
 from .test_kept_state import NARROW, RETRIES, SMALL, in_dir, wide_rows
 from .test_operator_rows import CHECKPOINTS
@@ -59,8 +59,18 @@ class Job:
         assert len(begun(self._folder)) == count
         return [*begun(self._folder)][-1]
 
-    def await_log(self, text: str) -> None:
-        self._until(lambda: text in self.log, f"line {text!r} in the log")
+    def await_log(self, text: str, count: int = 1) -> None:
+        self._until(lambda: self.log.count(text) >= count, f"line {text!r} in the log")
+
+    def await_checkpoints(self) -> None:
+        """Wait for three more: at each, a spare is started if one is to be."""
+        done = "Completed checkpoint"
+        self.await_log(done, self.log.count(done) + 3)
+
+    @property
+    def spares(self) -> int:
+        """How many spare nodes were started."""
+        return self.log.count(" spare] started as process")
 
     def finish(self) -> None:
         """Let it go on; every row must count once."""
@@ -82,14 +92,23 @@ def _log() -> str:
 def submit(make_t_env: MakeEnvironment, tmp_path: Path) -> Callable[..., Job]:
     """Submit a job whose spare is started with the first checkpoint."""
 
-    def make(spare_after_s: float | None = 0, **options: str) -> Job:
+    def make(
+        spare_after_s: float | None = 0,
+        wraps: Callable[[Any], Any] = lambda entry: entry,
+        ships: Path | None = None,
+        **options: str,
+    ) -> Job:
         t_env = make_t_env(
             **{**CHECKPOINTS, **RETRIES, **NARROW, **in_dir(tmp_path / "cp"), **options}
         )
+        if ships is not None:
+            t_env.add_python_file(str(ships))
         cluster = Cluster(t_env, name="spared")
         cluster.add_am_role()
         role = RoleConfig(
-            entry=count_until_told(tmp_path), exchange=SMALL, spare_after_s=spare_after_s
+            entry=wraps(count_until_told(tmp_path)),
+            exchange=SMALL,
+            spare_after_s=spare_after_s,
         )
         cluster.add_role("worker", role, input=wide_rows(t_env, ROWS))
         return Job(cluster.submit(), tmp_path)
@@ -162,7 +181,7 @@ def test_a_job_that_is_cancelled_leaves_no_spare_and_no_file(
 
 
 def test_a_job_that_fails_for_good_leaves_no_spare(submit: Callable[..., Job]) -> None:
-    job = submit(restart__strategy_type="none")
+    job = submit(restart__strategy_fixed__delay_attempts="0")
     first = job.await_begun(1)
     spare = job.await_ready()
     directories = _directories()
@@ -181,6 +200,37 @@ def test_without_a_spare_everything_is_as_before(submit: Callable[..., Job], how
     job.finish()
     assert " spare]" not in job.log
     assert "--ahead" not in "".join(each.command for each in descendants(os.getpid()))
+
+
+@pytest.mark.parametrize("why", ["no restart", "shipped files that Flink moves"])
+def test_no_spare_is_made_where_none_could_be_used(
+    submit: Callable[..., Job], tmp_path: Path, why: str
+) -> None:
+    if why == "no restart":
+        job = submit(restart__strategy_type="none")
+    else:
+        module = tmp_path / "shipped.py"
+        module.touch()
+        places = [tmp_path / "a", tmp_path / "b"]
+        for each in places:
+            each.mkdir()
+        job = submit(ships=module, io_tmp_dirs=",".join(map(str, places)))
+    job.await_begun(1)
+    job.await_checkpoints()
+    assert job.spares == 0
+    job.finish()
+
+
+def test_after_three_spares_that_cannot_be_made_ready_there_are_no_more(
+    submit: Callable[..., Job],
+) -> None:
+    job = submit(wraps=NotAhead)
+    job.await_begun(1)
+    job.await_log("3 in a row could not be made ready; no more are started")
+    job.await_checkpoints()
+    assert job.spares == 3
+    assert job.log.count("ImportError: not ahead") == 3
+    job.finish()
 
 
 def _is_alive(pid: int) -> bool:
@@ -216,4 +266,6 @@ def test_a_training_finds_its_framework_imported(
     assert f"/{framework}/" in libraries
     os.kill(first, signal.SIGKILL)
     assert job.await_begun(2) == spare
+    _, was_there = begun(tmp_path)[spare]
+    assert was_there
     job.finish()

@@ -77,14 +77,15 @@ class TorchContext(TrainingContext):
         """Workers in the group."""
         return self.parallelism
 
-    def checkpointed(self, **objects: Any) -> None:
+    def checkpointed(self, **objects: Any) -> Any:
         """Keep objects in Flink's checkpoints; see `RoleContext.checkpointed`.
 
         Call it before `data_parallel`.
         """
-        super().checkpointed(**objects)
+        given = super().checkpointed(**objects)
         if not self._kept.misses_rows:
             self._watch.allow_restored()
+        return given
 
     def batches(
         self,

@@ -85,7 +85,7 @@ class KeepingContext:
             raise UsageError(msg)
         self._kept.merge(merge)
 
-    def checkpointed(self, **objects: Any) -> None:
+    def checkpointed(self, **objects: Any) -> Any:
         """Keep objects in Flink's checkpoints, in step with the rows of the input.
 
         Each has `state_dict` and `load_state_dict`, as models, optimizers and schedulers have.
@@ -103,8 +103,11 @@ class KeepingContext:
         Args:
             objects: By a name of your own, the same in every run of the job.
 
+        Returns:
+            The objects themselves: one as it is, several as a tuple in their order.
+
         Example:
-            ctx.checkpointed(model=model, optimizer=optimizer)
+            model, optimizer = ctx.checkpointed(model=model, optimizer=optimizer)
 
         Raises:
             UsageError: It was called before, the input is being read already, the role has no
@@ -121,6 +124,8 @@ class KeepingContext:
             msg = "ctx.checkpointed must be called before the input is read"
             raise UsageError(msg)
         self._kept.name(objects, self._spread, self._stateful)
+        given = tuple(objects.values())
+        return given[0] if len(given) == 1 else given
 
     def _stateful(self, objects: Mapping[str, Any]) -> Mapping[str, Any]:
         """Return what has `state_dict` and `load_state_dict` for each; a framework's own."""

@@ -28,7 +28,7 @@ class TFKeepingContext(TrainingContext):
         super().__init__(**facts)
         self._dataset_passes = Passes(self._kept.restored_epoch)
 
-    def checkpointed(self, **objects: Any) -> None:
+    def checkpointed(self, **objects: Any) -> Any:
         """Keep objects in Flink's checkpoints; see `RoleContext.checkpointed`.
 
         Keras models and optimizers, variables, `tf.Module` and `tf.train.Checkpoint` are taken
@@ -53,7 +53,7 @@ class TFKeepingContext(TrainingContext):
                 "parameter servers. Use ps=0, or save with ctx.checkpoint_path"
             )
             raise PlanError(msg)
-        super().checkpointed(**objects)
+        return super().checkpointed(**objects)
 
     def _stateful(self, objects: Mapping[str, Any]) -> Mapping[str, Any]:
         from headrace.tensorflow.stateful import as_stateful

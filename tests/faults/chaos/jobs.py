@@ -40,6 +40,7 @@ cloudpickle.register_pickle_by_value(sys.modules[__name__])
 _MODULUS = 2**61 - 1
 _BATCH_ROWS = 16
 _RATE = 0.02
+_SPARE_AFTER_S = 1.0  # so that there are some between two kills
 _OPTIONS = {
     "execution.checkpointing.interval": "500 ms",
     "execution.checkpointing.tolerable-failed-checkpoints": "100000",
@@ -95,6 +96,11 @@ class Places:
         return self.folder / "out"
 
     @property
+    def tmp(self) -> Path:
+        """Flink's temporary directory: that of the work directories."""
+        return self.folder / "tmp"
+
+    @property
     def steps(self) -> Path:
         """A file `<worker>-<pid>` of each process: a line "<monotonic s> <step>" a step."""
         return self.folder / "steps"
@@ -108,10 +114,12 @@ def checksum_of(checksum: int, number: int) -> int:
 def submit(case: Case, places: Places) -> JobHandle:
     """Submit the job on the mini-cluster of this process."""
     places.steps.mkdir(parents=True)
-    t_env = make_environment(
-        {**_OPTIONS, "execution.checkpointing.dir": places.checkpoints.as_uri()},
-        parallelism=case.workers,
-    )
+    places.tmp.mkdir()
+    where = {
+        "execution.checkpointing.dir": places.checkpoints.as_uri(),
+        "io.tmp.dirs": str(places.tmp),
+    }
+    t_env = make_environment({**_OPTIONS, **where}, parallelism=case.workers)
     t_env.execute_sql(
         "CREATE TEMPORARY TABLE numbers (id BIGINT, padding STRING) WITH "
         "('connector'='datagen', 'fields.id.kind'='sequence', 'fields.id.start'='0', "
@@ -132,6 +140,7 @@ def submit(case: Case, places: Places) -> JobHandle:
         output={**STEPS, "count": DataTypes.BIGINT(), "checksum": DataTypes.BIGINT()},
         output_dir=places.folder,
         name="chaos",
+        spare_after_s=_SPARE_AFTER_S,
     )
     columns = f"{COLUMNS}, `count` BIGINT, checksum BIGINT"
     job: JobHandle = plan.submit(add_sink(t_env, plan, places.out, columns))

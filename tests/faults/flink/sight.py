@@ -32,12 +32,15 @@ class Member:
         pid: Its pid.
         parent: Pid of its parent.
         index: For a process, the number of its worker; None if it cannot be told (yet).
+        is_spare: Whether it is a process that was started ahead and has no spec yet, or the
+            node above such a one (ADR 0120): nothing of the job runs in it.
     """
 
     kind: str
     pid: int
     parent: int
     index: int | None
+    is_spare: bool = False
 
 
 def descendants(*roots: int) -> dict[int, int]:
@@ -56,17 +59,29 @@ def descendants(*roots: int) -> dict[int, int]:
     return found
 
 
-def members(*roots: int) -> list[Member]:
-    """Return the members of clusters below these processes, this one by default."""
-    found = []
+def members(*roots: int, with_spares: bool = False) -> list[Member]:
+    """Return the members of clusters below these processes, this one by default.
+
+    A spare node looks like any other until its process has been started.
+    """
     below = descendants(*(roots or (os.getpid(),)))
     kinds = {pid: _kind(pid) for pid in below}
+    spares = {pid for pid, kind in kinds.items() if kind == "process" and _waits(pid)}
+    spares |= {
+        pid
+        for pid, kind in kinds.items()
+        if kind == "node"
+        and (children := {child for child, parent in below.items() if parent == pid})
+        and children <= spares
+    }
+    found = []
     for pid, parent in below.items():
         kind = kinds[pid]
         if kind is None or (kind == "node" and kinds.get(parent) == "node"):
             continue  # the second one is a child of a node that is just being made
-        index = _index(pid) if kind == "process" else None
-        found.append(Member(kind, pid, parent, index))
+        if pid not in spares or with_spares:
+            index = _index(pid) if kind == "process" else None
+            found.append(Member(kind, pid, parent, index, pid in spares))
     return found
 
 
@@ -140,20 +155,35 @@ class JobView:
 
 
 def _kind(pid: int) -> str | None:
-    arguments = _read(pid, "cmdline").split(b"\0")
+    arguments = _arguments(pid)
     if b"-m" not in arguments[:-1]:
         return None
     return _MODULES.get(arguments[arguments.index(b"-m") + 1].decode())
 
 
+def _waits(pid: int) -> bool:
+    """Whether a process was started ahead, and nobody has written its spec yet."""
+    path = _spec_path(pid) if b"--ahead" in _arguments(pid) else None
+    return path is not None and not path.exists()
+
+
 def _index(pid: int) -> int | None:
+    try:
+        path = _spec_path(pid)
+        return None if path is None else int(json.loads(path.read_text())["index"])
+    except (FileNotFoundError, json.JSONDecodeError):
+        return None
+
+
+def _spec_path(pid: int) -> Path | None:
     for line in _read(pid, "environ").split(b"\0"):
         if line.startswith(_SPEC):
-            try:
-                return int(json.loads(Path(line[len(_SPEC) :].decode()).read_text())["index"])
-            except (FileNotFoundError, json.JSONDecodeError):
-                return None
+            return Path(line[len(_SPEC) :].decode())
     return None
+
+
+def _arguments(pid: int) -> list[bytes]:
+    return _read(pid, "cmdline").split(b"\0")
 
 
 def _read(pid: int, name: str) -> bytes:

@@ -182,11 +182,19 @@ class Cluster:
         return child
 
     def spare(
-        self, entry: Callable[..., object], spec: NodeSpec | None = None
+        self,
+        entry: Callable[..., object],
+        spec: NodeSpec | None = None,
+        *,
+        first: Callable[[Path], object] = lambda _: None,
     ) -> tuple[Child, dict[str, Any]]:
-        """Start a spare node; return it with the fields that its start line must have."""
+        """Start a spare node; return it with the fields that its start line must have.
+
+        `first` is called with its work directory before the node is told of it.
+        """
         content = encode_spec(spec or NodeSpec(timeouts=QUICK))
         child, where = self._child("node", "worker", content, dump_payload(entry=entry))
+        first(Path(where["work_dir"]))
         names = ("role", "work_dir", "spec_path", "payload_path")
         child.send("prepare", **{name: where[name] for name in names})
         return child, {**where, "index": 0, "parallelism": 1, "master": None}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +14,8 @@ import cloudpickle
 import pytest
 
 from headrace.framework import NodeSpec
+from headrace.framework.runner import ahead
+from tests.faults.flink.sight import members
 from tests.waiting import live_until_ended, until
 
 from .conftest import QUICK
@@ -36,7 +39,12 @@ class Loaded:
         Path(self.notes, f"loaded-{os.getpid()}").touch()
         if self.then == "hang":
             live_until_ended()
-        if self.then == "fail":
+        if self.then == "thread":
+            threading.Thread(target=live_until_ended).start()
+        if self.then == "gpu":
+            ahead._GPU_FILES = self.notes
+            self.file = open(f"{self.notes}/gpu", "w")  # noqa: SIM115, PTH123 - held open
+        if self.then in ("fail", "thread"):
             raise ImportError(self.then)
 
     def __call__(self, spec: Any, link: Any) -> None:
@@ -97,6 +105,25 @@ def test_the_process_that_has_loaded_the_entry_runs_it(
     assert not Path(start["work_dir"]).exists()
 
 
+def test_a_spare_is_no_member_of_the_job_before_it_has_its_spec(
+    cluster: Cluster, tmp_path: Path
+) -> None:
+    def seen(*, with_spares: bool) -> list[tuple[str, bool]]:
+        found = members(with_spares=with_spares)
+        return sorted((each.kind, each.is_spare) for each in found)
+
+    node, start = cluster.spare(Waiting(tmp_path))
+    ready(node)
+    assert seen(with_spares=True) == [("node", True), ("process", True)]
+    assert seen(with_spares=False) == []
+    node.send("start", **{**start, "index": 3, "parallelism": 4})
+    node.expect("process_started")
+    assert seen(with_spares=False) == [("node", False), ("process", False)]
+    assert {each.index for each in members()} == {None, 3}
+    (tmp_path / "go").touch()
+    assert node.expect("process_ended")["outcome"] == "finished"
+
+
 def test_a_node_that_is_told_to_start_while_it_loads_waits_for_it(
     cluster: Cluster, tmp_path: Path
 ) -> None:
@@ -105,6 +132,16 @@ def test_a_node_that_is_told_to_start_while_it_loads_waits_for_it(
     pid = node.expect("process_started")["pid"]
     assert runs(node)["pid"] == pid
     assert loaders(tmp_path) == {pid}
+
+
+class Waiting:
+    """An entry that ends when the file `go` is there."""
+
+    def __init__(self, notes: Path) -> None:
+        self.notes = str(notes)
+
+    def __call__(self, spec: Any, link: Any) -> None:
+        until(Path(self.notes, "go").exists, "file go")
 
 
 class Short:
@@ -158,14 +195,49 @@ def test_a_process_that_never_loads_its_entry_is_given_up_after_the_limit(
     wait_gone(pid)
 
 
-def test_an_entry_that_cannot_be_loaded_ahead_is_loaded_again(
-    cluster: Cluster, tmp_path: Path
+def test_a_spare_whose_entry_hangs_while_it_is_loaded_does_not_stay_for_ever(
+    cluster: Cluster, tmp_path: Path, wait_gone: Wait
 ) -> None:
-    node, start = cluster.spare(Loaded(tmp_path, "fail"))
+    limits = {**{f: getattr(QUICK, f) for f in QUICK.__slots__}, "process_start_timeout_s": 2.0}
+    spec = NodeSpec(timeouts=type(QUICK)(**limits))
+    node, _ = cluster.spare(Loaded(tmp_path, "hang"), spec)
+    pid = node.expect("spare")["pid"]
+    ended = node.expect("spare", until=lambda line: line["state"] == "ended")
+    assert ended["pid"] == pid
+    wait_gone(pid)
+    assert loaders(tmp_path) == {pid}
+    assert "has not loaded its entry within 2.0 s" in node.log
+
+
+@pytest.mark.parametrize(
+    ("then", "says"),
+    [
+        ("fail", "ImportError: fail"),
+        ("thread", "ImportError: thread"),
+        ("gpu", "the modules of the entry have opened"),
+    ],
+)
+def test_an_entry_that_cannot_be_loaded_ahead_is_loaded_again(
+    cluster: Cluster, tmp_path: Path, then: str, says: str
+) -> None:
+    node, start = cluster.spare(Loaded(tmp_path, then))
     ended = node.expect("spare", until=lambda line: line["state"] == "ended")
     node.send("start", **start)
     assert runs(node)["pid"] != ended["pid"]
-    assert "ImportError: fail" in node.log
+    assert says in node.log
+
+
+def test_a_node_whose_process_could_not_be_started_ahead_says_so(
+    cluster: Cluster, tmp_path: Path
+) -> None:
+    node, start = cluster.spare(
+        Loaded(tmp_path), first=lambda work_dir: (work_dir / "process-ahead").touch()
+    )
+    assert node.expect("spare") == {"type": "spare", "state": "ended", "pid": None}
+    assert "no process could be started ahead" in node.log
+    node.send("start", **start)
+    assert node.expect("process_started")["pid"] not in loaders(tmp_path)
+    runs(node)
 
 
 @pytest.mark.parametrize("how", ["stop", "end of file", "TERM", "KILL"])

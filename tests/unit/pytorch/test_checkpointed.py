@@ -44,7 +44,9 @@ class Trainer:
         optimizer = torch.optim.Adam(model.parameters(), lr=0.05)
         scheduler = torch.optim.lr_scheduler.StepLR(optimizer, step_size=2, gamma=0.7)
         if self.restored_by == "checkpointed":
-            ctx.checkpointed(model=model, optimizer=optimizer, scheduler=scheduler)
+            model, optimizer, scheduler = ctx.checkpointed(
+                model=model, optimizer=optimizer, scheduler=scheduler
+            )
         if self.restored_by != "nothing":
             ctx.data_parallel(model, optimizer, scheduler)
         for batch in ctx.batches(rows=3):

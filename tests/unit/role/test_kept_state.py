@@ -191,6 +191,14 @@ def test_what_has_no_state_dict_is_refused_with_a_way_out(tmp_path: Path) -> Non
         context.checkpointed(counts={})
 
 
+def test_what_is_named_is_returned_in_its_order(tmp_path: Path) -> None:
+    one, two = Counter(), Counter()
+    assert next(contexts(tmp_path)).checkpointed(counter=one) is one
+    first, second = next(contexts(tmp_path)).checkpointed(z=two, a=one)
+    assert (first is two, second is one) == (True, True)
+    assert next(contexts(tmp_path)).checkpointed() == ()
+
+
 def test_it_is_called_once_and_before_the_loop(tmp_path: Path) -> None:
     first, second, *_ = (next(contexts(tmp_path)) for _ in range(2))
     first.checkpointed(counter=Counter())

@@ -73,7 +73,7 @@ class Trainer:
         model = build_model(self.seed)
         optimizer = keras.optimizers.Adam(0.05)
         model.compile(optimizer, "mse", steps_per_execution=self.per_execution)
-        ctx.checkpointed(model=model, optimizer=optimizer)
+        model, optimizer = ctx.checkpointed(model=model, optimizer=optimizer)
         ctx.data_parallel(model)
         rows = ctx.dataset(2, features=["x"], label="y")
         if self.loop == "fit":

@@ -37,6 +37,8 @@ AheadState = Literal["loading", "ready", "ended"]
 class AheadProcess:
     """A process that loads the entry and then waits for its line.
 
+    It has `timeouts.process_start_timeout_s` to load the entry, and is killed then.
+
     Thread model: belongs to one asyncio loop, on whose thread it must be made: the process is
     killed when that thread ends. `begin` hands the process over; who does not call it, or gets
     None from it, calls `end`.
@@ -95,6 +97,10 @@ class AheadProcess:
         )
         self.pid = self._process.pid
         self._on_state("loading", self.pid)
+        self._load_limit_s = spec.timeouts.process_start_timeout_s
+        self._loading = asyncio.get_running_loop().call_later(
+            self._load_limit_s, self._give_up, self._process
+        )
         self._watching = asyncio.create_task(self._watch(self._process), name="spare")
 
     async def begin(
@@ -105,7 +111,7 @@ class AheadProcess:
     ) -> AlgorithmProcess | None:
         """Let the process go on, and hand it over.
 
-        It may still load the entry, for `timeouts.process_start_timeout_s` at most.
+        It may still load the entry, for what is left of the limit.
 
         Args:
             spec: The facts for the process; its `work_dir` is that of this object.
@@ -144,7 +150,7 @@ class AheadProcess:
             _LOG.warning("process %d of the spare is stopped; another is started", process.pid)
             return False
         self._listener = on_line
-        if not await self._happens(self._ready, spec.timeouts.process_start_timeout_s):
+        if not await self._happens(self._ready, self._load_limit_s):
             return False
         write_spec(spec)
         process.write_stdin(encode_go(environment))
@@ -171,9 +177,22 @@ class AheadProcess:
             waiting.cancel()
         return event.is_set() and self._process is not None  # else it is being cleaned up
 
+    def _give_up(self, process: AlgorithmProcess) -> None:
+        """Kill a process that does not come to the end of its imports: nobody could use it."""
+        _LOG.warning(
+            "process %d of the spare of %s has not loaded its entry within %.1f s (limit set "
+            "by `timeouts.process_start_timeout_s`); it is killed. Do its modules wait for "
+            "something when they are imported?",
+            process.pid,
+            self._role,
+            self._load_limit_s,
+        )
+        process.signal(SIGKILL)
+
     async def _watch(self, process: AlgorithmProcess) -> None:
         """Clean up behind a process that ends before it has begun."""
         await process.wait_exit()
+        self._loading.cancel()
         process.drain()
         if self._begun.is_set():
             return  # it is handed over all the same
@@ -191,6 +210,7 @@ class AheadProcess:
     def _on_line(self, line: FromProcess) -> None:
         if isinstance(line, AheadLine):
             if line.state == "ready":
+                self._loading.cancel()
                 self._ready.set()
                 if self._listener is None:
                     self._on_state("ready", self.pid)

@@ -23,7 +23,8 @@ class SpareNode:
     """Waits for the line that says which node this is.
 
     A process is started ahead where the runner is the shipped "function"; if that fails, the
-    node does without, and the process of its first life is started as that of every other.
+    JVM is told, and the node does without: the process of its first life is started as that of
+    every other.
 
     Thread model: one asyncio loop. `close` must be awaited.
 
@@ -40,19 +41,20 @@ class SpareNode:
         loop = asyncio.get_running_loop()
         loop.add_signal_handler(signal.SIGTERM, self._ended.set)
         loop.add_signal_handler(signal.SIGCHLD, self._reap_orphans)
-        if spec.runner != "function":
-            return
-        try:
-            self._ahead = AheadProcess(
-                role=prepare.role,
-                spec=spec,
-                work_dir=Path(prepare.work_dir) / _DIRECTORY,
-                payload_path=prepare.payload_path,
-                sink=write_to_log,
-                on_state=self._tell,
-            )
-        except (OSError, RuntimeError) as exc:  # no memory, process number or thread
-            _LOG.warning("no process could be started ahead: %s", exc)
+        if spec.runner == "function":
+            try:
+                self._ahead = AheadProcess(
+                    role=prepare.role,
+                    spec=spec,
+                    work_dir=Path(prepare.work_dir) / _DIRECTORY,
+                    payload_path=prepare.payload_path,
+                    sink=write_to_log,
+                    on_state=self._tell,
+                )
+            except (OSError, RuntimeError) as exc:  # no memory, process number or thread
+                _LOG.warning("no process could be started ahead: %s", exc)
+        if self._ahead is None:
+            self._tell("ended", None)  # a spare that says nothing would be waited for
 
     async def wait(self) -> FromJvm | None:
         """Return the next line of the JVM; None when it is gone, or has sent SIGTERM."""
@@ -75,7 +77,7 @@ class SpareNode:
         if self._ahead is not None:
             await self._ahead.end()
 
-    def _tell(self, state: AheadState, pid: int) -> None:
+    def _tell(self, state: AheadState, pid: int | None) -> None:
         self._jvm.send(SpareLine(state=state, pid=pid))
 
     def _reap_orphans(self) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
+import traceback
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NoReturn
@@ -46,11 +47,10 @@ def load_ahead(payload_path: str, link: ProcessLink) -> Any:
     the node then starts another process, which says what is wrong.
     """
     del sys.argv[1:]  # the user's code may read it
-    with quick_imports():
-        entry = load_entry(payload_path)
-        preload = getattr(entry, "preload", None)
-        if preload is not None:
-            preload()
+    try:
+        entry = _load(payload_path)
+    except BaseException:  # noqa: BLE001 - threads of the modules would keep the process alive
+        _give_up(traceback.format_exc())
     opened = _opened_gpu()
     if opened is not None:
         _give_up(
@@ -65,6 +65,15 @@ def load_ahead(payload_path: str, link: ProcessLink) -> Any:
     for name, value in msgspec.json.decode(line, type=_Go).environment.items():
         set_environment_value(name, value)
     link.begun()
+    return entry
+
+
+def _load(payload_path: str) -> Any:
+    with quick_imports():
+        entry = load_entry(payload_path)
+        preload = getattr(entry, "preload", None)
+        if preload is not None:
+            preload()
     return entry
 
 
@@ -85,6 +94,7 @@ def _close_stdin() -> None:
 
 
 def _give_up(text: str) -> NoReturn:
-    sys.stderr.write(f"{text}\n")
-    sys.stderr.flush()
+    with contextlib.suppress(OSError, ValueError):
+        sys.stderr.write(f"{text}\n")
+        sys.stderr.flush()
     os._exit(1)

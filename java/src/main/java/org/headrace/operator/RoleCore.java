@@ -112,7 +112,10 @@ final class RoleCore implements RoleNode.ProcessListener, AutoCloseable {
         metrics = new RoleMetrics(context.getMetricGroup());
         output = new RoleOutput(parameters.getOutput(), metrics.rowsOut());
         TaskFacts task = TaskFacts.of(environment, context);
-        spares = hasMaster ? SpareSupply.open(cluster, role, task, wait, context) : null;
+        spares =
+                hasMaster
+                        ? SpareSupply.open(cluster, role, task, wait, context, environment.getJobConfiguration())
+                        : null;
         node = new RoleNode(cluster, role, task, wait, metrics, spares, this);
         if (role.inputType() != null || role.outputType() != null) {
             queue = new RoleQueue(cluster, role, node, parameters, wait, metrics, output, state, hasMaster);

@@ -1,5 +1,8 @@
 package org.headrace.operator;
 
+import org.apache.flink.configuration.Configuration;
+import org.apache.flink.configuration.RestartStrategyOptions;
+import org.apache.flink.configuration.RestartStrategyOptions.RestartStrategyType;
 import org.apache.flink.configuration.TaskManagerOptions;
 import org.apache.flink.streaming.api.operators.StreamingRuntimeContext;
 
@@ -48,14 +51,27 @@ final class SpareSupply {
         nodes.enter(key);
     }
 
-    /** That of a subtask which begins; null if its role has no spares. */
+    /** That of a subtask which begins; null if its role has no spares, or Flink does not restart the job. */
     static SpareSupply open(
-            ClusterPlan cluster, RolePlan role, TaskFacts task, MailboxWait wait, StreamingRuntimeContext context) {
+            ClusterPlan cluster,
+            RolePlan role,
+            TaskFacts task,
+            MailboxWait wait,
+            StreamingRuntimeContext context,
+            Configuration job) {
         boolean isLasting = PythonEnvironment.isLasting(cluster.pythonConfig(), task.tmpDirs());
-        if (role.spareAfter() == null || !isLasting) {
+        if (role.spareAfter() == null || !isLasting || !isRestarted(job, task.flink())) {
             return null;
         }
         return new SpareSupply(cluster, role, task, wait, SpareNodes.of(task.jobId(), context));
+    }
+
+    /** What the job says goes before what the cluster says; with checkpoints Flink restarts by default. */
+    private static boolean isRestarted(Configuration job, Configuration host) {
+        return job.getOptional(RestartStrategyOptions.RESTART_STRATEGY)
+                .or(() -> host.getOptional(RestartStrategyOptions.RESTART_STRATEGY))
+                .map(name -> RestartStrategyType.of(name) != RestartStrategyType.NO_RESTART_STRATEGY)
+                .orElse(true);
     }
 
     /** A spare, which the caller owns from now on; null if there is none. */

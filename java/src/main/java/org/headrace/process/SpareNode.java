@@ -107,7 +107,7 @@ public final class SpareNode implements ChildProcess.Listener {
                 break;
             case "ended":
                 child.removeGroup(pid);
-                LOG.info("[{} spare] process {} has ended", role, pid);
+                LOG.info("[{} spare] process {} has ended", role, pid == 0 ? "that could not be started" : pid);
                 onEnd.run();
                 break;
             default:
