@@ -23,11 +23,18 @@ from benchmarks import report
 from benchmarks.checkpoint_worker import train_and_time
 from benchmarks.pipelines import open_t_env
 from headrace import Cluster, RoleConfig
+from headrace.config import ExchangeConfig
 
 _WARM_UP = 3
 _ROWS_PER_S = 20_000  # more than the steps can take
 _ROWS = 2_000_000  # more than it takes: the process ends the job
 _LIMIT_S = 200.0
+# Few rows are under way, or a barrier would wait behind minutes of them.
+_NARROW = {
+    "taskmanager.memory.segment-size": "4kb",
+    "taskmanager.network.memory.buffers-per-channel": "2",
+    "taskmanager.network.memory.floating-buffers-per-gate": "2",
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,16 +116,16 @@ def _spread_over(taken: list[dict[str, float]], name: str) -> dict[str, float]:
 
 def _run(size: _Size) -> dict[str, float]:
     """Run a job; return what its process has reported."""
-    t_env = open_t_env()
     with tempfile.TemporaryDirectory(prefix="headrace-checkpoints-") as folder:
         options = {
+            **_NARROW,
             "execution.checkpointing.interval": f"{size.every_ms} ms",
             "execution.checkpointing.dir": Path(folder).as_uri(),
         }
-        for key, value in options.items():
-            t_env.get_config().set(key, value)
+        t_env = open_t_env(options=options)
         t_env.execute_sql(
-            "CREATE TEMPORARY TABLE numbers (id BIGINT) WITH ('connector'='datagen', "
+            "CREATE TEMPORARY TABLE numbers (id BIGINT, padding STRING) WITH "
+            "('connector'='datagen', 'fields.padding.length'='1000', "
             "'fields.id.kind'='sequence', 'fields.id.start'='1', "
             f"'fields.id.end'='{_ROWS}', 'rows-per-second'='{_ROWS_PER_S}')"
         )
@@ -130,7 +137,11 @@ def _run(size: _Size) -> dict[str, float]:
             warm_up=_WARM_UP,
             checkpoints=size.checkpoints,
         )
-        role = RoleConfig(entry=entry, spare_after_s=None)  # its import would take a core
+        role = RoleConfig(
+            entry=entry,
+            exchange=ExchangeConfig(batch_rows=4, slots=2),
+            spare_after_s=None,  # its import would take a core
+        )
         cluster.add_role("worker", role, input=t_env.from_path("numbers"))
         result = cluster.submit().wait(show_progress=False, timeout_s=_LIMIT_S)
     return result.status.nodes["worker-0"].report

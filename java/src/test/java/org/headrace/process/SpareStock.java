@@ -69,6 +69,7 @@ public final class SpareStock {
                 case "make":
                     spares.make(
                             ROLE,
+                            0,
                             cluster.nodeModule(),
                             () -> new ChildHome(cluster, ROLE, args[1], payload, null, task),
                             Duration.ZERO);
