@@ -194,8 +194,11 @@ def test_where_no_checkpoint_can_be_exported_is_told_when_it_is_planned(
     t_env: StreamTableEnvironment, tmp_path: Path
 ) -> None:
     rows = numbers(t_env, 3)
-    with pytest.raises(PlanError, match=r"export_to=.*set `execution.checkpointing.interval`"):
-        headrace.pytorch.train(rows, count_rows, export_to=tmp_path, name="a").submit()
+    plan = headrace.pytorch.train(rows, count_rows, export_to=tmp_path, name="a")
+    for submit in (plan.submit, plan.cluster.submit):
+        told = r"export_to=.*set `execution.checkpointing.interval`"
+        with pytest.raises(PlanError, match=told):
+            submit()
     with pytest.raises(PlanError, match="Here each reads its own files"):
         headrace.pytorch.train(None, count_rows, export_to=tmp_path, name="b")
     with pytest.raises(PlanError, match=r"export_to='s3://models/delay' must be a directory"):

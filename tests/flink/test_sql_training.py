@@ -222,18 +222,27 @@ def test_what_cannot_work_is_refused_before_the_job(
 
 
 @pytest.mark.parametrize(
-    ("flink", "text"),
+    ("flink", "more", "text"),
     [
-        ({"execution_runtime__mode": "BATCH"}, "'execution.runtime-mode' is BATCH"),
-        (CHECKPOINTS, "SET 'restart-strategy.type' = 'none'"),
+        ({"execution_runtime__mode": "BATCH"}, {}, "'execution.runtime-mode' is BATCH"),
+        (CHECKPOINTS, {}, "SET 'restart-strategy.type' = 'none'"),
+        (
+            {},
+            {"framework": "pytorch", "config": '{"export_to": "/served"}'},
+            "export_to in 'config' of table trainer writes a model for each checkpoint",
+        ),
     ],
-    ids=["batch mode", "checkpoints"],
+    ids=["batch mode", "checkpoints", "no checkpoints"],
 )
 def test_settings_of_flink_with_which_a_training_would_go_wrong_are_refused(
-    make_t_env: MakeEnvironment, tmp_path: Path, flink: dict[str, str], text: str
+    make_t_env: MakeEnvironment,
+    tmp_path: Path,
+    flink: dict[str, str],
+    more: dict[str, str],
+    text: str,
 ) -> None:
     t_env = with_rows(make_t_env(**flink), tmp_path)
-    options = {"framework": "none", "entry": "user_training:count"}
+    options = {"framework": "none", "entry": "user_training:count", **more}
     create_trainer(t_env, "n BIGINT", tmp_path, options)
     told = refusal(t_env, "SELECT * FROM (VALUES (1), (2))")
     assert text in told, told

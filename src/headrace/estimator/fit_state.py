@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -89,7 +90,8 @@ class FitState:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on where another process was."""
         self._epoch, self.rate = state["epoch"], state["rate"]
-        self.is_over, self.best = state["is_over"], state["best"]
+        self.is_over = state["is_over"]
+        self.best = copy.deepcopy(state["best"])  # lest it keep all that was restored in memory
         self._course.load_state_dict(state["course"])
         self._restore_trained(state["trained"])
         self._count()

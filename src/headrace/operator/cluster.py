@@ -88,6 +88,7 @@ class Cluster:
         self._has_input_by_role: dict[str, bool] = {}
         self._j_output_by_role: dict[str, Any] = {}
         self._has_unbounded_input = False
+        self._why_checkpoints: str | None = None
         self._is_submitted = False
 
     @property
@@ -95,11 +96,13 @@ class Cluster:
         """Whether an input of a role so far has an unbounded source."""
         return self._has_unbounded_input
 
-    @property
-    def has_checkpoints(self) -> bool:
-        """Whether this job makes checkpoints, as its options are now."""
-        self._flink.apply_table_options()
-        return self._flink.has_checkpoints
+    def require_checkpoints(self, why: str) -> None:
+        """Refuse to submit the job unless it makes checkpoints.
+
+        Args:
+            why: What needs them, for the text of the refusal.
+        """
+        self._why_checkpoints = why
 
     def set_flink_default(self, key: str, value: str) -> None:
         """Set a Flink option of this job, for example a restart strategy, unless it is set."""
@@ -202,7 +205,8 @@ class Cluster:
             A handle of the running job.
 
         Raises:
-            PlanError: No role was added, or the cluster was submitted already.
+            PlanError: No role was added, the cluster was submitted already, or something in it
+                needs Flink's checkpoints (`export_to`), and the job makes none.
         """
         self._require_not_submitted()
         if self._am is None or not self._has_input_by_role:
@@ -211,6 +215,12 @@ class Cluster:
             )
             raise PlanError(msg)
         self._flink.apply_table_options()
+        if self._why_checkpoints is not None and not self._flink.has_checkpoints:
+            msg = (
+                f"{self._why_checkpoints}, and this job makes none: set "
+                "`execution.checkpointing.interval`, for example to 1 min"
+            )
+            raise PlanError(msg)
         self._set_failure_options()
         if statements is not None:
             statements.attach_as_datastream()

@@ -29,12 +29,10 @@ class TrainingPlan:
         cluster: The roles as planned, to add further ones or to submit with other sinks.
         output: Rows that the workers emit (a Table, or a DataStream if the input is one), to
             give to further queries and sinks before `submit`; None without `output`.
-        has_exports: Whether it needs Flink's checkpoints, to write a model for each.
     """
 
     cluster: Cluster
     output: Any
-    has_exports: bool = False
 
     def submit(self, statements: Any = None) -> JobHandle:
         """Submit the job, with every sink of its environment.
@@ -50,12 +48,6 @@ class TrainingPlan:
             PlanError: It was submitted already, or `export_to` is set and Flink's checkpoints
                 are not.
         """
-        if self.has_exports and not self.cluster.has_checkpoints:
-            msg = (
-                "export_to= writes a model for each checkpoint of Flink's, and this job makes "
-                "none: set `execution.checkpointing.interval`, for example to 1 min"
-            )
-            raise PlanError(msg)
         return self.cluster.submit(statements)
 
 
@@ -146,6 +138,8 @@ def plan_training(
         name=job.name,
         checkpoint_dir=job.checkpoint_dir,
     )
+    if job.has_exports:
+        cluster.require_checkpoints("export_to= writes a model for each checkpoint of Flink's")
     try:
         emitted = _add_roles(cluster, job, rows, output)
         if rows is not None and job.epochs > 1:
@@ -154,7 +148,7 @@ def plan_training(
     except PlanError:
         cluster.withdraw()  # lest what is refused is part of the environment's next job
         raise
-    return TrainingPlan(cluster=cluster, output=emitted, has_exports=job.has_exports)
+    return TrainingPlan(cluster=cluster, output=emitted)
 
 
 def _require_one_number(job: TrainingJob, *, has_held_out: bool) -> None:

@@ -102,7 +102,7 @@ class _Worker:
             model=self._module,
             optimizer=self._optimizer,
             fit=self._state,
-            **_named(schedule, is_restored=ctx.is_restored),
+            **_named(schedule, is_behind_rows=ctx.began_behind_rows),
         )
         ctx.data_parallel(self._module, self._optimizer, self._by_step)
         ctx.add_up([])  # all meet now: behind the first epoch one may come much later
@@ -216,13 +216,13 @@ class _Worker:
         return Sums(["loss", *self._fitting.metrics])
 
 
-def _named(schedule: Any, *, is_restored: bool) -> dict[str, Any]:
+def _named(schedule: Any, *, is_behind_rows: bool) -> dict[str, Any]:
     """Return what `ctx.checkpointed` is to keep of the schedule."""
     if schedule is None:
         return {}
     if hasattr(schedule, "state_dict") and hasattr(schedule, "load_state_dict"):
         return {"schedule": schedule}
-    if is_restored:
+    if is_behind_rows:
         msg = (
             f"schedule made a {type(schedule).__name__}, which has no state_dict and no "
             "load_state_dict, so Flink's checkpoints hold nothing of it and this fit cannot go "

@@ -61,6 +61,17 @@ class ExportDirectory:
         found = [each for each in self._directory.iterdir() if name.fullmatch(each.name)]
         self._versions = sorted(found, key=lambda each: each.lstat().st_mtime_ns)
 
+    def rehearse(self, write: Callable[[Path], object]) -> None:
+        """Write a version that nobody sees, and remove it.
+
+        Raises:
+            OSError: It could not be written.
+        """
+        with tempfile.TemporaryDirectory(
+            dir=self._directory, prefix=_HIDDEN, ignore_cleanup_errors=True
+        ) as name:
+            write(Path(name) / f"rehearsal{self._suffix}")
+
     def put(self, stem: str, write: Callable[[Path], object]) -> Path:
         """Add a version and make it the latest; then remove the oldest above `keep`.
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from headrace.errors import UsageError
+from headrace.errors import ConfigError, UsageError
 from headrace.exchange import StateFile
 from headrace.role.context import RoleContext
 from headrace.role.export_dir import ExportDirectory
 from headrace.role.exports import Exports, Servable
+from headrace.role.generators import unmoved_generators
 from headrace.role.reader import BatchReader
 from headrace.role.settings import TrainingSettings
 
@@ -29,6 +30,7 @@ class ExportingContext(RoleContext):
     _exported: str | None = None
     _servable_of: Servable | None = None
     _exports: Exports | None = None
+    _refusal: ConfigError | None = None
 
     def checkpointed(self, **objects: Any) -> Any:
         """Keep objects in Flink's checkpoints; see `RoleContext.checkpointed`."""
@@ -38,7 +40,10 @@ class ExportingContext(RoleContext):
         models = [name for name, each in objects.items() if self._is_model(each)]
         name = _DEFAULT if _DEFAULT in models else models[0] if len(models) == 1 else None
         if name is not None:
-            self._choose(objects[name], self._servable)
+            try:
+                self._choose(objects[name], self._servable)
+            except ConfigError as exc:  # ctx.exported may yet choose another one
+                self._refusal = exc
         return given
 
     def open_reader(self, *, rows: int, epochs: int = 1) -> BatchReader:
@@ -79,7 +84,9 @@ class ExportingContext(RoleContext):
             raise UsageError(msg)
         self._exported = name
         if self.index == 0 and self._feed is not None:
-            self._servable_of = make(model)
+            with unmoved_generators():  # Keras draws seeds for the layers of a copy
+                self._servable_of = make(model)
+            self._refusal = None
 
     def _begin_exports(self) -> None:
         directory, feed, name = self.settings.export_to, self._feed, self._exported
@@ -92,6 +99,8 @@ class ExportingContext(RoleContext):
                 "input is read"
             )
             raise UsageError(msg)
+        if self._refusal is not None:
+            raise self._refusal
         servable = self._servable_of
         if servable is None:
             return
@@ -99,11 +108,17 @@ class ExportingContext(RoleContext):
             directory, suffix=servable.suffix, keep=self.settings.keep_exports
         )
         place.open()
-        if not place.has_version:
-            state = self._kept.state_of(name)
-            place.put("initial", lambda path: servable.write(state, path))
+        with unmoved_generators():
+            self._write_first(place, servable, self._kept.state_of(name))
         self._exports = Exports(feed, place, name, servable)
         feed.on_complete(self._exports.complete)
+
+    def _write_first(self, place: ExportDirectory, servable: Servable, state: Any) -> None:
+        """Show before any row that the model can be written."""
+        if not place.has_version:
+            place.put("initial", lambda path: servable.write(state, path))
+        elif not self.is_restored:  # else it may have gone on without exports, and may again
+            place.rehearse(lambda path: servable.write(state, path))
 
     def _capture(self, checkpoint_id: int | None) -> StateFile | None:
         self._collect_exports()

@@ -5,11 +5,13 @@ from __future__ import annotations
 import importlib
 import random
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 
-__all__ = ["generator_states", "restore_generators"]
+__all__ = ["generator_states", "restore_generators", "unmoved_generators"]
 
 
 def generator_states() -> dict[str, Any]:
@@ -36,3 +38,16 @@ def restore_generators(states: dict[str, Any]) -> None:
         for index, state in enumerate(states.get("cuda", ())):
             if index < torch.cuda.device_count():
                 torch.cuda.set_rng_state(state, index)
+
+
+@contextmanager
+def unmoved_generators() -> Iterator[None]:
+    """Give the generators back what they were before the block, however it ends.
+
+    For what a program does beside its training, so that this goes on as without it.
+    """
+    states = generator_states()
+    try:
+        yield
+    finally:
+        restore_generators(states)

@@ -42,6 +42,14 @@ class KeepingContext:
         return None if self._feed is None else self._feed.input_schema
 
     @property
+    def began_behind_rows(self) -> bool:
+        """Whether this process had been given rows before the checkpoint that it goes on from.
+
+        A restored one that had not, begins as at the first start.
+        """
+        return self._kept.began_behind_rows
+
+    @property
     def state(self) -> dict[str, Any]:
         """Values of your own that Flink's checkpoints hold; empty at the first start.
 

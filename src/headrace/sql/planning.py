@@ -82,6 +82,7 @@ def _plan_training(question: TrainingQuestion) -> dict[str, Any]:
             for name, config in job.roles.items()
         ],
         "epochs": job.epochs,
+        "has_exports": job.has_exports,
     }
 
 

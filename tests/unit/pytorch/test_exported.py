@@ -12,6 +12,7 @@ import pytest
 import torch
 from torch import nn
 
+from headrace.config import TimeoutConfig
 from headrace.errors import ConfigError, UsageError
 from headrace.exchange import Barrier, Batch, End, Item, MemoryFeed
 from headrace.pytorch import TorchContext, TorchEntry, TorchModel, TorchSettings
@@ -20,7 +21,12 @@ from tests.unit.role.doubles import FakeLink, spec_in
 from tests.waiting import until
 
 SCHEMA = pa.schema([("x", pa.float32())])
-FACTS = {"index": 0, "parallelism": 1, "cluster": {"worker": ("localhost",)}}
+FACTS: dict[str, Any] = {
+    "index": 0,
+    "parallelism": 1,
+    "cluster": {"worker": ("localhost",)},
+    "timeouts": TimeoutConfig(stop_timeout_s=120),  # half is for the version that is due last
+}
 X = torch.arange(6.0).reshape(3, 2)
 
 
@@ -158,6 +164,25 @@ def test_a_graph_of_torch_export_is_written_for_any_number_of_rows(tmp_path: Pat
 def test_a_scripted_module_is_written_as_a_whole(tmp_path: Path) -> None:
     job = Job(tmp_path, trains(torch.jit.script(build())))
     torch.testing.assert_close(served_by(job.latest), expected(job.state(5)))
+
+
+def test_beside_an_earlier_jobs_versions_a_model_is_tried_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Job(tmp_path, trains(build()))
+    before = sorted(each.name for each in (tmp_path / "served").iterdir())
+    seen: list[Path] = []
+
+    def refuse(_: object, state: object, path: Path) -> None:
+        seen.append(path)
+        msg = "cannot be written"
+        raise ValueError(msg)
+
+    monkeypatch.setattr("headrace.pytorch.servable.StateForm.write", refuse)
+    with pytest.raises(ValueError, match="cannot be written"):
+        Job(tmp_path, trains(build()))
+    assert len(seen) == 1
+    assert sorted(each.name for each in (tmp_path / "served").iterdir()) == before
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import gc
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,9 @@ from torch import nn
 
 from headrace.errors import PlanError
 from headrace.estimator import EarlyStopping, FitRecord
+from headrace.framework.process import StateRef
 from headrace.pytorch import TorchEntry, TorchEstimator, TorchSettings
+from headrace.role.state_format import decode_state
 from tests.unit.estimator.restored import (
     ALONE,
     IN_STREAM,
@@ -148,6 +151,37 @@ def test_a_schedule_without_a_state_is_refused_behind_a_checkpoint_only(
     restored = restored_from(tmp_path, feed.states[0][1])
     with pytest.raises(PlanError, match=r"schedule made a Halves, which has no state_dict"):
         fit(chosen, feed_of(items_behind(table, 1), table), tmp_path / "second", **restored)
+    untouched = (StateRef(path=None, index=0, parallelism=1),)
+    facts: dict[str, Any] = {"is_restored": True, "states": untouched}
+    feed = feed_of(all_items(table, 0), table)
+    _, of_restored = fit(chosen, feed, tmp_path / "third", **facts)
+    assert of_restored == history, "it had got no row"
+
+
+def test_the_memory_of_a_restored_fit_is_let_go_before_the_first_row(tmp_path: Path) -> None:
+    """Its best weights would keep all of it."""
+    mapped: list[int] = []
+
+    def looks(outputs: torch.Tensor, _: torch.Tensor) -> float:
+        gc.collect()
+        mapped.append(Path("/proc/self/maps").read_text().count(f"{tmp_path}/state"))
+        return float(outputs.mean())
+
+    chosen = chosen_with(epochs=3, early_stopping=EarlyStopping(patience=9))
+    chosen = chosen.set_params(metrics={"looks": looks})
+    table = marked(rows(60), rows(40, seed=6))
+    feed = feed_of(all_items(table, LATER), table)
+    fit(chosen, feed, tmp_path / "first")
+    number, state = next(each for each in feed.states if _best_in(each[1]) is not None)
+    mapped.clear()
+    restored = restored_from(tmp_path, state)
+    fit(chosen, feed_of(items_behind(table, number), table), tmp_path / "second", **restored)
+    assert mapped
+    assert not any(mapped)
+
+
+def _best_in(state: bytes) -> Any:
+    return decode_state(memoryview(bytearray(state)))["objects"]["fit"]["best"]
 
 
 def test_other_metrics_than_the_checkpoint_holds_are_refused(tmp_path: Path) -> None:

@@ -269,3 +269,10 @@ def test_the_program_answers_on_stdout_whatever_a_module_prints(tmp_path: Path) 
     )
     assert json.loads(done.stdout)["role"]["document"]["role"] == "m"
     assert "hello" in done.stderr
+
+
+def test_the_planner_hears_whether_a_training_needs_checkpoints() -> None:
+    chosen = {"framework": "pytorch", "entry": TRAIN}
+    planned = ask_training(**chosen, config='{"export_to": "/served"}')
+    assert planned["has_exports"]
+    assert not ask_training(**chosen)["has_exports"]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import random
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from headrace.config import TimeoutConfig
 from headrace.errors import ConfigError
 from headrace.exchange import Barrier, Batch, End, Item, MemoryFeed
 from headrace.role.state_format import decode_state
@@ -26,7 +29,12 @@ pytestmark = [
 ]
 
 SCHEMA = pa.schema([("x", pa.float32()), ("y", pa.float32())])
-FACTS = {"index": 0, "parallelism": 1, "cluster": {"worker": ("localhost",)}}
+FACTS: dict[str, Any] = {
+    "index": 0,
+    "parallelism": 1,
+    "cluster": {"worker": ("localhost",)},
+    "timeouts": TimeoutConfig(stop_timeout_s=120),  # half is for the version that is due last
+}
 X = np.array([[1.0], [2.0], [-3.0]], np.float32)
 
 
@@ -118,6 +126,24 @@ def test_each_version_is_the_model_of_its_checkpoint(
     assert not np.array_equal(job.expected(4), job.expected(5))
 
 
+@pytest.mark.parametrize("form", ["keras", "saved_model"])
+def test_an_export_leaves_the_random_numbers_of_the_training_alone(
+    tmp_path: Path, form: Any
+) -> None:
+    draws: list[float] = []
+
+    def entry(ctx: TFContext) -> None:
+        model = build()  # its initializers have drawn seeds; a copy draws others
+        random.seed(5)
+        ctx.checkpointed(model=model)
+        ctx.exported(model, form=form)
+        draws.extend(random.random() for _ in ctx.batches(rows=2))
+
+    Job(tmp_path, entry, "" if form == "saved_model" else ".keras")
+    random.seed(5)
+    assert draws[0] == random.random()
+
+
 def test_what_cannot_be_exported_is_told_before_the_first_row(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="must be 'keras' or 'saved_model'"):
         Job(tmp_path, trains(form="onnx"), "")
@@ -130,10 +156,16 @@ def test_what_cannot_be_exported_is_told_before_the_first_row(tmp_path: Path) ->
         def call(self, x: Any) -> Any:
             return self.layer(x)
 
-    def entry(ctx: TFContext) -> None:
+    def entry(ctx: TFContext, *, is_chosen: bool = False) -> None:
         model = Own(2)
         model(X)
-        ctx.checkpointed(model=model)
+        _, other = ctx.checkpointed(model=model, other=build())
+        if is_chosen:
+            ctx.exported(other)
+        for _ in ctx.batches(rows=2):
+            pass
 
     with pytest.raises(ConfigError, match=r"the Own cannot be copied.*get_config"):
-        Job(tmp_path, entry, "")
+        Job(tmp_path, entry, ".keras")
+    job = Job(tmp_path, functools.partial(entry, is_chosen=True), ".keras")
+    assert job.latest.exists(), "another one was chosen, which can be"

@@ -80,6 +80,9 @@ public final class HeadraceTableFactory implements DynamicTableSinkFactory {
         requireWordOnRestarts(session);
         String name = context.getObjectIdentifier().getObjectName();
         ObjectNode answer = SqlOptions.planningChild(options, session).ask(question(name, options));
+        if (answer.path("has_exports").booleanValue()) {
+            requireCheckpoints(name, session);
+        }
         RowType type = (RowType) context.getPhysicalRowDataType().getLogicalType();
         return new TrainingSink(name, answer, SqlOptions.python(options, session), type);
     }
@@ -106,10 +109,23 @@ public final class HeadraceTableFactory implements DynamicTableSinkFactory {
         }
     }
 
+    private static boolean hasCheckpoints(ReadableConfig session) {
+        return session.getOptional(CheckpointingOptions.CHECKPOINTING_INTERVAL).isPresent();
+    }
+
+    private static void requireCheckpoints(String name, ReadableConfig session) {
+        if (!hasCheckpoints(session)) {
+            throw new ValidationException(
+                    String.format(
+                            "export_to in 'config' of table %s writes a model for each checkpoint of Flink's, and the"
+                                    + " session makes none: SET '%s' = '1 min', for example.",
+                            name, CheckpointingOptions.CHECKPOINTING_INTERVAL.key()));
+        }
+    }
+
     /** A restart goes on behind the last checkpoint, which may hold no model: nobody shall get that unasked. */
     private static void requireWordOnRestarts(ReadableConfig session) {
-        boolean hasCheckpoints = session.getOptional(CheckpointingOptions.CHECKPOINTING_INTERVAL).isPresent();
-        if (hasCheckpoints && session.getOptional(RestartStrategyOptions.RESTART_STRATEGY).isEmpty()) {
+        if (hasCheckpoints(session) && session.getOptional(RestartStrategyOptions.RESTART_STRATEGY).isEmpty()) {
             throw new ValidationException(
                     String.format(
                             "Checkpoints are on, and so are restarts by default: a training would go on behind the"
