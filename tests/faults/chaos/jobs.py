@@ -140,7 +140,7 @@ def submit(
         make: Makes the environment, as `make_environment` does.
     """
     places.steps.mkdir(parents=True)
-    places.tmp.mkdir()
+    places.tmp.mkdir(exist_ok=True)
     where = {
         "execution.checkpointing.dir": places.checkpoints.as_uri(),
         "io.tmp.dirs": str(places.tmp),
