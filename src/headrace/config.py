@@ -75,7 +75,9 @@ class TimeoutConfig:
     """Every limit on a wait, in seconds.
 
     Attributes:
-        gather_timeout_s: From the job's start until every node has registered.
+        gather_timeout_s: From the job's start until every node has registered. With
+            process_start_timeout_s, also how long `predict` with `reload` waits for the first
+            version of its model.
         heartbeat_every_s: Pause between two heartbeats of a node.
         heartbeat_timeout_s: A node that is silent for longer is lost.
         master_lost_timeout_s: How long a node looks for a master that does not answer.

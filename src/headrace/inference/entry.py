@@ -52,7 +52,8 @@ class ScoringEntry(RoleEntry):
         """Load the model and compare it with the columns. Blocks for as long as that takes.
 
         With `reload` it may be that somebody is about to write the first version: it is waited
-        for, at most `timeouts.process_start_timeout_s`.
+        for, as long as a training that starts with this process may take until it writes one:
+        `timeouts.gather_timeout_s` and `timeouts.process_start_timeout_s` together.
 
         Raises:
             WaitTimeoutError: Nothing was there by then.
@@ -102,12 +103,16 @@ class ScoringEntry(RoleEntry):
             return
         assert isinstance(context, ScoringContext)
         _LOG.info("There is no model at %s yet: waiting for one", path)
-        limit_s = spec.timeouts.process_start_timeout_s
+        timeouts = spec.timeouts
+        limit_s = timeouts.gather_timeout_s + timeouts.process_start_timeout_s
         if not context.wait_for(path.exists, limit_s):
             raise WaitTimeoutError(
                 waited_for=f"the first version of the model at {path} on this host",
                 waited_s=limit_s,
-                setting="timeouts.process_start_timeout_s",
+                setting="timeouts.gather_timeout_s + timeouts.process_start_timeout_s",
+                hint="Does a training with export_to= write there, on this host or a mounted "
+                "directory? One that has much to do before its first row needs a longer limit: "
+                "give predict its own timeouts",
             )
 
     def _load(

@@ -78,8 +78,9 @@ def predict(
         reload: "path changes": each worker looks at the model's path, loads a new version
             beside the present one and scores with it from the next batch on; one that cannot be
             used leaves the present one scoring. Where there is none at the start, the first one
-            is waited for, at most `timeouts.process_start_timeout_s`. None: the version at the
-            start scores to the end.
+            is waited for, at most `timeouts.gather_timeout_s` and
+            `timeouts.process_start_timeout_s` together. None: the version at the start scores
+            to the end.
         reload_every_s: Seconds between two looks.
         version_column: Name of a TIMESTAMP_LTZ(3) column that says which version scored a row:
             when its files were changed.

@@ -25,11 +25,16 @@ def factory(path: Path) -> Any:
     return lambda columns: {"y": columns["x"] * factor}
 
 
+def limits(limit_s: float) -> TimeoutConfig:
+    half_s = limit_s / 2  # of each of the two, which are added
+    return TimeoutConfig(gather_timeout_s=half_s, process_start_timeout_s=half_s)
+
+
 def score(folder: Path, *, limit_s: float, feed: type[MemoryFeed] = MemoryFeed) -> Any:
     path = folder / "latest"
     settings = ScoringSettings(kept=(), outputs=("y",), reload="path changes")
     rows = feed.of_table(pa.table({"x": [1, 2]}, schema=SCHEMA), output_schema=Y)
-    spec = spec_in(folder, timeouts=TimeoutConfig(process_start_timeout_s=limit_s))
+    spec = spec_in(folder, timeouts=limits(limit_s))
     ScoringEntry(PythonModel(factory, path), settings)(spec, FakeLink(), feed=rows)
     return rows.output["y"].to_pylist()
 
@@ -48,7 +53,10 @@ def test_rows_are_scored_by_the_version_that_comes_first(tmp_path: Path) -> None
 
 
 def test_a_version_that_does_not_come_is_told_with_the_setting(tmp_path: Path) -> None:
-    told = r"first version of the model at .*latest.*process_start_timeout_s"
+    told = (
+        r"^Waited 0\.[2-9] s for the first version of the model at .*latest.*gather_timeout_s "
+        r"\+ timeouts.process_start_timeout_s.*export_to="
+    )
     with pytest.raises(WaitTimeoutError, match=told):
         score(tmp_path, limit_s=0.2)
 
