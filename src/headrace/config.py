@@ -128,8 +128,9 @@ class AMConfig:
         state_machine: Name of a shipped machine ("all_finish", "pytorch", "tensorflow") or a
             `headrace.framework.machine.Machine`.
         max_restarts: Group restarts in batch mode before the job fails; in stream mode Flink's
-            own restart strategy decides, whose attempts it is where none is set. Where a
-            process is restarted alone, also how often each may be within an attempt.
+            own restart strategy decides. Where none is set, a job with checkpoints restarts as
+            often, counted anew after 15 minutes without a failure. Where a process is restarted
+            alone, also how often each may be within an attempt.
         max_master_restarts: Restarts of a lost master process before the job fails.
         timeouts: Limits on every wait.
     """

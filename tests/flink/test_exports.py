@@ -98,7 +98,7 @@ def test_each_version_is_the_model_of_its_checkpoint_also_behind_a_kill(
                     assert version.keys() == state.keys()
                     assert all(torch.equal(version[name], state[name]) for name in state)
                     seen.add(checkpoint_id)
-        assert len(ids_in(served)) <= 3
+        until(lambda: len(ids_in(served)) <= 3, "the end of the older ones", LIMIT_S)
         latest = torch.load(served / "latest.pt", weights_only=True)
         assert latest.keys() == version.keys()
 
@@ -154,7 +154,9 @@ def test_a_job_serves_the_model_that_it_trains(
         name="counted",
     )
     scored = headrace.pytorch.predict(
-        t_env.sql_query("SELECT id, CAST(id AS FLOAT) AS x FROM numbers WHERE MOD(id, 2) = 1"),
+        t_env.sql_query(
+            "SELECT id, CAST(MOD(id, 100) AS FLOAT) AS x FROM numbers WHERE MOD(id, 2) = 1"
+        ),
         TorchModel(served / "latest.pt", Factor),
         inputs="x",
         outputs={"y": DataTypes.FLOAT()},
@@ -181,7 +183,8 @@ def test_a_job_serves_the_model_that_it_trains(
         if path.name != "latest.pt"
     }
     for row in found:
-        assert row["y"] == row["id"] * factors[in_ms(row["version"])].item(), row
+        factor = factors[in_ms(row["version"])].item()  # all are whole numbers below 2**24
+        assert row["y"] == row["id"] % 100 * factor, row
     versions = [version for version, _ in itertools.groupby(row["version"] for row in found)]
     assert len(versions) > 3
     assert versions == sorted(versions)

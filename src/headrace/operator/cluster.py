@@ -15,11 +15,7 @@ from headrace.operator.checkpoint_place import warn_of_small_storage
 from headrace.operator.drain import Drain
 from headrace.operator.environment import open_environment
 from headrace.operator.failure import cause_text
-from headrace.operator.flink_options import (
-    RESTART_STRATEGY,
-    SAVEPOINT_DIR,
-    TOLERABLE_FAILED_CHECKPOINTS,
-)
+from headrace.operator.flink_options import SAVEPOINT_DIR, failure_defaults
 from headrace.operator.handle import JobHandle
 from headrace.operator.local_checkpoints import LocalCheckpoints
 from headrace.operator.offer import slot_offer
@@ -35,8 +31,6 @@ from headrace.operator.schema import OutputSchema, to_java_row_type
 from headrace.operator.streams import input_stream, is_bounded, is_fed_by, output_of
 
 __all__ = ["Cluster"]
-
-_WITHOUT_LIMIT = 2**31 - 1  # CheckpointFailureManager.UNLIMITED_TOLERABLE_FAILURE_NUMBER
 
 
 class Cluster:
@@ -278,14 +272,12 @@ class Cluster:
         job with the first that is declined or times out.
         """
         assert self._am is not None
-        is_batch_mode = not any(self._has_input_by_role.values())
-        if is_batch_mode or self._flink.has_checkpoints:
-            self._flink.set_default(RESTART_STRATEGY, "fixed-delay")
-            self._flink.set_default(
-                "restart-strategy.fixed-delay.attempts", str(self._am.max_restarts)
-            )
-            self._flink.set_default("restart-strategy.fixed-delay.delay", "1 s")
-            self._flink.set_default(TOLERABLE_FAILED_CHECKPOINTS, str(_WITHOUT_LIMIT))
+        has_rows = any(self._has_input_by_role.values())
+        if has_rows and not self._flink.has_checkpoints:
+            return
+        defaults = failure_defaults(self._am.max_restarts, has_rows=has_rows)
+        for key, value in defaults.items():
+            self._flink.set_default(key, value)
 
     def _require_from_outside(self, name: str, j_input: Any) -> None:
         for feeder, j_stream in self._j_output_by_role.items():

@@ -15,6 +15,7 @@ from headrace.operator.flink_options import (
     CHECKPOINT_STORAGE,
     RESTART_STRATEGY,
     SAVEPOINT_DIR,
+    failure_defaults,
 )
 from headrace.operator.local_checkpoints import LocalCheckpoints
 
@@ -85,3 +86,15 @@ def test_a_job_without_one_gets_one() -> None:
     assert configuration.values == {}
     checkpoints.close()
     assert not place.exists()
+
+
+def test_attempts_of_a_job_on_rows_are_counted_anew_and_those_of_the_group_are_not() -> None:
+    of_rows = failure_defaults(7, has_rows=True)
+    prefix = "restart-strategy.exponential-delay"
+    assert of_rows[RESTART_STRATEGY] == "exponential-delay"
+    assert of_rows[f"{prefix}.attempts-before-reset-backoff"] == "7"
+    assert of_rows[f"{prefix}.reset-backoff-threshold"] == "15 min"
+    of_group = failure_defaults(7, has_rows=False)
+    assert of_group[RESTART_STRATEGY] == "fixed-delay"
+    assert of_group["restart-strategy.fixed-delay.attempts"] == "7"
+    assert failure_defaults(0, has_rows=True)[RESTART_STRATEGY] == "none"

@@ -61,6 +61,7 @@ final class AmCoordinator implements OperatorCoordinator, CoordinationRequestHan
     private boolean isDrainRequested;
     private Long sourceEndedNs; // null: it goes on
     private ScheduledFuture<?> hold;
+    private int holds; // so far: the number of the latest
 
     AmCoordinator(Context context, ClusterPlan cluster, Map<String, PlannedRole> plannedRoles) {
         this.context = context;
@@ -220,7 +221,15 @@ final class AmCoordinator implements OperatorCoordinator, CoordinationRequestHan
     private void hold(int seconds) {
         endHold();
         if (timers != null) {
-            hold = timers.schedule(failing(this::release), seconds, TimeUnit.SECONDS);
+            int number = ++holds;
+            hold = timers.schedule(failing(() -> onHoldTimeout(number)), seconds, TimeUnit.SECONDS);
+        }
+    }
+
+    /** A timer that had fired and waited here while its hold was renewed, ends nothing. */
+    private synchronized void onHoldTimeout(int number) {
+        if (hold != null && number == holds) {
+            release();
         }
     }
 
