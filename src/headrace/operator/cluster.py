@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from headrace.operator.checkpoint_place import warn_of_small_storage
 from headrace.operator.drain import Drain
 from headrace.operator.environment import open_environment
 from headrace.operator.failure import cause_text
-from headrace.operator.flink_options import SAVEPOINT_DIR, failure_defaults
+from headrace.operator.flink_options import RESTART_STRATEGY, SAVEPOINT_DIR, failure_defaults
 from headrace.operator.handle import JobHandle
 from headrace.operator.local_checkpoints import LocalCheckpoints
 from headrace.operator.offer import slot_offer
@@ -97,11 +98,6 @@ class Cluster:
             why: What needs them, for the text of the refusal.
         """
         self._why_checkpoints = why
-
-    def set_flink_default(self, key: str, value: str) -> None:
-        """Set a Flink option of this job, for example a restart strategy, unless it is set."""
-        self._flink.apply_table_options()
-        self._flink.set_default(key, value)
 
     def withdraw(self) -> None:
         """Take back all that was planned in the environment since this cluster was made."""
@@ -215,24 +211,24 @@ class Cluster:
                 "`execution.checkpointing.interval`, for example to 1 min"
             )
             raise PlanError(msg)
-        self._set_failure_options()
-        if statements is not None:
-            statements.attach_as_datastream()
-        self._bind_parallelism()
-        if any(self._has_input_by_role.values()):
-            warn_of_small_storage(self._flink, self._name)
-        drain = Drain(self._flink) if self._has_unbounded_input else None
-        checkpoints = LocalCheckpoints(self._flink, is_drained=self._has_unbounded_input)
-        try:
-            client = self._flink.env.execute_async(self._name)
-        except BaseException:
-            checkpoints.close()
-            if drain is not None:
-                drain.close()
-            raise
-        finally:
-            checkpoints.forget()
-            self._builder_class.unbindParallelism(self._j_env)
+        with ExitStack() as undo:
+            self._set_failure_options(undo)
+            if statements is not None:
+                statements.attach_as_datastream()
+            self._bind_parallelism()
+            undo.callback(self._builder_class.unbindParallelism, self._j_env)
+            if any(self._has_input_by_role.values()):
+                warn_of_small_storage(self._flink, self._name)
+            drain = Drain(self._flink) if self._has_unbounded_input else None
+            checkpoints = LocalCheckpoints(self._flink, is_drained=self._has_unbounded_input)
+            undo.callback(checkpoints.forget)
+            try:
+                client = self._flink.env.execute_async(self._name)
+            except BaseException:
+                checkpoints.close()
+                if drain is not None:
+                    drain.close()
+                raise
         self._is_submitted = True
         return JobHandle(
             client,
@@ -265,8 +261,8 @@ class Cluster:
             msg = f"role {name!r} cannot be planned: {cause_text(exc)}"
             raise PlanError(msg) from exc
 
-    def _set_failure_options(self) -> None:
-        """Keep what the user has set.
+    def _set_failure_options(self, undo: ExitStack) -> None:
+        """Keep what the user has set; `undo` takes back what is set here.
 
         Flink's default restarts back off to minutes, and its default for checkpoints fails the
         job with the first that is declined or times out.
@@ -275,9 +271,11 @@ class Cluster:
         has_rows = any(self._has_input_by_role.values())
         if has_rows and not self._flink.has_checkpoints:
             return
-        defaults = failure_defaults(self._am.max_restarts, has_rows=has_rows)
+        strategy = self._flink.option(RESTART_STRATEGY)
+        defaults = failure_defaults(self._am.max_restarts, has_rows=has_rows, strategy=strategy)
         for key, value in defaults.items():
-            self._flink.set_default(key, value)
+            if self._flink.set_default(key, value):
+                undo.callback(self._flink.remove_option, key)
 
     def _require_from_outside(self, name: str, j_input: Any) -> None:
         for feeder, j_stream in self._j_output_by_role.items():

@@ -54,10 +54,17 @@ class FlinkEnvironment:
         self.j_configuration.addAll(j_options)
         self.env._j_stream_execution_environment.configure(j_options)  # noqa: SLF001
 
-    def set_default(self, key: str, value: str) -> None:
-        """Set a Flink option unless the user has set it, by an older name too."""
-        if self.option(key) is None:
-            self.j_configuration.setString(key, value)
+    def set_default(self, key: str, value: str) -> bool:
+        """Set a Flink option unless the user has set it, by an older name too.
+
+        Returns:
+            Whether it was set, and so is to be removed behind `submit`: the next job that is
+            planned here would take it for the user's.
+        """
+        if self.option(key) is not None:
+            return False
+        self.j_configuration.setString(key, value)
+        return True
 
     def remove_option(self, key: str) -> None:
         """Make a Flink option unset, for what is planned from now on."""

@@ -26,6 +26,7 @@ _TOLERABLE = "execution.checkpointing.tolerable-failed-checkpoints"
 _WITHOUT_LIMIT = 2**31 - 1  # CheckpointFailureManager.UNLIMITED_TOLERABLE_FAILURE_NUMBER
 _FIXED = "restart-strategy.fixed-delay"
 _EXPONENTIAL = "restart-strategy.exponential-delay"
+_FIXED_NAMES = ("fixed-delay", "fixeddelay")
 
 _OLDER = {
     CHECKPOINT_DIR: ("state.checkpoints.dir", "state.backend.fs.checkpointdir"),
@@ -40,16 +41,22 @@ def names_of(key: str) -> tuple[str, ...]:
     return (key, *_OLDER.get(key, ()))
 
 
-def failure_defaults(max_restarts: int, *, has_rows: bool) -> Mapping[str, str]:
+def failure_defaults(
+    max_restarts: int, *, has_rows: bool, strategy: str | None = None
+) -> Mapping[str, str]:
     """Return what a failure costs in a job whose user has not said it (ADR 0127).
 
     Args:
         max_restarts: Attempts: in all, or on rows since a quarter of an hour without a failure.
         has_rows: Whether a role has an input. Such a job may run for months; in one without,
             the master restarts the group and counts.
+        strategy: The restart strategy that the user has set, if any; its limits are Flink's
+            where the user has set none, but for the attempts of a fixed delay, which are 1.
     """
     fixed = {f"{_FIXED}.attempts": str(max_restarts), f"{_FIXED}.delay": "1 s"}
     tolerance = {_TOLERABLE: str(_WITHOUT_LIMIT)}
+    if strategy is not None:
+        return {**(fixed if strategy in _FIXED_NAMES else {}), **tolerance}
     if not has_rows:
         return {RESTART_STRATEGY: "fixed-delay", **fixed, **tolerance}
     if max_restarts == 0:  # Flink refuses an exponential delay without attempts
@@ -62,6 +69,5 @@ def failure_defaults(max_restarts: int, *, has_rows: bool) -> Mapping[str, str]:
         f"{_EXPONENTIAL}.backoff-multiplier": "3.0",
         f"{_EXPONENTIAL}.max-backoff": "30 s",
         f"{_EXPONENTIAL}.jitter-factor": "0.0",
-        **fixed,  # for who names that strategy and nothing else
         **tolerance,
     }

@@ -29,7 +29,7 @@ from tests.flink.training_jobs import STEPS, add_sink, read_rows, split_rows
 
 cloudpickle.register_pickle_by_value(sys.modules[__name__])
 
-ROWS = 4_000
+ROWS = 12_000
 WORKERS = 2
 UNEVEN = "CASE WHEN MOD(id, 10) = 0 THEN 1 ELSE 0 END"
 VICTIMS = ("worker-1", "ps-0", "worker-0")
@@ -124,7 +124,7 @@ def kill_behind_a_checkpoint(job: JobHandle, folder: Path, victim: str) -> None:
     )
 
 
-@pytest.mark.timeout(400)  # processes that import TensorFlow start five times
+@pytest.mark.timeout(600)  # processes that import TensorFlow start five times
 def test_servers_hold_each_row_once_after_kills_and_from_a_savepoint(tmp_path: Path) -> None:
     first = start(tmp_path, ps=1, per_second=200)
     with cancelled_on_failure(first):

@@ -70,6 +70,14 @@ def test_a_default_is_set_where_nothing_is() -> None:
     assert configuration.values == {RESTART_STRATEGY: "ours"}
 
 
+def test_limits_of_a_strategy_that_the_user_has_set_are_flinks() -> None:
+    ours = failure_defaults(7, has_rows=True, strategy="exponential-delay")
+    assert [key for key in ours if key.startswith("restart-strategy")] == []
+    fixed = failure_defaults(7, has_rows=True, strategy="fixed-delay")
+    assert fixed["restart-strategy.fixed-delay.attempts"] == "7"
+    assert RESTART_STRATEGY not in fixed
+
+
 @pytest.mark.parametrize("name", ["execution.checkpointing.dir", "state.checkpoints.dir"])
 def test_a_job_with_a_directory_for_checkpoints_gets_none_that_goes_with_it(name: str) -> None:
     configuration = Configuration({name: "file:///kept"})
