@@ -25,7 +25,7 @@ from headrace.operator.environment import open_environment
 from headrace.operator.local_checkpoints import LocalCheckpoints
 from headrace.operator.stop import SavepointStop, savepoint_uri
 from headrace.role import RoleContext, RoleEntry
-from tests.waiting import until, work_for
+from tests.waiting import always, until, work_for
 
 from .conftest import MakeEnvironment
 from .test_kept_state import LIMIT_S, NARROW, SMALL, in_dir, wide_rows
@@ -34,6 +34,7 @@ from .test_stop import require_complete
 HASTY = TimeoutConfig(stop_timeout_s=2, stop_grace_s=0.5, heartbeat_every_s=0.2)
 CLOSING_S = HASTY.stop_timeout_s + HASTY.stop_grace_s + 5
 RARELY = {"execution_checkpointing_interval": "10 min"}
+_STREAM_ENDS_S = 1.0  # behind the status that says it; who holds it before that keeps it open
 
 
 def submit(
@@ -143,6 +144,7 @@ def test_a_job_without_its_cluster_is_stopped_with_a_savepoint_within_a_bound(
     t_env = make_t_env(**RARELY, **in_dir(tmp_path / "cp"))
     job = submit(t_env, wish_at_the_end, rows=100, others="endless")
     until(lambda: job.status().state == "FINISHED")
+    always(lambda: job.status().state == "FINISHED", "the end", for_s=_STREAM_ENDS_S)
     begin = time.monotonic()
     with pytest.raises(WaitTimeoutError, match=r"timeout_s of stop\(\)"):
         job.stop(tmp_path / "saved", timeout_s=1)
@@ -159,6 +161,7 @@ def test_a_wish_that_comes_when_the_job_ends_by_itself_harms_nothing(
     closing_longer = replace(HASTY, stop_timeout_s=20)
     job = submit(t_env, wish_at_the_end, rows=100, timeouts=closing_longer, others="1000")
     until(lambda: job.status().state == "FINISHED")
+    always(lambda: job.status().state == "FINISHED", "the end", for_s=_STREAM_ENDS_S)
     result = job.wait(timeout_s=LIMIT_S, savepoint=tmp_path / "saved", show_progress=False)
     assert (result.status.state, result.savepoint) == ("FINISHED", None)
     assert result.status.savepoint_wish == "worker-0 asked to stop: seen all"
