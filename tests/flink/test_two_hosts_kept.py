@@ -60,8 +60,8 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     ("framework", "is_of_the_master", "limit_s", "named"),
     [
         ("pytorch", False, 3.0, BEAT_LOST),
-        ("tensorflow", False, 3.0, BEAT_LOST),
-        ("pytorch", True, 60.0, MANAGER_LOST),
+        pytest.param("tensorflow", False, 3.0, BEAT_LOST, marks=pytest.mark.long),
+        pytest.param("pytorch", True, 60.0, MANAGER_LOST, marks=pytest.mark.long),
     ],
     ids=[
         "PyTorch, a worker is cut off, headrace notices",
