@@ -80,10 +80,9 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Standalone]:
             yield running
 
 
-@pytest.mark.timeout(300)
-@pytest.mark.parametrize(
-    "framework", ["pytorch", pytest.param("tensorflow", marks=pytest.mark.long)]
-)
+@pytest.mark.long  # a cluster of five JVMs for each
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("framework", ["pytorch", "tensorflow"])
 def test_a_training_goes_on_after_a_task_manager_and_the_job_manager_were_killed(
     cluster: Standalone, tmp_path: Path, framework: Literal["pytorch", "tensorflow"]
 ) -> None:
