@@ -99,6 +99,7 @@ def test_a_call_inside_a_library_is_left_behind_a_second_after_an_exception() ->
         assert not left
 
 
+@pytest.mark.timeout(90)  # a process of its own imports torch
 def test_the_number_of_threads_that_torch_was_told_holds_for_a_lone_matrix_product() -> None:
     program = """
 import os, torch

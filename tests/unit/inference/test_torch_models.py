@@ -19,6 +19,7 @@ from .scoring import score
 NAMES = [f"x{n}" for n in range(4)]
 FLOAT = pa.float32()
 BATCH = 64
+pytestmark = pytest.mark.timeout(90)  # the first export imports torch's compiler
 
 
 class Net(nn.Module):
