@@ -43,13 +43,17 @@ def zookeeper(folder: Path) -> Iterator[int]:
         "admin.enableServer=false\nserver.1=localhost:2888:3888\n"  # alone: no such ports
     )
     process = subprocess.Popen(
-        ["bash", str(_HOME / "bin" / "zookeeper.sh"), "start-foreground", "1"],
+        # What `zookeeper.sh start-foreground` runs as a child of its own, which outlives it.
+        [
+            *("bash", str(_HOME / "bin" / "flink-console.sh"), "zookeeper"),
+            *("--zkConfigFile", str(folder / "conf" / "zoo.cfg"), "--peerId", "1"),
+        ],
         env={
             **copy_environment(),
             "FLINK_CONF_DIR": str(folder / "conf"),
             "FLINK_LOG_DIR": str(folder),
             "FLINK_PID_DIR": str(folder),
-            "JVM_ARGS": "-Xmx128m",
+            "JVM_ARGS": "-Xmx128m -Dzookeeper.jmx.log4j.disable=true",
         },
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
