@@ -1,24 +1,36 @@
-"""What parts of the operators do in the JVM; stated and run in Java, one test each here."""
+"""What the operators and the am's coordinator do in the JVM; stated and run in Java."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache
+from typing import TypeAlias
 
 import pytest
 
 from tests.unit.exchange import java
 
-pytestmark = pytest.mark.timeout(200)  # the first test compiles and runs all of them
+pytestmark = pytest.mark.timeout(200)  # the first test of a package compiles and runs all of it
 
-PACKAGE = "operator"
-BEHAVIOURS = java.behaviours(PACKAGE)
+BEHAVIOURS = [(at, *each) for at in ("am", "operator") for each in java.behaviours(at)]
+Failures: TypeAlias = dict[tuple[str, str], str]
 
 
 @pytest.fixture(scope="module")
-def failures(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, str], str]:
-    classes = tmp_path_factory.mktemp("classes")
-    java.compile_into(classes, package=PACKAGE)
-    return java.run_behaviours(classes, PACKAGE)
+def failures_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Failures]:
+    @cache
+    def run(package: str) -> Failures:
+        classes = tmp_path_factory.mktemp(package)
+        java.compile_into(classes, package=package)
+        return java.run_behaviours(classes, package)
+
+    return run
 
 
-@pytest.mark.parametrize("behaviour", BEHAVIOURS, ids=map(".".join, BEHAVIOURS))
-def test_java(behaviour: tuple[str, str], failures: dict[tuple[str, str], str]) -> None:
-    assert failures[behaviour] == ""
+@pytest.mark.parametrize(
+    ("package", "group", "name"), BEHAVIOURS, ids=[f"{c}.{n}" for _, c, n in BEHAVIOURS]
+)
+def test_java(
+    package: str, group: str, name: str, failures_of: Callable[[str], Failures]
+) -> None:
+    assert failures_of(package)[group, name] == ""
