@@ -21,7 +21,7 @@ from typing import Any
 
 import headrace.pytorch
 from benchmarks import recovery_worker, report
-from benchmarks.pipelines import cancel, open_t_env
+from benchmarks.pipelines import cancel, endless_numbers, open_restarting
 from benchmarks.processes import parent_of, wait_until
 from headrace.config import ExchangeConfig
 
@@ -29,13 +29,6 @@ _KINDS = ("process", "node")
 _STANDSTILL_S = 0.25
 _LIMIT_S = 100.0
 _ROWS_PER_S = 400  # 25 steps a second
-_OPTIONS = {
-    "execution.checkpointing.interval": "500 ms",
-    "execution.checkpointing.tolerable-failed-checkpoints": "100000",
-    "restart-strategy.type": "fixed-delay",
-    "restart-strategy.fixed-delay.attempts": "100000",
-    "restart-strategy.fixed-delay.delay": "100 ms",
-}
 _RECOVERY_BAR_S = 3.5  # 3 s over Flink's own restart, which takes less than half a second
 _REDONE_BAR_S = 1.0  # two intervals between checkpoints
 
@@ -51,16 +44,9 @@ def run_goodput(*, kills: int, every_s: float, spare_after_s: float | None) -> d
     with tempfile.TemporaryDirectory(prefix="headrace-goodput-") as folder:
         steps = Path(folder, "steps")
         steps.mkdir()
-        t_env = open_t_env()
-        options = {**_OPTIONS, "execution.checkpointing.dir": Path(folder, "cp").as_uri()}
-        for key, value in options.items():
-            t_env.get_config().set(key, value)
-        t_env.execute_sql(
-            "CREATE TEMPORARY TABLE numbers (id BIGINT) WITH ('connector'='datagen', "
-            f"'fields.id.min'='0', 'fields.id.max'='1000', 'rows-per-second'='{_ROWS_PER_S}')"
-        )
+        t_env = open_restarting(Path(folder))
         job = headrace.pytorch.train(
-            t_env.from_path("numbers"),
+            endless_numbers(t_env, _ROWS_PER_S),
             partial(recovery_worker.train_and_log, steps=steps),
             exchange=ExchangeConfig(batch_rows=16),
             name="goodput",

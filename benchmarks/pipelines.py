@@ -1,4 +1,4 @@
-"""Bounded Flink pipelines that the scripts measure: rows are generated, handled, discarded."""
+"""Flink pipelines that the scripts measure: rows are generated, handled, discarded."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 
 from pyflink.common import Configuration, Types, WatermarkStrategy
 from pyflink.datastream import StreamExecutionEnvironment
@@ -18,15 +19,26 @@ from headrace.errors import JobFailedError
 __all__ = [
     "Column",
     "cancel",
+    "endless_numbers",
     "float_columns",
     "float_list",
     "marginal_rate",
+    "open_restarting",
     "open_t_env",
     "rows_of",
     "run_to_nowhere",
     "sql_columns",
     "use_worker_processes",
 ]
+
+
+_RESTARTING = {
+    "execution.checkpointing.interval": "500 ms",
+    "execution.checkpointing.tolerable-failed-checkpoints": "100000",
+    "restart-strategy.type": "fixed-delay",
+    "restart-strategy.fixed-delay.attempts": "100000",
+    "restart-strategy.fixed-delay.delay": "100 ms",
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,6 +97,29 @@ def open_t_env(
     for key, value in {"pipeline.object-reuse": "true", **(options or {})}.items():
         t_env.get_config().set(key, value)
     return t_env
+
+
+def open_restarting(folder: Path) -> StreamTableEnvironment:
+    """Return an environment of jobs that make checkpoints often and restart at once, for ever.
+
+    Args:
+        folder: Gets the checkpoints.
+    """
+    t_env = open_t_env()
+    for key, value in _RESTARTING.items():
+        t_env.get_config().set(key, value)
+    t_env.get_config().set("execution.checkpointing.dir", (folder / "cp").as_uri())
+    return t_env
+
+
+def endless_numbers(t_env: StreamTableEnvironment, rows_per_s: int) -> Table:
+    """Return a table `numbers` of one BIGINT column `id`, 0 to 1,000, from one source."""
+    t_env.execute_sql(
+        "CREATE TEMPORARY TABLE numbers (id BIGINT) WITH ('connector'='datagen', "
+        "'fields.id.min'='0', 'fields.id.max'='1000', 'scan.parallelism'='1', "
+        f"'rows-per-second'='{rows_per_s}')"
+    )
+    return t_env.from_path("numbers")
 
 
 def cancel(job: JobHandle, *, limit_s: float) -> None:

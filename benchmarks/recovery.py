@@ -34,7 +34,7 @@ import headrace.pytorch
 import headrace.tensorflow
 from benchmarks import recovery_worker, report
 from benchmarks.flink_log import FlinkLog, own_log
-from benchmarks.pipelines import cancel, open_t_env
+from benchmarks.pipelines import cancel, endless_numbers, open_restarting
 from benchmarks.processes import parent_of, wait_until
 from headrace.config import ExchangeConfig
 
@@ -47,13 +47,6 @@ _SPARE_AFTER_S = 1.0
 _UNDISTURBED_S = 3.0
 _RANDOM_S = 1.0
 _LIMIT_S = 180.0
-_OPTIONS = {
-    "execution.checkpointing.interval": "500 ms",
-    "execution.checkpointing.tolerable-failed-checkpoints": "1000",
-    "restart-strategy.type": "fixed-delay",
-    "restart-strategy.fixed-delay.attempts": "100000",
-    "restart-strategy.fixed-delay.delay": "100 ms",
-}
 _ROWS_PER_S = 200
 _SOURCE = r"Source: numbers.* \(1/1\)"
 
@@ -86,17 +79,10 @@ def _measure(framework: str, kills: int, spare_after_s: float | None) -> dict[st
     with tempfile.TemporaryDirectory(prefix="headrace-recovery-") as folder:
         marks = Path(folder, "marks")
         marks.mkdir()
-        t_env = open_t_env()
-        options = {**_OPTIONS, "execution.checkpointing.dir": Path(folder, "cp").as_uri()}
-        for key, value in options.items():
-            t_env.get_config().set(key, value)
-        t_env.execute_sql(
-            "CREATE TEMPORARY TABLE numbers (id BIGINT) WITH ('connector'='datagen', "
-            f"'fields.id.min'='0', 'fields.id.max'='1000', 'rows-per-second'='{_ROWS_PER_S}')"
-        )
+        t_env = open_restarting(Path(folder))
         log = FlinkLog()
         job = train(
-            t_env.from_path("numbers"),
+            endless_numbers(t_env, _ROWS_PER_S),
             partial(entry, marks=marks),
             exchange=ExchangeConfig(batch_rows=16),
             name="recovery",

@@ -31,7 +31,7 @@ import headrace.pytorch
 from benchmarks import recovery_worker, report
 from benchmarks.flink_log import FlinkLog, own_log
 from benchmarks.flink_rest import FlinkJob, free_port
-from benchmarks.pipelines import cancel, open_t_env
+from benchmarks.pipelines import cancel, endless_numbers, open_t_env
 from benchmarks.processes import is_alive, wait_until
 from headrace.config import ExchangeConfig
 
@@ -209,11 +209,7 @@ def _t_env() -> Iterator[tuple[StreamTableEnvironment, int, Path]]:
             "execution.checkpointing.dir": (folder / "cp").as_uri(),
         }
         t_env = open_t_env(2, options)
-        t_env.execute_sql(
-            "CREATE TEMPORARY TABLE numbers (id BIGINT) WITH ('connector'='datagen', "
-            "'fields.id.min'='0', 'fields.id.max'='1000', 'scan.parallelism'='1', "
-            f"'rows-per-second'='{_ROWS_PER_S}')"
-        )
+        endless_numbers(t_env, _ROWS_PER_S)
         yield t_env, port, folder
 
 
