@@ -145,7 +145,8 @@ class Lockstep(Rounds):
         if "counts" in common:  # not from one worker alone; the model's buffers tell them too
             self._vector.counts = common["counts"]
         if "gradients" in own:
-            self._vector.put_gradients(own["gradients"])
+            gradients = own["gradients"]  # copied: they lie in the memory of the whole state
+            self._vector.put_gradients([g if g is None else g.clone() for g in gradients])
 
     def reduce_now(self) -> None:
         """Make the union gradient available before ``optimizer.step()``, which then skips it.

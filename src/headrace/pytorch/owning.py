@@ -18,8 +18,18 @@ def own_state(optimizer: torch.optim.Optimizer) -> None:
     Source: torch/optim/optimizer.py, ``_process_value_according_to_param_policy``: `to`, which
     copies nothing where type and device are those of the parameter.
     """
-    values: list[dict[Any, Any]] = [*optimizer.state.values(), *optimizer.param_groups]
-    for each in values:
-        for key, value in each.items():
-            if isinstance(value, torch.Tensor):
-                each[key] = value.clone()
+    for state in optimizer.state.values():
+        for key, value in state.items():
+            state[key] = _copied(value)
+    for group in optimizer.param_groups:
+        for key, value in group.items():
+            if isinstance(value, torch.Tensor):  # a learning rate; the parameters are a list
+                group[key] = value.clone()
+
+
+def _copied(value: Any) -> Any:
+    if isinstance(value, torch.Tensor):
+        return value.clone()
+    if isinstance(value, list) and any(isinstance(each, torch.Tensor) for each in value):
+        return [_copied(each) for each in value]  # the history of LBFGS
+    return value

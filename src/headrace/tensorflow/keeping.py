@@ -128,10 +128,11 @@ class TFKeepingContext(TrainingContext):
             rank=self.index,
             world_size=self.parallelism,
             host=self.cluster[self.role][self.index],
-            gather_timeout_s=self.timeouts.gather_timeout_s,
+            gather_timeout_s=self.timeouts.gather_timeout_s
+            + self.parallelism * self.timeouts.process_start_timeout_s,  # one after the other
             collective_timeout_s=self.timeouts.collective_timeout_s,
             check=require_no_stop,
-            met_by="ctx.checkpointed",
+            met_by="ctx.checkpointed, behind its turn at the parameter servers",
         )
         at_rest = meet_at_rest(spec, self._link, self._come_to_rest)
         self._steps.rest_with(at_rest, self._barriers)
