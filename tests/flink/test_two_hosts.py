@@ -5,46 +5,24 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
 from tests.waiting import until
 
-from .hosts import Network, network
-from .standalone import Standalone, standalone_cluster
+from .sites import FLINK_LIMIT_S, SLACK_S, Site, open_site
+from .standalone import Standalone
 from .system import descendants
 from .test_standalone_faults import TRAIN, require_equal_to_one_process
 
-_FLINK_LIMIT_S = 8.0
-_SLACK_S = 4.0  # for the beats between, and a busy machine
-_OPTIONS = {
-    "heartbeat.interval": "1000 ms",
-    "heartbeat.timeout": f"{int(_FLINK_LIMIT_S * 1000)} ms",
-    "cluster.registration.error-delay": "500 ms",
-}
 ROWS = 1500
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Site:
-    """A cluster over three hosts; one slot on each of "left" and "right"."""
-
-    network: Network
-    cluster: Standalone
 
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
-    folder = tmp_path_factory.mktemp("hosts")
-    with network(folder, ["boss", "left", "right"]) as net:
-        boss, left, right = net.hosts.values()
-        started = standalone_cluster(
-            folder, master=boss, workers=(left, right), slots=1, options=_OPTIONS
-        )
-        with started as cluster:
-            yield Site(network=net, cluster=cluster)
+    with open_site(tmp_path_factory.mktemp("hosts")) as opened:
+        yield opened
 
 
 @pytest.mark.timeout(300)
@@ -82,13 +60,13 @@ def test_training_across_hosts_survives_the_cut_of_one(
             until(
                 lambda: re.search(named, log.read_text()[before:]) is not None,
                 "notice in time",
-                min(limit_s, _FLINK_LIMIT_S) + _SLACK_S,
+                min(limit_s, FLINK_LIMIT_S) + SLACK_S,
                 cluster.logs,
             )
             until(
                 lambda: not any(each.is_alive for each in below),
                 "end of what was cut off",
-                _FLINK_LIMIT_S + 10,
+                FLINK_LIMIT_S + 10,
                 cluster.logs,
             )
         finally:

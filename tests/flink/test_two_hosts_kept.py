@@ -6,7 +6,6 @@ import json
 import re
 import subprocess
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Literal
 
 import pytest
@@ -16,43 +15,20 @@ from tests.faults.chaos.jobs import Case, Places
 from tests.faults.chaos.proof import require_exact_results
 from tests.waiting import until
 
-from .hosts import Network, network
 from .kept_job import KEEP, NARROW, await_kept, gone, processes, workers
-from .standalone import Standalone, standalone_cluster
+from .sites import FLINK_LIMIT_S, SLACK_S, Site, open_site
 from .system import descendants
 
-_FLINK_LIMIT_S = 8.0
-_SLACK_S = 4.0  # for the beats between, and a busy machine
 _SLOT_S = 10.0  # for how long a TaskManager keeps the slots of a JobManager that it has lost
-_OPTIONS = {
-    "heartbeat.interval": "1000 ms",
-    "heartbeat.timeout": f"{int(_FLINK_LIMIT_S * 1000)} ms",
-    "cluster.registration.error-delay": "500 ms",
-    **NARROW,
-}
 ROWS = 8_000
 BEAT_LOST = r"worker-\d sent no heartbeat for 3\.\d s .*timeouts.heartbeat_timeout_s"
 MANAGER_LOST = r"heartbeat of TaskManager with id .* timed out"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Site:
-    """A cluster over three hosts; one slot on each of "left" and "right"."""
-
-    network: Network
-    cluster: Standalone
-
-
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
-    folder = tmp_path_factory.mktemp("hosts")
-    with network(folder, ["boss", "left", "right"]) as net:
-        boss, left, right = net.hosts.values()
-        started = standalone_cluster(
-            folder, master=boss, workers=(left, right), slots=1, options=_OPTIONS
-        )
-        with started as cluster:
-            yield Site(network=net, cluster=cluster)
+    with open_site(tmp_path_factory.mktemp("hosts"), NARROW) as opened:
+        yield opened
 
 
 @pytest.mark.timeout(300)
@@ -101,19 +77,19 @@ def test_a_training_across_hosts_counts_every_row_once_after_the_cut_of_one(
             until(
                 lambda: re.search(named, log.read_text()[before:]) is not None,
                 "notice in time",
-                min(limit_s, _FLINK_LIMIT_S) + _SLACK_S,
+                min(limit_s, FLINK_LIMIT_S) + SLACK_S,
                 cluster.logs,
             )
             until(
                 lambda: gone(peers),
                 "end of the peer, which waits for the other",
-                TimeoutConfig().stop_grace_s + _SLACK_S,
+                TimeoutConfig().stop_grace_s + SLACK_S,
                 cluster.logs,
             )
             until(
                 lambda: gone(below),
                 "end of what was cut off",
-                _FLINK_LIMIT_S + _SLOT_S + _SLACK_S,
+                FLINK_LIMIT_S + _SLOT_S + SLACK_S,
                 cluster.logs,
             )
         finally:

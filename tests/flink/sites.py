@@ -1,0 +1,45 @@
+"""A standalone cluster over three hosts, whose links may be cut."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from .hosts import Network, network
+from .standalone import Standalone, standalone_cluster
+
+FLINK_LIMIT_S = 8.0
+"""For how long Flink hears nothing of a TaskManager before it takes it for lost."""
+SLACK_S = 4.0
+"""For the beats between, and a busy machine."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Site:
+    """A cluster over three hosts; one slot on each of "left" and "right"."""
+
+    network: Network
+    cluster: Standalone
+
+
+@contextmanager
+def open_site(folder: Path, options: Mapping[str, str] | None = None) -> Iterator[Site]:
+    """Start one, with the JobManager on "boss"; Flink's further options are `options`."""
+    with network(folder, ["boss", "left", "right"]) as net:
+        boss, left, right = net.hosts.values()
+        patience = {
+            "heartbeat.interval": "1000 ms",
+            "heartbeat.timeout": f"{int(FLINK_LIMIT_S * 1000)} ms",
+            "cluster.registration.error-delay": "500 ms",
+        }
+        started = standalone_cluster(
+            folder,
+            master=boss,
+            workers=(left, right),
+            slots=1,
+            options={**patience, **(options or {})},
+        )
+        with started as cluster:
+            yield Site(network=net, cluster=cluster)
