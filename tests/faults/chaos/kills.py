@@ -98,11 +98,12 @@ class Victims:
             number = self._chance.choices(_SIGNALS, _WEIGHTS)[0]
             if in_a_row and number is signal.SIGSTOP:
                 number = signal.SIGKILL
-            choice = self._choose(is_calm=not in_a_row)
+            is_calm = not in_a_row
+            choice = self._choose(is_calm=is_calm)
             if choice is None:
                 return
             in_a_row = self._chance.random() < _PART_IN_A_ROW
-            kill = self._hit(*choice, number, waits=not in_a_row)
+            kill = self._hit(*choice, number, waits=not in_a_row, is_calm=is_calm)
             if kill is not None:
                 count -= kill.recovery_s is not None
                 yield kill
@@ -111,7 +112,7 @@ class Victims:
         """Hit a process of this kind behind a new checkpoint, and wait for what follows."""
         assert self._await_checkpoint(), "the job has ended"
         choice = self._choose(is_calm=True, kind=kind)
-        kill = choice and self._hit(*choice, number, waits=True)
+        kill = choice and self._hit(*choice, number, waits=True, is_calm=True)
         assert kill, "the job has ended"
         return kill
 
@@ -147,13 +148,27 @@ class Victims:
         return found
 
     def _hit(
-        self, kind: str, victim: Member, number: signal.Signals, *, waits: bool
+        self,
+        kind: str,
+        victim: Member,
+        number: signal.Signals,
+        *,
+        waits: bool,
+        is_calm: bool,
     ) -> Kill | None:
-        """Send the signal; return None if the process has ended by itself, or the job has."""
+        """Send the signal; return None if the process has ended by itself, or the job has.
+
+        In a job that is restarting already, the victim may be of the attempt that ends, or the
+        process of a spare node that begins another one then: all that surely goes is itself.
+        """
         waits = waits or number is signal.SIGSTOP
         if waits and self._traces is None:
             self._traces = Traces(self._places, self._workers)
-        before = {each.pid for each, of_kind in self._kinds().items() if of_kind != "spare"}
+        before = {victim.pid}
+        if is_calm:
+            before |= {
+                each.pid for each, of_kind in self._kinds().items() if of_kind != "spare"
+            }
         pids, gatherings = self._pids(), self._log.gatherings()
         try:
             process = os.pidfd_open(victim.pid)
