@@ -72,7 +72,7 @@ class Traces:
 
 
 class Growth:
-    """Compares the JVM between jobs with itself after the first one, whoever owns what it has."""
+    """Compares the JVM between jobs with itself after the first one, whatever it has."""
 
     def __init__(self) -> None:
         self._first: dict[str, int] | None = None
