@@ -137,7 +137,8 @@ def hit_behind_a_checkpoint(
 @pytest.mark.timeout(600)  # processes that import TensorFlow start six times
 def test_servers_hold_each_row_once_after_kills_and_from_a_savepoint(tmp_path: Path) -> None:
     (port,) = free_ports(1)
-    first = start(tmp_path, ps=1, per_second=200, rest__port=str(port))
+    seen_at = {"rest_port": str(port), "web_refresh__interval": "100"}  # ms: how old it may be
+    first = start(tmp_path, ps=1, per_second=200, **seen_at)
     with cancelled_on_failure(first):
         until_job(first, lambda: steps_of(first) > 0, "steps", START_S)
         for victim, number in FAULTS:
