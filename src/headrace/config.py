@@ -78,8 +78,10 @@ class TimeoutConfig:
         gather_timeout_s: From the job's start until every node has registered. With
             process_start_timeout_s, also how long `predict` with `reload` waits for the first
             version of its model.
-        heartbeat_every_s: Pause between two heartbeats of a node.
-        heartbeat_timeout_s: A node that is silent for longer is lost.
+        heartbeat_every_s: Pause between two heartbeats of a node, and between two looks at
+            its process.
+        heartbeat_timeout_s: A node that is silent for longer is lost; an algorithm process
+            that is stopped (SIGSTOP) for longer is killed, and lost.
         master_lost_timeout_s: How long a node looks for a master that does not answer.
         process_start_timeout_s: From the start of an algorithm process until it has connected;
             also how long a drain waits for a sign of one whose function is not called yet.

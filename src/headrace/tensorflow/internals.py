@@ -62,8 +62,8 @@ def connect(
 def wait_for_servers() -> None:
     """Wait until other processes have done all that this one has sent them.
 
-    Operations on a variable of another process are sent without waiting. Blocks without limit
-    while a server is frozen.
+    Operations on a variable of another process are sent without waiting. Has no limit of its
+    own: a server that is frozen is killed by its node after `timeouts.heartbeat_timeout_s`.
 
     Raises:
         tf.errors.OpError: A server has ended, or an operation failed there.

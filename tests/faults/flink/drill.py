@@ -211,7 +211,10 @@ class _Drill:
     def _expect_group_restart(self, lost: Member) -> None:
         until(lambda: self.scene.attempts().get(2), "a second attempt", _NOTICE_S)
         failed = [event for event in self.scene.events() if event["type"] == "ProcessFailed"]
-        assert failed[0]["failure"]["signal"] == self.fault.signal.name, failed
+        was_frozen = self.fault.signal is signal.SIGSTOP  # then its node has killed it
+        by = signal.SIGKILL if was_frozen else self.fault.signal
+        assert failed[0]["failure"]["signal"] == by.name, failed
+        assert ("was frozen" in failed[0]["failure"]["message"]) == was_frozen, failed
         assert lost.index is None or failed[0]["node"] == f"worker-{lost.index}", failed
         assert not self.view.failures(), "Flink restarted the job, not the master the group"
 

@@ -1,4 +1,4 @@
-"""kill -9 of the process of one node, and what is seen of the others."""
+"""A signal to the process of one node, kill -9 by default, and what is seen of the others."""
 
 from __future__ import annotations
 
@@ -48,10 +48,10 @@ def reported(job: JobHandle, node: str, name: str) -> float:
     return nodes[node].report.get(name, 0.0) if node in nodes else 0.0
 
 
-def kill(name: str) -> dict[str, Running]:
-    """Kill the process of a node; return the processes that there were."""
+def kill(name: str, number: signal.Signals = signal.SIGKILL) -> dict[str, Running]:
+    """Kill or freeze the process of a node; return the processes that there were."""
     before = processes_by_node()
-    os.kill(before[name].process.pid, signal.SIGKILL)
+    os.kill(before[name].process.pid, number)
     return before
 
 

@@ -37,9 +37,9 @@ _CHECKPOINT_S = 4
 """Longest checkpoint: its barrier may wait behind rows that a frozen process does not take."""
 _TIMEOUTS = TimeoutConfig(
     heartbeat_every_s=0.5,
-    heartbeat_timeout_s=4.0,
+    heartbeat_timeout_s=10.0,  # a process may be frozen until a checkpoint has failed
     master_lost_timeout_s=4.0,
-    collective_timeout_s=12.0,
+    collective_timeout_s=40.0,
 )
 _LOG = logging.getLogger(__name__)
 _PAUSE_S = 0.1  # after each step until the last blow has fallen, or the rows are used up before

@@ -195,6 +195,8 @@ def expected_cause(fault: Fault) -> str:
             return rf"gather_timeout_s.*{who}"
         if fault.target is Target.MASTER:
             return r"Node worker-[01] has not reached the master at \S+ for .*master_lost"
+        if fault.target is Target.PROCESS:
+            return rf"{worker}: The process was frozen: .*heartbeat_timeout_s"
         return rf"Node {worker} sent no heartbeat for .*heartbeat_timeout_s"
     if fault.target is Target.MASTER:
         return rf"The master process of cluster \S+ was ended by signal {fault.signal.name}"
@@ -222,10 +224,8 @@ def _can_be(fault: Fault) -> bool:
         return False  # there is no queue
     if not is_frozen:
         return fault.ending in (Ending.RECOVER, Ending.FAIL)
-    if fault.target is Target.PROCESS or never_registers(fault):
-        # Nothing restarts for it: a slow process is no dead one, a late node no lost one.
-        is_failure = fault.ending is Ending.FAIL and fault.target is not Target.PROCESS
-        return is_failure or fault.ending in (Ending.CANCEL, Ending.CONTINUE)
+    if never_registers(fault):  # nothing restarts for it: a late node is no lost one
+        return fault.ending is not Ending.RECOVER
     return True
 
 

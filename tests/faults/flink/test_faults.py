@@ -22,8 +22,20 @@ _FOUND_BEFORE = [
         ending=Ending.RECOVER,
     ),
 ]
+_FROZEN_FOR_GOOD = [
+    Fault(
+        mode=mode,
+        target=Target.PROCESS,
+        signal=signal.SIGSTOP,
+        moment=Moment.MIDDLE,
+        ending=Ending.RECOVER,
+    )
+    for mode in Mode
+]
 
 
-@pytest.mark.parametrize("fault", [*pairwise(_SEED), *_FOUND_BEFORE], ids=str)
+@pytest.mark.parametrize(
+    "fault", [*pairwise(_SEED), *_FOUND_BEFORE, *_FROZEN_FOR_GOOD], ids=str
+)
 def test_a_fault_leaves_nothing_behind_and_no_row_is_lost_or_doubled(fault: Fault) -> None:
     run_drill(fault)

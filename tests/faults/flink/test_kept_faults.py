@@ -94,7 +94,7 @@ OF_EITHER_FRAMEWORK = [
     Blow(
         name="frozen for good",
         strike=freeze_for_good,
-        cause=r"(?s)worker-1: .*`timeouts\.collective_timeout_s`.*A peer is alive",
+        cause=r"worker-0: The process was frozen: .*`timeouts\.heartbeat_timeout_s`",
     ),
     Blow(
         name="the second death is heard of first",

@@ -1,7 +1,9 @@
-"""kill -9 of a worker and of a server: each row is in the servers' variables exactly once."""
+"""Workers and servers are killed or freeze: each row is in the variables exactly once."""
 
 from __future__ import annotations
 
+import re
+import signal
 import sys
 from pathlib import Path
 from typing import Any
@@ -10,6 +12,7 @@ import cloudpickle
 import pytest
 
 import headrace.tensorflow
+from headrace.config import TimeoutConfig
 from headrace.operator import JobHandle
 from tests.faults.flink.killing import (
     cancelled_on_failure,
@@ -19,6 +22,7 @@ from tests.faults.flink.killing import (
     require_nothing_left,
 )
 from tests.faults.flink.nodes import processes_by_node
+from tests.faults.flink.sight import JobView
 from tests.flink.jvm import make_environment
 from tests.flink.kept_state import Killer
 from tests.flink.tensorflow_jobs import START_S, until_job
@@ -26,13 +30,16 @@ from tests.flink.test_kept_state import NARROW, RETRIES, SMALL, in_dir
 from tests.flink.test_kept_training import add_slow_numbers
 from tests.flink.test_operator_rows import CHECKPOINTS
 from tests.flink.training_jobs import STEPS, add_sink, read_rows, split_rows
+from tests.ports import free_ports
 
 cloudpickle.register_pickle_by_value(sys.modules[__name__])
 
 ROWS = 12_000
 WORKERS = 2
 UNEVEN = "CASE WHEN MOD(id, 10) = 0 THEN 1 ELSE 0 END"
-VICTIMS = ("worker-1", "ps-0", "worker-0")
+KILL, FREEZE = signal.SIGKILL, signal.SIGSTOP
+FAULTS = (("worker-1", KILL), ("ps-0", KILL), ("ps-0", FREEZE), ("worker-0", KILL))
+TIMEOUTS = TimeoutConfig(heartbeat_every_s=0.5, heartbeat_timeout_s=5.0)
 
 
 def build(ctx: Any) -> Any:
@@ -90,6 +97,7 @@ def start(folder: Path, *, ps: int, per_second: int, **options: str) -> JobHandl
         exchange=SMALL,
         output=STEPS,
         output_dir=folder,
+        timeouts=TIMEOUTS,
         name="counted",
     )
     return plan.submit(add_sink(t_env, plan, folder / "out"))
@@ -99,8 +107,10 @@ def steps_of(job: JobHandle) -> float:
     return sum(reported(job, f"worker-{index}", "own_steps") for index in range(WORKERS))
 
 
-def kill_behind_a_checkpoint(job: JobHandle, folder: Path, victim: str) -> None:
-    """Kill it when checkpoints of this attempt are complete; wait for steps of the next."""
+def hit_behind_a_checkpoint(
+    job: JobHandle, folder: Path, victim: str, number: signal.Signals
+) -> None:
+    """Hit it when checkpoints of this attempt are complete; wait for steps of the next."""
     checkpoints = Killer(folder, folder / "cp", 0)
     checkpoints.begin()
     begun = steps_of(job)
@@ -110,7 +120,7 @@ def kill_behind_a_checkpoint(job: JobHandle, folder: Path, victim: str) -> None:
         return len(checkpoints.seen) > 2 and steps_of(job) > begun
 
     until_job(job, is_time, "checkpoints", START_S)
-    before = kill(victim)
+    before = kill(victim, number)
     until_job(
         job,
         lambda: (
@@ -124,17 +134,23 @@ def kill_behind_a_checkpoint(job: JobHandle, folder: Path, victim: str) -> None:
     )
 
 
-@pytest.mark.timeout(600)  # processes that import TensorFlow start five times
+@pytest.mark.timeout(600)  # processes that import TensorFlow start six times
 def test_servers_hold_each_row_once_after_kills_and_from_a_savepoint(tmp_path: Path) -> None:
-    first = start(tmp_path, ps=1, per_second=200)
+    (port,) = free_ports(1)
+    seen_at = {"rest_port": str(port), "web_refresh__interval": "100"}  # ms: how old it may be
+    first = start(tmp_path, ps=1, per_second=200, **seen_at)
     with cancelled_on_failure(first):
         until_job(first, lambda: steps_of(first) > 0, "steps", START_S)
-        for victim in VICTIMS:
-            kill_behind_a_checkpoint(first, tmp_path, victim)
+        for victim, number in FAULTS:
+            hit_behind_a_checkpoint(first, tmp_path, victim, number)
+        causes = JobView(port, first.job_id).failures()
         seen = processes_of_jobs()
         stopped = first.stop(tmp_path / "saved", drain=False, timeout_s=60)
     require_nothing_left(seen)
     assert 0 < stopped.status.rows_in < ROWS
+    for (victim, number), cause in zip(FAULTS, reversed(causes), strict=True):
+        how = r"frozen: .*`timeouts\.heartbeat_timeout_s`" if number is FREEZE else "lost"
+        assert re.search(rf"{victim}: The process was {how}", cause), cause
 
     place = {"execution_state__recovery_path": str(stopped.savepoint)}
     second = start(tmp_path, ps=2, per_second=20_000, **place)

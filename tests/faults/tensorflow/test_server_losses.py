@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from headrace import testing
-from headrace.config import RoleConfig
+from headrace.config import RoleConfig, TimeoutConfig
 from headrace.errors import UserCodeError
 from tests.faults.tensorflow.restarts import NamedServer, Plan, run
 
@@ -25,7 +25,9 @@ def test_clients_that_come_at_once_and_that_come_back_do_the_server_no_harm() ->
     assert seen["after.mib"] - seen["before.mib"] <= 3 * RESTARTS, dict(seen)
 
 
-def test_a_killed_server_is_the_cause_and_ends_the_workers() -> None:
+def failure_by(number: signal.Signals, **settings: Any) -> UserCodeError:
+    """Return how a run fails in which worker 0 sends the server a signal, and trains on."""
+
     def train(ctx: Any) -> None:
         import keras
         import tensorflow as tf
@@ -39,8 +41,8 @@ def test_a_killed_server_is_the_cause_and_ends_the_workers() -> None:
                 loss = tf.reduce_sum(weight**2)
             optimizer.apply(tape.gradient(loss, [weight]), [weight])
             made += 1
-            if made == 20:
-                os.kill(int(ctx.lookup("ps/pid", 10.0)), signal.SIGKILL)
+            if made == 20 and ctx.index == 0:
+                os.kill(int(ctx.lookup("ps/pid", 10.0)), number)
 
     with pytest.raises(UserCodeError) as caught:
         testing.run(
@@ -49,6 +51,20 @@ def test_a_killed_server_is_the_cause_and_ends_the_workers() -> None:
             workers=2,
             others={"ps": RoleConfig(entry=NamedServer(), has_port=True)},
             timeout_s=280.0,
+            **settings,
         )
-    assert caught.value.node == "ps-0"
-    assert "SIGKILL" in str(caught.value)
+    return caught.value
+
+
+def test_a_killed_server_is_the_cause_and_ends_the_workers() -> None:
+    error = failure_by(signal.SIGKILL)
+    assert error.node == "ps-0"
+    assert "SIGKILL" in str(error)
+
+
+def test_a_frozen_server_is_named_and_ends_the_workers_that_wait_for_it() -> None:
+    limits = TimeoutConfig(heartbeat_every_s=0.2, heartbeat_timeout_s=2.0, stop_grace_s=0.5)
+    error = failure_by(signal.SIGSTOP, timeouts=limits)
+    assert error.node == "ps-0"
+    assert "(limit 2.0 s, set by `timeouts.heartbeat_timeout_s`)" in error.summary
+    assert "SIGSTOP" in error.summary

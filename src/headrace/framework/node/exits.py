@@ -25,6 +25,7 @@ def outcome_of_exit(
     told: Failure | None,
     last_lines: tuple[str, ...],
     was_told_to_stop: bool,
+    killed_for: str | None = None,
 ) -> tuple[ProcessState, Failure | None]:
     """Return how a process has ended.
 
@@ -33,6 +34,7 @@ def outcome_of_exit(
         told: What the process said itself before it ended.
         last_lines: Its last output.
         was_told_to_stop: Whether a signal of ours ended it, or might have.
+        killed_for: Why its node has sent SIGKILL without being told to; None if it has not.
     """
     if was_told_to_stop:
         return ProcessState.STOPPED, None
@@ -42,9 +44,12 @@ def outcome_of_exit(
         return ProcessState.FINISHED, None
     if return_code < 0:
         name = _signal_name(-return_code)
+        message = f"The process was lost{_HINTS.get(name, '')}."
+        if killed_for is not None and return_code == -signal.SIGKILL:
+            message = killed_for
         failure = Failure(
             kind="process_lost",
-            message=f"The process was lost{_HINTS.get(name, '')}.",
+            message=message,
             signal=name,
             last_lines=last_lines,
         )

@@ -30,6 +30,7 @@ from headrace.framework.machine.facts import ProcessState
 from headrace.framework.node.ahead import AheadProcess
 from headrace.framework.node.algorithm import AlgorithmProcess
 from headrace.framework.node.exits import outcome_of_exit
+from headrace.framework.node.frozen import frozen_text, wait_until_frozen
 from headrace.framework.node.work_dir import (
     link_entries,
     make_work_dir,
@@ -107,6 +108,8 @@ class LifeEnd:
 
 class ProcessLife:
     """Runs one algorithm process of one attempt.
+
+    A process that is frozen for longer than `timeouts.heartbeat_timeout_s` is killed.
 
     Attributes:
         attempt: The attempt.
@@ -231,10 +234,21 @@ class ProcessLife:
         return process
 
     async def _watch(self, process: AlgorithmProcess) -> LifeEnd:
+        timeouts = self._plan.spec.timeouts
+        limit_s = timeouts.heartbeat_timeout_s
         exited = asyncio.ensure_future(process.wait_exit())
         stopped = asyncio.ensure_future(self._stop.wait())
-        await asyncio.wait({exited, stopped}, return_when=asyncio.FIRST_COMPLETED)
+        frozen = asyncio.ensure_future(
+            wait_until_frozen(process.pid, every_s=timeouts.heartbeat_every_s, limit_s=limit_s)
+        )
+        await asyncio.wait({exited, stopped, frozen}, return_when=asyncio.FIRST_COMPLETED)
+        killed_for = None
+        if frozen.done() and not (exited.done() or stopped.done()):
+            killed_for = frozen_text(frozen.result(), limit_s)
+            process.signal(SIGKILL)
+            await asyncio.wait({exited, stopped}, return_when=asyncio.FIRST_COMPLETED)
         stopped.cancel()
+        frozen.cancel()
         was_told_to_stop = not exited.done()
         if was_told_to_stop:
             await self._end(process, exited)
@@ -246,6 +260,7 @@ class ProcessLife:
             told=self._told,
             last_lines=process.last_lines,
             was_told_to_stop=was_told_to_stop,
+            killed_for=killed_for,
         )
         return LifeEnd(outcome=outcome, failure=failure)
 
