@@ -28,6 +28,7 @@ _SETTLE_S = 1.5
 _IN_A_ROW_S = 3.0
 _PART_IN_A_ROW = 0.25
 _FROZEN_S = 1.0
+_DOOMED_S = 0.5  # in which who ends with the victim may make first steps
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +40,8 @@ class Kill:
             its process).
         signal: SIGKILL, SIGSEGV or SIGSTOP.
         recovery_s: Seconds until what was hit was back: for a process or a node to the next
-            step in a new process, of the last worker to make one; for a master until a new one
+            step in a new process, of the last worker to make one (of a kill that follows on
+            another one, of steps at least half a second later); for a master until a new one
             had all nodes, which train on meanwhile. None where nothing of the job was ended,
             the next kill came first, or the job ended.
     """
@@ -198,7 +200,8 @@ class Victims:
             gone = {victim.pid}
         else:
             former = pids | {str(pid) for pid in before}  # some may not have made a step yet
-            back_s = self._await(lambda: self._latest_first_step(former), kind)
+            since_s = at_s if is_calm else at_s + _DOOMED_S
+            back_s = self._await(lambda: self._latest_first_step(former, since_s), kind)
             gone = before
         if self.has_ended:
             return Kill(kind, number, None)
@@ -233,9 +236,10 @@ class Victims:
         """Return the present instant if a master has had all its nodes once more."""
         return time.monotonic() if self._log.gatherings() > before else None
 
-    def _latest_first_step(self, but_of: Set[str]) -> float | None:
-        """Return when each worker had made a step in a process that is none of these."""
-        firsts = [min(times) for times in self._steps(but_of).values()]
+    def _latest_first_step(self, but_of: Set[str], since_s: float) -> float | None:
+        """Return when each worker had made a step since then in none of these processes."""
+        later = [[t for t in times if t > since_s] for times in self._steps(but_of).values()]
+        firsts = [min(times) for times in later if times]
         return max(firsts) if len(firsts) == self._workers else None
 
     def _await_checkpoint(self) -> bool:
