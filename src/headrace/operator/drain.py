@@ -26,18 +26,19 @@ class Drain:
     """Stops a job with a drain: every operator finishes, every sink commits.
 
     Flink does that only together with a savepoint, which nobody needs here. It goes to the
-    directory that Flink is configured with, else on the embedded cluster to a temporary one,
-    which ends with the job or the program; without any the job is cancelled.
+    directory that Flink is configured with when this is made, else on the embedded cluster to
+    a temporary one, which ends with the job or the program; without any the job is cancelled.
 
     Thread model: one thread; `start_if_needed` does not wait for the job's end.
     """
 
     def __init__(self, flink: FlinkEnvironment) -> None:
-        self._flink = flink
         self._is_started = False
         self._temporary: Path | None = None
-        if flink.is_embedded:
+        self._target = flink.option(SAVEPOINT_DIR)
+        if self._target is None and flink.is_embedded:
             self._temporary = Path(tempfile.mkdtemp(prefix="headrace-drain-"))
+            self._target = self._temporary.as_uri()
             atexit.register(self.close)
 
     def start_if_needed(self, client: JobClient, am_uid: str) -> None:
@@ -45,8 +46,7 @@ class Drain:
         if self._is_started or not self._is_needed(client, am_uid):
             return
         self._is_started = True
-        target = self._target()
-        if target is None:
+        if self._target is None:
             _LOG.warning(
                 "The ML cluster has ended before its unbounded input; the job is cancelled and "
                 "wait() raises. Set %s to a directory to have it drained, with its sinks.",
@@ -58,7 +58,7 @@ class Drain:
         j_format = get_gateway().jvm.org.apache.flink.core.execution.SavepointFormatType.NATIVE
         j_client: Any = client._j_job_client  # noqa: SLF001 (no public way to the format)
         try:
-            j_client.stopWithSavepoint(True, target, j_format)
+            j_client.stopWithSavepoint(True, self._target, j_format)
         except Py4JJavaError as error:  # the job has ended by itself meanwhile
             _LOG.info("The job needs no drain: %s", cause_text(error))
 
@@ -76,9 +76,3 @@ class Drain:
             atexit.unregister(self.close)
             shutil.rmtree(self._temporary, ignore_errors=True)
             self._temporary = None
-
-    def _target(self) -> str | None:
-        configured = self._flink.option(SAVEPOINT_DIR)
-        if configured is not None or self._temporary is None:
-            return configured
-        return self._temporary.as_uri()
