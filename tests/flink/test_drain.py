@@ -102,11 +102,10 @@ class HeldStart(RoleEntry):
 
 def is_draining() -> bool:
     """Whether the am of a job in this JVM waits for what a drain leaves to be done."""
-    jvm = get_gateway().jvm
-    stacks = jvm.java.lang.Thread.getAllStackTraces().values()
-    return any(
-        "AmOperator.awaitEndOfCluster" in jvm.java.util.Arrays.toString(s) for s in stacks
-    )
+    threads = get_gateway().jvm.java.lang.Thread.getAllStackTraces().keySet()
+    ams = [each for each in threads if " am (1/1)" in each.getName()]
+    frames = [str(frame) for each in ams for frame in each.getStackTrace()]
+    return any("AmOperator.awaitEndOfCluster" in frame for frame in frames)
 
 
 def test_a_drain_waits_for_a_process_that_has_not_begun(
@@ -218,11 +217,12 @@ def test_an_order_that_flink_does_not_take_is_told_and_leaves_the_job_free_to_en
     make_t_env: MakeEnvironment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As when Flink's cluster shuts down before the order: that of a job that has ended."""
-    leave = str(tmp_path / "leave")
+    leave, read = str(tmp_path / "leave"), str(tmp_path / "read")
 
     def entry(ctx: Any) -> None:
         for _ in ctx.batches(rows=16):
             pass
+        Path(read).touch()
         until(Path(leave).exists, "leave to end", LIMIT_S)
 
     def begin() -> JobHandle:
@@ -232,9 +232,10 @@ def test_an_order_that_flink_does_not_take_is_told_and_leaves_the_job_free_to_en
     ended = begin()
     ended.wait(timeout_s=LIMIT_S, show_progress=False)
     until(lambda: state_of(ended._client) is None, "the end of its cluster")
-    Path(leave).unlink()
+    for mark in (leave, read):
+        Path(mark).unlink()
     job = begin()
-    until(lambda: job.status().rows_in == 100, "rows")
+    until(Path(read).exists, "rows")
 
     def order(_: Any, **what: Any) -> SavepointStop:
         return SavepointStop(ended._j_client, **what)

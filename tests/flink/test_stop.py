@@ -218,7 +218,7 @@ def test_a_wish_is_not_granted_to_the_attempt_behind_the_one_that_had_it(
     rows, leave = 2_000, str(tmp_path / "leave")
 
     def entry(ctx: Any) -> None:
-        ctx.state["rows"] = 0
+        ctx.state.setdefault("rows", 0)
         for batch in ctx.batches(rows=16):
             ctx.state["rows"] += len(batch["id"])
             ctx.report(rows=ctx.state["rows"])
