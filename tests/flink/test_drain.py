@@ -278,7 +278,7 @@ def test_each_job_of_a_program_has_directories_of_its_own(make_t_env: MakeEnviro
     key = "execution.checkpointing.dir"
     made = []
     for _ in range(2):
-        drain = Drain(flink)
+        drain = Drain(flink, "made")
         assert flink.option(key) is None, "where a drain goes is no place for checkpoints"
         checkpoints = LocalCheckpoints(flink, is_drained=True)
         option = flink.option(key)
@@ -316,3 +316,29 @@ def test_a_drain_goes_to_the_directory_that_is_configured(
     assert job.wait(timeout_s=LIMIT_S, show_progress=False).status.state == "FINISHED"
     (savepoint,) = (tmp_path / "saved").iterdir()
     require_complete(savepoint.as_uri(), tmp_path / "saved")
+
+
+def test_a_drain_that_fails_is_told_and_tried_again_with_the_next_wait(
+    make_t_env: MakeEnvironment, tmp_path: Path
+) -> None:
+    blocked = tmp_path / "blocked"
+    blocked.touch()  # no directory can be made below it
+    place = {"execution_checkpointing_savepoint__dir": (blocked / "saved").as_uri()}
+    t_env = make_t_env(**RARELY, **in_dir(tmp_path / "cp"), **place)
+    t_env.execute_sql(
+        "CREATE TEMPORARY TABLE endless (id BIGINT) WITH ('connector'='datagen', "
+        "'rows-per-second'='100')"
+    )
+    cluster = Cluster(t_env, name="endless")
+    cluster.add_am_role(AMConfig(timeouts=HASTY))
+    worker = RoleConfig(entry=lambda ctx: next(ctx.batches(rows=1)))  # and returns
+    cluster.add_role("worker", worker, input=t_env.from_path("endless"))
+    job = cluster.submit()
+    with pytest.raises(StopError, match=r"call wait\(\) again") as caught:
+        job.wait(timeout_s=LIMIT_S, show_progress=False)
+    assert caught.value.job_state == "RUNNING"
+    assert str(blocked) in caught.value.cause
+    blocked.unlink()
+    assert job.wait(timeout_s=LIMIT_S, show_progress=False).status.state == "FINISHED"
+    (savepoint,) = (blocked / "saved").iterdir()
+    require_complete(savepoint.as_uri(), blocked / "saved")

@@ -124,7 +124,8 @@ class JobHandle:
             JobFailedError: The job failed or was cancelled; carries the cause, with the Python
                 traceback where user code raised.
             WaitTimeoutError: `timeout_s` has passed.
-            StopError: A process has asked for a savepoint, and `stop` raises it.
+            StopError: A process has asked for a savepoint, and `stop` raises it; or the job
+                could not be drained, and goes on.
             UsageError: A process has asked for a savepoint, and there is no directory for it;
                 the job goes on.
         """

@@ -39,13 +39,31 @@ class SavepointStop:
         j_future: Flink's answer to come; of an order that Flink did not take, why not.
     """
 
-    def __init__(self, j_client: Any, *, job_name: str, target: str, drains: bool) -> None:
-        """Give the order; does not wait."""
+    def __init__(
+        self,
+        j_client: Any,
+        *,
+        job_name: str,
+        target: str,
+        drains: bool,
+        is_kept: bool = True,
+    ) -> None:
+        """Give the order; does not wait.
+
+        Args:
+            j_client: Flink's client of the job.
+            job_name: Its name.
+            target: As the attribute.
+            drains: As the attribute.
+            is_kept: Whether somebody restores the savepoint; one that nobody needs is written
+                in the form that costs less.
+        """
         self.target = target
         self.drains = drains
         self._job_name = job_name
         jvm = get_gateway().jvm
-        j_format = jvm.org.apache.flink.core.execution.SavepointFormatType.CANONICAL
+        formats = jvm.org.apache.flink.core.execution.SavepointFormatType
+        j_format = formats.CANONICAL if is_kept else formats.NATIVE
         try:
             self.j_future = j_client.stopWithSavepoint(drains, target, j_format)
         except Py4JJavaError as exc:  # its cluster is just shutting down, for example
