@@ -57,7 +57,7 @@ class Drain:
             atexit.register(self.close)
 
     def start_if_needed(self, client: JobClient, am_uid: str) -> None:
-        """Ask Flink to stop the job, if an input goes on. Call it again until the job has ended.
+        """Ask Flink to stop the job, if an input goes on. Call it until the job has ended.
 
         Raises:
             StopError: Flink has refused it or not finished it three times, and the job goes on.
@@ -107,7 +107,8 @@ class Drain:
             _LOG.warning("The job was not drained into %s, once more: %s", order.target, cause)
             return
         self._failures = 0
-        raise order.error(f"{_WITHOUT_CLUSTER} {cause}", job_state=state)
+        told = f"{_WITHOUT_CLUSTER} {cause}"
+        raise order.error(told, job_state=state)
 
     def _take_back(self, client: JobClient, am_uid: str) -> None:
         """Let the job end with its input, should that end."""
