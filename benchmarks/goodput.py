@@ -15,6 +15,7 @@ import signal
 import tempfile
 import threading
 import time
+from collections.abc import Set
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -100,39 +101,43 @@ def _even_numbers(t_env: StreamTableEnvironment, jar: Path) -> Table:
 def _kill(steps: Path, kills: int, every_s: float) -> dict[str, list[float]]:
     """Kill in time, and train on for as long behind the last; return the recovery times."""
     found: dict[str, list[float]] = {kind: [] for kind in _KINDS}
-    pid = _next_pid(steps, set())
-    pids = {pid}
+    first_step_behind(steps, set())
     due = time.monotonic()
     for kill in range(kills):
         due += every_s
         threading.Event().wait(max(0.0, due - time.monotonic()))
         kind = _KINDS[kill % len(_KINDS)]
-        victim = pid if kind == "process" else parent_of(pid)
+        seen = first_steps(steps)  # with those of attempts that came by themselves
+        latest = max(seen, key=seen.__getitem__)
+        victim = latest if kind == "process" else parent_of(latest)
         began = time.monotonic()
         os.kill(victim, signal.SIGKILL)
-        pid = _next_pid(steps, pids)
-        pids.add(pid)
-        found[kind].append(_log_of(steps / str(pid))[0][0] - began)
+        found[kind].append(first_step_behind(steps, seen.keys()) - began)
         print(f"kill {kill + 1} of {kills}, {kind}: {found[kind][-1]:.2f} s", flush=True)
     threading.Event().wait(max(0.0, due + every_s - time.monotonic()))
     return found
 
 
-def _next_pid(steps: Path, seen: set[int]) -> int:
-    """Wait for the first step of a process that was not seen before; return its pid."""
-    found: list[int] = []
+def first_step_behind(steps: Path, seen: Set[int]) -> float:
+    """Wait for a process that was not seen before; return the instant of its first step.
+
+    Where another attempt has followed it before anybody looked, that of the first one.
+    """
+    found: dict[int, float] = {}
 
     def has_stepped() -> bool:
-        found[:] = [
-            int(path.name)
-            for path in steps.iterdir()
-            if int(path.name) not in seen and _log_of(path)
-        ]
+        found.update(first_steps(steps, besides=seen))
         return bool(found)
 
     wait_until(has_stepped, limit_s=_LIMIT_S, what="the first step")
-    (pid,) = found
-    return pid
+    return min(found.values())
+
+
+def first_steps(steps: Path, *, besides: Set[int] = frozenset()) -> dict[int, float]:
+    """Return the instant of the first step of each process that has made one, by its pid."""
+    new = [path for path in steps.iterdir() if int(path.name) not in besides]
+    logs = {int(path.name): _log_of(path) for path in new}
+    return {pid: log[0][0] for pid, log in logs.items() if log}
 
 
 def _log_of(path: Path) -> list[tuple[float, int]]:

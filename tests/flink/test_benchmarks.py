@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks import goodput
+
 LONG = (
     "scoring",
     "tf_training",
@@ -52,6 +54,15 @@ def test_the_smallest_run_of_a_benchmark_writes_its_figures(
     for name, bar in document["bars"].items():
         assert math.isfinite(bar["value"]), name
         assert isinstance(bar["is_met"], bool), name
+
+
+def test_a_kill_that_two_attempts_follow_has_the_time_of_the_first(tmp_path: Path) -> None:
+    """Both have stepped when `benchmarks.goodput` looks; a third has not come so far."""
+    for pid, log in (("11", "1.0 1\n2.0 2\n"), ("13", "5.5 2\n"), ("12", "4.5 2\n5.0 3\n")):
+        (tmp_path / pid).write_text(log)
+    (tmp_path / "14").write_text("6.0")
+    assert goodput.first_steps(tmp_path) == {11: 1.0, 12: 4.5, 13: 5.5}
+    assert goodput.first_step_behind(tmp_path, {11}) == 4.5
 
 
 def test_a_smallest_run_does_not_replace_measured_figures(

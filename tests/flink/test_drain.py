@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import tempfile
 import time
 from contextlib import suppress
 from dataclasses import replace
@@ -11,10 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from py4j.protocol import Py4JJavaError
 from pyflink.java_gateway import get_gateway
 from pyflink.table import StreamTableEnvironment
 
 import headrace.operator.handle
+import headrace.operator.stop
 from headrace import Cluster, RoleConfig
 from headrace.config import AMConfig, TimeoutConfig
 from headrace.errors import JobFailedError, StopError, WaitTimeoutError
@@ -23,7 +26,7 @@ from headrace.operator import JobHandle
 from headrace.operator.drain import Drain
 from headrace.operator.environment import open_environment
 from headrace.operator.local_checkpoints import LocalCheckpoints
-from headrace.operator.stop import SavepointStop, savepoint_uri
+from headrace.operator.stop import SavepointStop, has_ended, savepoint_uri, state_of
 from headrace.role import RoleContext, RoleEntry
 from tests.waiting import always, until, work_for
 
@@ -86,11 +89,23 @@ def test_a_drain_waits_for_later_passes_that_report_nothing(
     assert (node.state, node.report) == ("finished", {"trained": 1})
 
 
-class SlowStart(RoleEntry):
-    """As a process that imports a large framework."""
+class HeldStart(RoleEntry):
+    """As a process whose framework takes long to import: until there is a file."""
+
+    def __init__(self, entry: Any, leave: str) -> None:
+        super().__init__(entry)
+        self.leave = leave
 
     def prepare(self, context: RoleContext, spec: Any, link: Any) -> None:
-        work_for(5)
+        until(Path(self.leave).exists, "leave to begin", LIMIT_S)
+
+
+def is_draining() -> bool:
+    """Whether the am of a job in this JVM waits for what a drain leaves to be done."""
+    threads = get_gateway().jvm.java.lang.Thread.getAllStackTraces().keySet()
+    ams = [each for each in threads if " am (1/1)" in each.getName()]
+    frames = [str(frame) for each in ams for frame in each.getStackTrace()]
+    return any("AmOperator.awaitEndOfCluster" in frame for frame in frames)
 
 
 def test_a_drain_waits_for_a_process_that_has_not_begun(
@@ -99,8 +114,15 @@ def test_a_drain_waits_for_a_process_that_has_not_begun(
     def entry(ctx: Any) -> None:
         ctx.report(rows=sum(batch.num_rows for batch in ctx.arrow_batches()))
 
-    job = submit(make_t_env(**RARELY, **NARROW, **in_dir(tmp_path / "cp")), SlowStart(entry))
+    leave = tmp_path / "leave"
+    t_env = make_t_env(**RARELY, **NARROW, **in_dir(tmp_path / "cp"))
+    job = submit(t_env, HeldStart(entry, str(leave)))
     until(lambda: job.status().state == "RUNNING")
+    with pytest.raises(WaitTimeoutError, match=r"timeout_s of stop\(\)"):
+        job.stop(tmp_path / "saved", timeout_s=0.5)
+    until(is_draining, "a drain that has come to the am")
+    always(is_draining, "the am waits", for_s=HASTY.stop_timeout_s + 2)
+    leave.touch()
     result = job.stop(tmp_path / "saved", timeout_s=LIMIT_S)
     require_complete(result.savepoint, tmp_path / "saved")
     node = result.status.nodes["worker-0"]
@@ -177,13 +199,55 @@ class NoAnswer:
 def test_a_stop_that_flink_never_answers_ends_with_the_job(
     make_t_env: MakeEnvironment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(headrace.operator.handle, "_ANSWER_MS", 500)
     job = submit(make_t_env(**RARELY, **in_dir(tmp_path / "cp")), wish_at_the_end, rows=100)
     target = savepoint_uri(tmp_path / "saved")
     job._stop = SavepointStop(NoAnswer(), job_name="drained", target=target, drains=True)
+    until(lambda: has_ended(job._j_client.getJobExecutionResult(), 0), "the job's end")
+    begin = time.monotonic()
+    with pytest.raises(WaitTimeoutError, match=r"Flink's answer .*timeout_s of stop\(\)"):
+        job.stop(tmp_path / "saved", timeout_s=1)
+    assert time.monotonic() - begin < 5, "half of what it may wait for the answer"
+    monkeypatch.setattr(headrace.operator.handle, "_ANSWER_MS", 500)
     with pytest.raises(StopError, match=r"ended by itself.*never answered the order") as caught:
         job.stop(tmp_path / "saved", timeout_s=LIMIT_S)
     assert caught.value.job_state == "FINISHED"
+
+
+def test_an_order_that_flink_does_not_take_is_told_and_leaves_the_job_free_to_end(
+    make_t_env: MakeEnvironment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As when Flink's cluster shuts down before the order: that of a job that has ended."""
+    leave, read = str(tmp_path / "leave"), str(tmp_path / "read")
+
+    def entry(ctx: Any) -> None:
+        for _ in ctx.batches(rows=16):
+            pass
+        Path(read).touch()
+        until(Path(leave).exists, "leave to end", LIMIT_S)
+
+    def begin() -> JobHandle:
+        return submit(make_t_env(**RARELY, **in_dir(tmp_path / "cp")), entry, rows=100)
+
+    Path(leave).touch()
+    ended = begin()
+    ended.wait(timeout_s=LIMIT_S, show_progress=False)
+    until(lambda: state_of(ended._client) is None, "the end of its cluster")
+    for mark in (leave, read):
+        Path(mark).unlink()
+    job = begin()
+    until(Path(read).exists, "rows")
+
+    def order(_: Any, **what: Any) -> SavepointStop:
+        return SavepointStop(ended._j_client, **what)
+
+    monkeypatch.setattr(headrace.operator.handle, "SavepointStop", order)
+    monkeypatch.setattr(headrace.operator.stop, "_HOLD_S", 3600)
+    with pytest.raises(StopError, match=r"it goes on \(RUNNING\).*shut down") as caught:
+        job.stop(tmp_path / "saved", timeout_s=LIMIT_S)
+    assert isinstance(caught.value.__cause__, Py4JJavaError)
+    Path(leave).touch()
+    result = job.wait(timeout_s=50, show_progress=False)
+    assert (result.status.state, result.savepoint) == ("FINISHED", None)
 
 
 def test_a_checkpoint_that_is_declined_leaves_the_job_training(
@@ -214,7 +278,7 @@ def test_each_job_of_a_program_has_directories_of_its_own(make_t_env: MakeEnviro
     key = "execution.checkpointing.dir"
     made = []
     for _ in range(2):
-        drain = Drain(flink)
+        drain = Drain(flink, "made")
         assert flink.option(key) is None, "where a drain goes is no place for checkpoints"
         checkpoints = LocalCheckpoints(flink, is_drained=True)
         option = flink.option(key)
@@ -231,3 +295,50 @@ def test_each_job_of_a_program_has_directories_of_its_own(make_t_env: MakeEnviro
         drain.close()
         checkpoints.close()
         assert not any(path.exists() for path in paths)
+
+
+def test_a_drain_goes_to_the_directory_that_is_configured(
+    make_t_env: MakeEnvironment, tmp_path: Path
+) -> None:
+    before = set(Path(tempfile.gettempdir()).glob("headrace-drain-*"))
+    place = {"execution_checkpointing_savepoint__dir": (tmp_path / "saved").as_uri()}
+    t_env = make_t_env(**RARELY, **in_dir(tmp_path / "cp"), **place)
+    t_env.execute_sql(
+        "CREATE TEMPORARY TABLE endless (id BIGINT) WITH ('connector'='datagen', "
+        "'rows-per-second'='100')"
+    )
+    cluster = Cluster(t_env, name="endless")
+    cluster.add_am_role(AMConfig(timeouts=HASTY))
+    worker = RoleConfig(entry=lambda ctx: next(ctx.batches(rows=1)))  # and returns
+    cluster.add_role("worker", worker, input=t_env.from_path("endless"))
+    job = cluster.submit()
+    assert set(Path(tempfile.gettempdir()).glob("headrace-drain-*")) <= before
+    assert job.wait(timeout_s=LIMIT_S, show_progress=False).status.state == "FINISHED"
+    (savepoint,) = (tmp_path / "saved").iterdir()
+    require_complete(savepoint.as_uri(), tmp_path / "saved")
+
+
+def test_a_drain_that_fails_is_told_and_tried_again_with_the_next_wait(
+    make_t_env: MakeEnvironment, tmp_path: Path
+) -> None:
+    blocked = tmp_path / "blocked"
+    blocked.touch()  # no directory can be made below it
+    place = {"execution_checkpointing_savepoint__dir": (blocked / "saved").as_uri()}
+    t_env = make_t_env(**RARELY, **in_dir(tmp_path / "cp"), **place)
+    t_env.execute_sql(
+        "CREATE TEMPORARY TABLE endless (id BIGINT) WITH ('connector'='datagen', "
+        "'rows-per-second'='100')"
+    )
+    cluster = Cluster(t_env, name="endless")
+    cluster.add_am_role(AMConfig(timeouts=HASTY))
+    worker = RoleConfig(entry=lambda ctx: next(ctx.batches(rows=1)))  # and returns
+    cluster.add_role("worker", worker, input=t_env.from_path("endless"))
+    job = cluster.submit()
+    with pytest.raises(StopError, match=r"call wait\(\) again") as caught:
+        job.wait(timeout_s=LIMIT_S, show_progress=False)
+    assert caught.value.job_state == "RUNNING"
+    assert str(blocked) in caught.value.cause
+    blocked.unlink()
+    assert job.wait(timeout_s=LIMIT_S, show_progress=False).status.state == "FINISHED"
+    (savepoint,) = (blocked / "saved").iterdir()
+    require_complete(savepoint.as_uri(), blocked / "saved")

@@ -17,7 +17,7 @@ from headrace import Cluster, RoleConfig
 from headrace.config import AMConfig, ExchangeConfig, TimeoutConfig
 from headrace.errors import StopError, UsageError, WaitTimeoutError
 from headrace.operator import JobHandle
-from headrace.operator.stop import hold
+from headrace.operator.stop import hold, state_of
 from tests.waiting import until, work_for
 
 from .conftest import MakeEnvironment
@@ -209,6 +209,41 @@ def test_a_worker_that_has_seen_enough_stops_an_endless_job_with_a_savepoint(
     result = second.wait(timeout_s=LIMIT_S)
     require_complete(result.savepoint, tmp_path / "again")
     assert result.status.nodes["worker-0"].report["before"] == report["rows"]
+
+
+def test_a_wish_is_not_granted_to_the_attempt_behind_the_one_that_had_it(
+    make_t_env: MakeEnvironment, tmp_path: Path
+) -> None:
+    """Not while Flink waits before the restart either, when the status is still the old one."""
+    rows, leave = 2_000, str(tmp_path / "leave")
+
+    def entry(ctx: Any) -> None:
+        ctx.state.setdefault("rows", 0)
+        for batch in ctx.batches(rows=16):
+            ctx.state["rows"] += len(batch["id"])
+            ctx.report(rows=ctx.state["rows"])
+            if ctx.attempt == 1 and ctx.state["rows"] > 100:
+                ctx.stop_job("seen enough", savepoint=True)
+                until(Path(leave).exists, "leave to die", LIMIT_S)
+                os.kill(os.getpid(), signal.SIGKILL)
+
+    late = {**RETRIES, "restart__strategy_fixed__delay_delay": "5 s"}
+    t_env = make_t_env(
+        execution_checkpointing_interval="10 min", **late, **NARROW, **in_dir(tmp_path / "cp")
+    )
+    cluster = Cluster(t_env, name="early")
+    cluster.add_am_role()
+    given = wide_rows(t_env, rows, 2_000)
+    cluster.add_role("worker", RoleConfig(entry=entry, exchange=SMALL), input=given)
+    job = cluster.submit()
+    until(lambda: job.status().savepoint_wish is not None, "the wish")
+    Path(leave).touch()
+    until(lambda: state_of(job._client) == "RESTARTING", "the failure")
+    assert job.status().savepoint_wish is not None, "what makes it hard"
+    result = job.wait(timeout_s=LIMIT_S, savepoint=tmp_path / "saved")
+    assert (result.status.attempt, result.savepoint) == (2, None)
+    assert result.status.nodes["worker-0"].report["rows"] == rows
+    assert result.status.savepoint_wish is None
 
 
 def test_a_stop_keeps_a_job_from_ending_by_itself_before_its_savepoint(

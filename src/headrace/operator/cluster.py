@@ -219,7 +219,7 @@ class Cluster:
             undo.callback(self._builder_class.unbindParallelism, self._j_env)
             if any(self._has_input_by_role.values()):
                 warn_of_small_storage(self._flink, self._name)
-            drain = Drain(self._flink) if self._has_unbounded_input else None
+            drain = Drain(self._flink, self._name) if self._has_unbounded_input else None
             checkpoints = LocalCheckpoints(self._flink, is_drained=self._has_unbounded_input)
             undo.callback(checkpoints.forget)
             try:

@@ -7,46 +7,68 @@ import logging
 import shutil
 import tempfile
 from pathlib import Path
-from typing import Any
 
-from py4j.protocol import Py4JJavaError
+from py4j.protocol import Py4JError, Py4JJavaError
 from pyflink.common import JobClient
 from pyflink.java_gateway import get_gateway
 
 from headrace.operator.environment import FlinkEnvironment
 from headrace.operator.failure import cause_text
 from headrace.operator.flink_options import SAVEPOINT_DIR
+from headrace.operator.stop import SavepointStop, has_ended, state_of
 
 __all__ = ["Drain"]
 
 _LOG = logging.getLogger(__name__)
+_TRIES = 3
+_WITHOUT_CLUSTER = (
+    "Its ML cluster has ended and its input goes on, so it drops rows: make the directory "
+    "writable and call wait() again, stop() it with another directory, or cancel it."
+)
 
 
 class Drain:
     """Stops a job with a drain: every operator finishes, every sink commits.
 
     Flink does that only together with a savepoint, which nobody needs here. It goes to the
-    directory that Flink is configured with, else on the embedded cluster to a temporary one,
-    which ends with the job or the program; without any the job is cancelled.
+    directory that Flink is configured with when this is made, else on the embedded cluster to
+    a temporary one, which ends with the job or the program; without any the job is cancelled.
+
+    A drain that Flink refuses or does not finish is tried again, for a passing cause, and the
+    last failure is raised: the job would go on without its ML cluster for ever.
 
     Thread model: one thread; `start_if_needed` does not wait for the job's end.
+
+    Args:
+        flink: Where the job is planned.
+        job_name: For errors.
     """
 
-    def __init__(self, flink: FlinkEnvironment) -> None:
-        self._flink = flink
-        self._is_started = False
+    def __init__(self, flink: FlinkEnvironment, job_name: str) -> None:
+        self._job_name = job_name
+        self._is_over = False
+        self._order: SavepointStop | None = None
+        self._failures = 0
         self._temporary: Path | None = None
-        if flink.is_embedded:
+        self._target = flink.option(SAVEPOINT_DIR)
+        if self._target is None and flink.is_embedded:
             self._temporary = Path(tempfile.mkdtemp(prefix="headrace-drain-"))
+            self._target = self._temporary.as_uri()
             atexit.register(self.close)
 
     def start_if_needed(self, client: JobClient, am_uid: str) -> None:
-        """Ask Flink to stop the job, if an input goes on. Idempotent."""
-        if self._is_started or not self._is_needed(client, am_uid):
+        """Ask Flink to stop the job, if an input goes on. Call it until the job has ended.
+
+        Raises:
+            StopError: Flink has refused it or not finished it three times, and the job goes on.
+                The next call tries again.
+        """
+        if self._order is not None:
+            self._look_at_order(self._order, client, am_uid)
+        if self._is_over or self._order is not None or not self._is_needed(client, am_uid):
             return
-        self._is_started = True
-        target = self._target()
-        if target is None:
+        if self._target is None:
+            self._is_over = True
             _LOG.warning(
                 "The ML cluster has ended before its unbounded input; the job is cancelled and "
                 "wait() raises. Set %s to a directory to have it drained, with its sinks.",
@@ -55,12 +77,46 @@ class Drain:
             client.cancel()
             return
         _LOG.info("The ML cluster has ended before its unbounded input; draining the job")
-        j_format = get_gateway().jvm.org.apache.flink.core.execution.SavepointFormatType.NATIVE
-        j_client: Any = client._j_job_client  # noqa: SLF001 (no public way to the format)
+        self._order = SavepointStop(
+            client._j_job_client,  # noqa: SLF001 (no public way to the format)
+            job_name=self._job_name,
+            target=self._target,
+            drains=True,
+            is_kept=False,
+        )
+
+    def _look_at_order(self, order: SavepointStop, client: JobClient, am_uid: str) -> None:
+        """Forget an order that has failed, so that another one is given where one is needed."""
+        if not has_ended(order.j_future, 0):
+            return
         try:
-            j_client.stopWithSavepoint(True, target, j_format)
-        except Py4JJavaError as error:  # the job has ended by itself meanwhile
-            _LOG.info("The job needs no drain: %s", cause_text(error))
+            order.savepoint()
+        except (Py4JJavaError, Py4JError) as error:
+            cause = cause_text(error)
+        else:
+            return  # the job's end is near
+        state = state_of(client)
+        if state != "RUNNING":  # it has ended by itself or is restarting, and says why
+            _LOG.info("The job was not drained (%s): %s", state, cause)
+            self._order = None
+            return
+        self._failures += 1
+        self._order = None
+        self._take_back(client, am_uid)
+        if self._failures < _TRIES:
+            _LOG.warning("The job was not drained into %s, once more: %s", order.target, cause)
+            return
+        self._failures = 0
+        told = f"{_WITHOUT_CLUSTER} {cause}"
+        raise order.error(told, job_state=state)
+
+    def _take_back(self, client: JobClient, am_uid: str) -> None:
+        """Let the job end with its input, should that end."""
+        builder = get_gateway().jvm.org.headrace.operator.ClusterBuilder
+        try:
+            builder.drainFailed(client._j_job_client, am_uid)  # noqa: SLF001
+        except Py4JJavaError as error:
+            _LOG.debug("the am's coordinator did not answer: %s", cause_text(error))
 
     def _is_needed(self, client: JobClient, am_uid: str) -> bool:
         builder = get_gateway().jvm.org.headrace.operator.ClusterBuilder
@@ -76,9 +132,3 @@ class Drain:
             atexit.unregister(self.close)
             shutil.rmtree(self._temporary, ignore_errors=True)
             self._temporary = None
-
-    def _target(self) -> str | None:
-        configured = self._flink.option(SAVEPOINT_DIR)
-        if configured is not None or self._temporary is None:
-            return configured
-        return self._temporary.as_uri()

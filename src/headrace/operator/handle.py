@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Iterable
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from py4j.protocol import Py4JJavaError
+from py4j.protocol import Py4JError, Py4JJavaError
 from pyflink.common import JobClient
 from pyflink.java_gateway import get_gateway
 
-from headrace.errors import JobFailedError, StopError, UsageError, WaitTimeoutError
+from headrace.errors import JobFailedError, StopError
 from headrace.framework.status import JobStatus
 from headrace.operator.drain import Drain
 from headrace.operator.failure import cause_text
@@ -26,12 +26,13 @@ from headrace.operator.stop import (
     release,
     savepoint_uri,
     state_of,
+    wished_place,
 )
+from headrace.operator.wait_limit import WaitLimit
 
 __all__ = ["JobHandle", "JobResult"]
 
 _LOG = logging.getLogger(__name__)
-_REFRESH_EVERY_MS = 500
 _FAILING_MS = 2_000  # from Flink's answer to the end of a job that fails with it
 _ANSWER_MS = 10_000  # from the end of a job to Flink's answer about its savepoint
 _ENDING = ("FAILING", "FAILED", "CANCELLING", "CANCELED", "FINISHED")
@@ -92,15 +93,7 @@ class JobHandle:
         The last one known, if the job has ended or Flink cannot answer now (it is restarting
         the job, for example).
         """
-        builder = get_gateway().jvm.org.headrace.operator.ClusterBuilder
-        try:
-            text = builder.status(self._j_client, self._am_uid)
-        except Py4JJavaError as exc:
-            _LOG.debug("job %s did not tell its status: %s", self.job_name, cause_text(exc))
-            return self._last_status
-        if text:
-            self._last_status = JobStatus.from_json(text)
-        return self._last_status
+        return self._present_status() or self._last_status
 
     def wait(
         self,
@@ -131,25 +124,24 @@ class JobHandle:
             JobFailedError: The job failed or was cancelled; carries the cause, with the Python
                 traceback where user code raised.
             WaitTimeoutError: `timeout_s` has passed.
-            StopError: A process has asked for a savepoint, and `stop` raises it.
+            StopError: A process has asked for a savepoint, and `stop` raises it; or the job
+                could not be drained, and goes on.
             UsageError: A process has asked for a savepoint, and there is no directory for it;
                 the job goes on.
         """
         progress = Progress(self.job_name) if show_progress else None
-        deadline = None if timeout_s is None else time.monotonic() + timeout_s
+        limit = WaitLimit(self.job_name, "wait()", timeout_s)
         j_future = self._j_client.getJobExecutionResult()
         try:
-            while not self._has_ended(j_future, deadline, timeout_s):
+            while not limit.has_ended(j_future):
                 status = self.status()
                 if progress is not None:
                     progress.update(status)
                 stop = self._stop
                 if stop is None and status.savepoint_wish is not None:
-                    stop = self._grant_wish(j_future, savepoint, status.savepoint_wish)
+                    stop = self._grant_wish(j_future, savepoint)
                 if stop is not None:
-                    return self._finish_stop(
-                        stop, j_future, deadline, timeout_s, "wait()", progress
-                    )
+                    return self._finish_stop(stop, j_future, limit, progress)
                 if self._drain is not None and status.state == "FINISHED":
                     self._drain.start_if_needed(self._client, self._am_uid)
             return self._result(j_future)
@@ -208,12 +200,12 @@ class JobHandle:
             UsageError: It is being stopped with another directory, or another `drain`.
         """
         target = savepoint_uri(savepoint)
-        deadline = None if timeout_s is None else time.monotonic() + timeout_s
+        limit = WaitLimit(self.job_name, "stop()", timeout_s)
         j_result = self._j_client.getJobExecutionResult()
         progress = Progress(self.job_name) if show_progress else None
         try:
-            stop = self._begin_stop(j_result, target, deadline, timeout_s, drains=drain)
-            return self._finish_stop(stop, j_result, deadline, timeout_s, "stop()", progress)
+            stop = self._begin_stop(j_result, target, limit, drains=drain)
+            return self._finish_stop(stop, j_result, limit, progress)
         finally:
             if progress is not None:
                 progress.close(self._last_status)
@@ -230,38 +222,48 @@ class JobHandle:
                 raise
             _LOG.debug("job %s had ended already: %s", self.job_name, cause_text(exc))
 
-    def _place_of_savepoint(self, given: str | Path | None, wish: str) -> str:
-        place = self._savepoint_dir if given is None else given
-        if place is None:
-            msg = (
-                f"{wish}, with a savepoint, and no directory for one is set. The job goes on. "
-                "Call stop(savepoint=directory), give wait() a savepoint=directory, or set "
-                "execution.checkpointing.savepoint-dir"
-            )
-            raise UsageError(msg)
-        return savepoint_uri(place)
-
-    def _grant_wish(
-        self, j_result: Any, given: str | Path | None, wish: str
-    ) -> SavepointStop | None:
-        """Give the order that a process asks for; None while the job is ending by itself."""
-        if has_ended(j_result, 0) or hold(self._j_client, self._am_uid) > 0:
-            return None
+    def _present_status(self) -> JobStatus | None:
+        """Return what the am's coordinator says now; None if it does not answer."""
+        builder = get_gateway().jvm.org.headrace.operator.ClusterBuilder
         try:
-            target = self._place_of_savepoint(given, wish)
-        except Exception:
-            release(self._j_client, self._am_uid)
-            raise
-        return self._order(target, drains=True)
+            text = builder.status(self._j_client, self._am_uid)
+        except Py4JJavaError as exc:
+            _LOG.debug("job %s did not tell its status: %s", self.job_name, cause_text(exc))
+            return None
+        if text:
+            self._last_status = JobStatus.from_json(text)
+        return self._last_status
+
+    def _present_wish(self) -> str | None:
+        """Return the wish of the attempt that runs; None without one, or while none runs.
+
+        The coordinator forgets the wish of an attempt when the next one is deployed, which
+        comes some time after the failure. The state is asked first, so that it is that of the
+        attempt whose status comes behind it.
+        """
+        if state_of(self._client) != "RUNNING":
+            return None
+        status = self._present_status()
+        return None if status is None else status.savepoint_wish
+
+    def _grant_wish(self, j_result: Any, given: str | Path | None) -> SavepointStop | None:
+        """Give the order that a process of the present attempt asks for.
+
+        None where that attempt has no wish, or the job is ending by itself.
+        """
+        if has_ended(j_result, 0):
+            return None
+        with ExitStack() as undo:
+            undo.callback(release, self._j_client, self._am_uid)
+            if hold(self._j_client, self._am_uid) > 0 or (wish := self._present_wish()) is None:
+                return None
+            target = wished_place(self._savepoint_dir if given is None else given, wish)
+            stop = self._order(target, drains=True)
+            undo.pop_all()
+        return stop
 
     def _begin_stop(
-        self,
-        j_result: Any,
-        target: str,
-        deadline: float | None,
-        timeout_s: float | None,
-        *,
-        drains: bool,
+        self, j_result: Any, target: str, limit: WaitLimit, *, drains: bool
     ) -> SavepointStop:
         """Give the order, unless it was given."""
         stop = self._stop
@@ -271,11 +273,15 @@ class JobHandle:
             raise self._too_late(j_result, target)
         if stop is not None:
             raise stop.other_error()
-        # A savepoint that meets a task which is just closing fails the job.
-        while hold(self._j_client, self._am_uid) > 0:
-            if self._has_ended(j_result, deadline, timeout_s, "stop()"):
-                raise self._too_late(j_result, target)
-        return self._order(target, drains=drains)
+        with ExitStack() as undo:
+            undo.callback(release, self._j_client, self._am_uid)
+            # A savepoint that meets a task which is just closing fails the job.
+            while hold(self._j_client, self._am_uid) > 0:
+                if limit.has_ended(j_result):
+                    raise self._too_late(j_result, target)
+            stop = self._order(target, drains=drains)
+            undo.pop_all()
+        return stop
 
     def _order(self, target: str, *, drains: bool) -> SavepointStop:
         self._stop = SavepointStop(
@@ -287,26 +293,24 @@ class JobHandle:
         self,
         stop: SavepointStop,
         j_result: Any,
-        deadline: float | None,
-        timeout_s: float | None,
-        method: str,
+        limit: WaitLimit,
         show: Progress | None,
     ) -> JobResult:
         """Wait for the stop that was begun, and for the job's end."""
-        while not self._has_ended(stop.j_future, deadline, timeout_s, method):
+        while not limit.has_ended(stop.j_future):
             if has_ended(j_result, 0):
                 break
             if show is not None:
                 show.update(self.status())
-        made, error = self._savepoint_of(stop)
+        made, error = self._savepoint_of(stop, limit)
         if made is None:
             why = _NO_ANSWER if error is None else cause_text(error)
-            state = self._state_behind(j_result, deadline, timeout_s, method)
-            if state == "FINISHED" and method == "wait()":
+            state = self._state_behind(j_result, limit)
+            if state == "FINISHED" and limit.method == "wait()":
                 _LOG.warning("job %s ended without a savepoint: %s", self.job_name, why)
                 return self._result(j_result)
             raise stop.error(why, job_state=state) from error
-        while not self._has_ended(j_result, deadline, timeout_s, method):
+        while not limit.has_ended(j_result):
             pass
         result = replace(self._result(j_result), savepoint=made)
         stop.require_finished(result.status, self._fed_roles, made)
@@ -319,52 +323,40 @@ class JobHandle:
             job_name=self.job_name, target=target, cause=_TOO_LATE, job_state="FINISHED"
         )
 
-    def _savepoint_of(self, stop: SavepointStop) -> tuple[str | None, Exception | None]:
-        """Return the savepoint, or None and why there is none; the order is then void."""
+    def _savepoint_of(
+        self, stop: SavepointStop, limit: WaitLimit
+    ) -> tuple[str | None, Exception | None]:
+        """Return the savepoint, or None and why there is none; the order is then void.
+
+        Raises:
+            WaitTimeoutError: The job has ended, and the limit passes before Flink answers; the
+                order is kept.
+        """
         error = None
         try:
-            if has_ended(stop.j_future, _ANSWER_MS):
+            if has_ended(stop.j_future, limit.left_ms(_ANSWER_MS)):
                 return stop.savepoint(), None
-        except Py4JJavaError as exc:
+        except Py4JError as exc:
             error = exc
+        else:
+            limit.require_left(
+                f"Flink's answer about the savepoint of job {self.job_name!r}",
+                "The job has ended. Call the same again to wait on for the answer.",
+            )
         self._stop = None
         release(self._j_client, self._am_uid)
         return None, error
 
-    def _state_behind(
-        self, j_result: Any, deadline: float | None, timeout_s: float | None, method: str
-    ) -> str:
+    def _state_behind(self, j_result: Any, limit: WaitLimit) -> str:
         """Return in which state a stop that has failed leaves the job; raise its failure."""
         if not has_ended(j_result, _FAILING_MS):
             while (state := state_of(self._client)) is None or state in _ENDING:
-                if self._has_ended(j_result, deadline, timeout_s, method):
+                if limit.has_ended(j_result):
                     break
             else:
                 return state
         self._result(j_result)
         return "FINISHED"
-
-    def _has_ended(
-        self,
-        j_future: Any,
-        deadline: float | None,
-        timeout_s: float | None,
-        method: str = "wait()",
-    ) -> bool:
-        """Wait up to the refresh pause for the end; returns at once when the end is there."""
-        pause_ms = _REFRESH_EVERY_MS
-        if deadline is not None:
-            pause_ms = max(0, min(pause_ms, int((deadline - time.monotonic()) * 1000)))
-        if has_ended(j_future, pause_ms):
-            return True
-        if deadline is not None and timeout_s is not None and time.monotonic() >= deadline:
-            raise WaitTimeoutError(
-                waited_for=f"the end of job {self.job_name!r}",
-                waited_s=timeout_s,
-                setting=f"timeout_s of {method}",
-                hint="The job goes on; wait again or cancel it.",
-            )
-        return False
 
     def _result(self, j_future: Any) -> JobResult:
         for directory in (self._drain, self._checkpoints):

@@ -6,7 +6,7 @@ import logging
 from pathlib import Path
 from typing import Any
 
-from py4j.protocol import Py4JJavaError
+from py4j.protocol import Py4JError, Py4JJavaError
 from pyflink.common import JobClient
 from pyflink.java_gateway import get_gateway
 
@@ -14,7 +14,15 @@ from headrace.errors import ConfigError, StopError, UsageError
 from headrace.framework.status import JobStatus
 from headrace.operator.failure import cause_text
 
-__all__ = ["SavepointStop", "has_ended", "hold", "release", "savepoint_uri", "state_of"]
+__all__ = [
+    "SavepointStop",
+    "has_ended",
+    "hold",
+    "release",
+    "savepoint_uri",
+    "state_of",
+    "wished_place",
+]
 
 _LOG = logging.getLogger(__name__)
 _HOLD_S = 60
@@ -28,18 +36,39 @@ class SavepointStop:
     Attributes:
         target: URI of the directory in which Flink makes the savepoint.
         drains: Whether every operator is ended before the savepoint, as at the end of input.
-        j_future: Flink's answer to come.
+        j_future: Flink's answer to come; of an order that Flink did not take, why not.
     """
 
-    def __init__(self, j_client: Any, *, job_name: str, target: str, drains: bool) -> None:
-        """Give the order; does not wait."""
+    def __init__(
+        self,
+        j_client: Any,
+        *,
+        job_name: str,
+        target: str,
+        drains: bool,
+        is_kept: bool = True,
+    ) -> None:
+        """Give the order; does not wait.
+
+        Args:
+            j_client: Flink's client of the job.
+            job_name: Its name.
+            target: As the attribute.
+            drains: As the attribute.
+            is_kept: Whether somebody restores the savepoint; one that nobody needs is written
+                in the form that costs less.
+        """
         self.target = target
         self.drains = drains
         self._job_name = job_name
-        j_format = (
-            get_gateway().jvm.org.apache.flink.core.execution.SavepointFormatType.CANONICAL
-        )
-        self.j_future = j_client.stopWithSavepoint(drains, target, j_format)
+        jvm = get_gateway().jvm
+        formats = jvm.org.apache.flink.core.execution.SavepointFormatType
+        j_format = formats.CANONICAL if is_kept else formats.NATIVE
+        try:
+            self.j_future = j_client.stopWithSavepoint(drains, target, j_format)
+        except Py4JJavaError as exc:  # its cluster is just shutting down, for example
+            j_futures = jvm.java.util.concurrent.CompletableFuture
+            self.j_future = j_futures.failedFuture(exc.java_exception)
 
     def is_same(self, target: str, *, drains: bool) -> bool:
         """Return whether another order would be this one again."""
@@ -110,11 +139,11 @@ def hold(j_client: Any, am_uid: str) -> float:
 
 
 def release(j_client: Any, am_uid: str) -> None:
-    """Take `hold` back."""
-    builder = get_gateway().jvm.org.headrace.operator.ClusterBuilder
+    """Take `hold` back. Where nobody answers there is nothing to hold, or it runs out."""
     try:
+        builder = get_gateway().jvm.org.headrace.operator.ClusterBuilder
         builder.release(j_client, am_uid)
-    except Py4JJavaError as exc:
+    except Py4JError as exc:
         _LOG.debug("the am's coordinator did not answer: %s", cause_text(exc))
 
 
@@ -129,6 +158,23 @@ def savepoint_uri(directory: str | Path) -> str:
         msg = "savepoint='' must name a directory: a path, or a URI of one of Flink's systems"
         raise ConfigError(msg)
     return text if "://" in text else Path(text).absolute().as_uri()
+
+
+def wished_place(directory: str | Path | None, wish: str) -> str:
+    """Return where the savepoint goes that a process asks for; `wish` says who, and why.
+
+    Raises:
+        UsageError: There is no directory for it.
+        ConfigError: As `savepoint_uri`.
+    """
+    if directory is None:
+        msg = (
+            f"{wish}, with a savepoint, and no directory for one is set. The job goes on. "
+            "Call stop(savepoint=directory), give wait() a savepoint=directory, or set "
+            "execution.checkpointing.savepoint-dir"
+        )
+        raise UsageError(msg)
+    return savepoint_uri(directory)
 
 
 def state_of(client: JobClient) -> str | None:

@@ -22,7 +22,7 @@ from .conftest import QUICK
 ROOT = Path(__file__).resolve().parents[3]
 JAR = ROOT / "src/headrace/_jars/headrace.jar"
 PROGRAM = ROOT / "java/src/test/java/org/headrace/process/SpareStock.java"
-PATIENCE_S = 30.0
+PATIENCE_S = QUICK.process_start_timeout_s  # what a spare has to load its entry
 
 
 class Stock:
@@ -106,6 +106,7 @@ def stock(tmp_path: Path) -> Iterator[Stock]:
         assert jvm.wait(PATIENCE_S) == 0
 
 
+@pytest.mark.timeout(600)
 def test_spares_are_as_many_as_subtasks_run_and_end_with_the_jobs_class_loader(
     stock: Stock,
 ) -> None:
@@ -115,7 +116,7 @@ def test_spares_are_as_many_as_subtasks_run_and_end_with_the_jobs_class_loader(
     three = stock.await_nodes(3)
     stock.tell("leave", 3)  # the attempt is over, and the next one is smaller
     stock.tell("enter", 2)
-    taken = int(until(lambda: stock.tell("take").replace("none", ""), "a spare"))
+    taken = int(until(lambda: stock.tell("take").replace("none", ""), "a spare", PATIENCE_S))
     assert taken in three
     assert stock.await_nodes(3) == three
     stock.tell("leave for good")

@@ -238,6 +238,35 @@ def test_a_wish_for_a_savepoint_is_in_the_status_and_ends_nobody() -> None:
     run(scenario)
 
 
+def test_a_wish_ends_with_its_attempt() -> None:
+    async def scenario(it: Served) -> None:
+        client = it.client()
+        await client.register(register(), timeout_s=5)
+
+        async def wish(attempt: int, reason: str) -> None:
+            await client.stop_job(
+                StopJob(
+                    node="worker-0",
+                    instance="one",
+                    attempt=attempt,
+                    reason=reason,
+                    with_savepoint=True,
+                ),
+                timeout_s=5,
+            )
+
+        await wish(1, "good enough")
+        fail(it)
+        assert it.master.status.savepoint_wish is None
+        with pytest.raises(StaleAttemptError):
+            await wish(1, "good enough")
+        assert it.master.status.savepoint_wish is None
+        await wish(2, "good again")
+        assert it.master.status.savepoint_wish == "worker-0 asked to stop: good again"
+
+    run(scenario)
+
+
 def test_a_lookup_ends_when_its_attempt_ends() -> None:
     async def scenario(it: Served) -> None:
         client = it.client()

@@ -203,6 +203,8 @@ class Master:
                 self.directives.forget(node)  # what it has not heard yet is void
         if after is before and not commands:
             return
+        if after.attempt != before.attempt:
+            self._savepoint_wish = None  # it was of the attempt that is over
         self.rendezvous.open_attempt(after.attempt)
         if (after.state, after.attempt) != (before.state, before.attempt):
             _LOG.info("attempt=%d %s", after.attempt, self._transition(commands))

@@ -128,6 +128,10 @@ final class AmCoordinator implements OperatorCoordinator, CoordinationRequestHan
             case DRAIN:
                 isDrainRequested = finishedSource != null;
                 return CompletableFuture.completedFuture(AmRequest.answer(String.valueOf(isDrainRequested)));
+            case DRAIN_FAILED:
+                isDrainRequested = false;
+                endSourceIfInputsAreOver();
+                return CompletableFuture.completedFuture(AmRequest.answer(""));
             case HOLD:
                 hold(question.seconds());
                 return CompletableFuture.completedFuture(AmRequest.answer(String.valueOf(closingMs())));

@@ -38,6 +38,8 @@ public record AmRequest(Kind kind, int deployment, int seconds) implements Coord
          * on; the control stream then stays open until the drain.
          */
         DRAIN,
+        /** Flink has not drained the job: the control stream may end. */
+        DRAIN_FAILED,
         /**
          * Keep the control stream open, since the client stops the job with a savepoint, which must not meet a task
          * that is just closing. Forgotten after {@code seconds}, as the client may die. The answer says for how many

@@ -229,6 +229,11 @@ public final class ClusterBuilder {
         return Boolean.parseBoolean(ask(client, amUid, AmRequest.Kind.DRAIN));
     }
 
+    /** Says that Flink has not drained the job: its control stream may end. Blocks and throws as {@link #needsDrain}. */
+    public static void drainFailed(JobClient client, String amUid) throws Exception {
+        ask(client, amUid, AmRequest.Kind.DRAIN_FAILED);
+    }
+
     /**
      * Asks that the job does not end by itself before a savepoint stops it. Blocks at most 10 s.
      *
