@@ -134,7 +134,7 @@ class TFKeepingContext(TrainingContext):
             check=require_no_stop,
             met_by="ctx.checkpointed, behind its turn at the parameter servers",
         )
-        at_rest = meet_at_rest(spec, self._link, self._come_to_rest)
+        at_rest = meet_at_rest(spec, self._link, self._come_to_rest, self.timeouts)
         self._steps.rest_with(at_rest, self._barriers)
 
     def _stateful(self, objects: Mapping[str, Any]) -> Mapping[str, Any]:
