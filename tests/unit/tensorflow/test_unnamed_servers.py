@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -75,13 +76,14 @@ def test_an_unnamed_optimizer_that_is_built_is_told_of_before_the_first_row(
     told: dict[str, list[str]],
 ) -> None:
     (warning,) = told["before step 0"]
-    assert warning == (
-        "ctx.checkpointed: no optimizer that was named holds the variables "
-        "'0-kernel/RMSprop-0/0-iteration', '0-kernel/RMSprop-0/1-dense_kernel_velocity', "
-        "'0-kernel/RMSprop-0/2-dense_bias_velocity', which an optimizer has made on the "
-        "parameter servers: they are in no checkpoint, and begin anew behind a restored one, "
-        "as does its learning rate. Name the optimizer as well: "
-        "ctx.checkpointed(model=model, optimizer=optimizer)"
+    assert re.fullmatch(
+        r"ctx\.checkpointed: no optimizer that was named holds the variables "
+        r"'0-kernel/RMSprop-0/0-iteration', '0-kernel/RMSprop-0/1-\w*kernel_velocity', "
+        r"'0-kernel/RMSprop-0/2-\w*bias_velocity', which an optimizer has made on the parameter "
+        r"servers: they are in no checkpoint, and begin anew behind a restored one, as does its "
+        r"learning rate\. Name the optimizer as well: "
+        r"ctx\.checkpointed\(model=model, optimizer=optimizer\)",
+        warning,
     )
 
 
@@ -90,7 +92,7 @@ def test_one_that_is_built_by_its_first_step_is_told_of_at_the_first_checkpoint(
 ) -> None:
     assert len(told["before step 1"]) == 1  # the step has built it, and no barrier came
     _, warning = told["before step 2"]
-    assert "'0-kernel/SGD-0/1-dense_kernel_momentum'" in warning
+    assert re.search(r"'0-kernel/SGD-0/1-\w*kernel_momentum'", warning)
     assert "RMSprop" not in warning
 
 
