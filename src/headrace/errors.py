@@ -240,7 +240,8 @@ class CollectiveError(HeadraceError):
     Attributes:
         operation: For example "all-reduce of step 17".
         waited_s: How long this worker was in it, in seconds.
-        limit_s: The limit, in seconds.
+        limit_s: The limit, in seconds; None: what is waited for ends it alone.
+        setting: The setting that is the limit; None: it cannot be set.
         reason: What the communication library said.
         is_consequence: True if a peer has ended: what ended it is the cause, and is reported by
             the peer. False if the limit has passed.
@@ -251,25 +252,33 @@ class CollectiveError(HeadraceError):
         *,
         operation: str,
         waited_s: float,
-        limit_s: float,
+        limit_s: float | None,
         reason: str,
         is_consequence: bool,
+        setting: str | None = "timeouts.collective_timeout_s",
     ) -> None:
         self.operation = operation
         self.waited_s = waited_s
         self.limit_s = limit_s
+        self.setting = setting
         self.reason = reason
         self.is_consequence = is_consequence
         if is_consequence:
-            what = "A peer has ended; its own error is the cause."
+            what = (
+                "A peer has ended; its own error is the cause, and this process ends with it. "
+                "Mend that one: a longer limit would not help."
+            )
         else:
             what = (
                 "A peer is alive but did not take part. If its step may take that long, raise "
                 "the limit."
             )
+        limit = "no limit" if limit_s is None else f"limit {limit_s:.1f} s"
+        if setting is not None:
+            limit += f", set by `{setting}`"
         super().__init__(
-            f"The {operation} failed after {waited_s:.1f} s (limit {limit_s:.1f} s, set by "
-            f"`timeouts.collective_timeout_s`). {what} The library said: {reason}"
+            f"The {operation} failed after {waited_s:.1f} s ({limit}). {what} "
+            f"The library said: {reason}"
         )
 
 

@@ -16,7 +16,8 @@ DROP(id)      the keeper                            barriers up to that one are 
 ============  ====================================  ============================================
 
 What ends each wait: docs/adr/0122. A process that ends closes its connection, which is an error
-to who waits for it, unless it was over.
+to who waits for it, unless it was over. At a barrier the operator bounds the wait, by
+``timeouts.checkpoint_hold_timeout_s``: it declines the checkpoint then, and says so.
 """
 
 from __future__ import annotations
@@ -28,12 +29,14 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from enum import IntEnum
 from time import monotonic
+from typing import ClassVar
 
-from headrace.errors import ProtocolError
+from headrace.config import TimeoutConfig
+from headrace.errors import CollectiveError, ProtocolError
 from headrace.role.barriers import Barriers
 from headrace.role.cause import let_the_cause_go_first
 from headrace.role.link import RoleLink
-from headrace.role.peers import StarSpec, meet_peers, peer_lost
+from headrace.role.peers import StarSpec, meet_peers
 from headrace.role.roster import Roster
 
 __all__ = ["AtRest", "Keeper", "Other", "meet_at_rest"]
@@ -51,7 +54,9 @@ class _Kind(IntEnum):
     DROP = 4
 
 
-def meet_at_rest(spec: StarSpec, link: RoleLink, rest: Callable[[], object]) -> AtRest:
+def meet_at_rest(
+    spec: StarSpec, link: RoleLink, rest: Callable[[], object], timeouts: TimeoutConfig
+) -> AtRest:
     """Meet the others. Collective; the keeper is rank 0.
 
     Blocks until all have met, at most `spec.gather_timeout_s`.
@@ -60,13 +65,14 @@ def meet_at_rest(spec: StarSpec, link: RoleLink, rest: Callable[[], object]) -> 
         spec: This process' place among them.
         link: Where the keeper says where it listens.
         rest: Returns when all that this process has changed is in place.
+        timeouts: Limits on the waits of the job.
 
     Raises:
         WaitTimeoutError: Not all came in time.
         CollectiveError: The keeper has ended.
     """
     kind = Keeper if spec.rank == 0 else Other
-    return kind(spec, meet_peers(spec, link), rest)
+    return kind(spec, meet_peers(spec, link), rest, timeouts)
 
 
 class AtRest(ABC):
@@ -78,18 +84,27 @@ class AtRest(ABC):
         spec: This process' place.
         peers: Connections as `meet_peers` returns them; closed by `close`.
         rest: See `meet_at_rest`.
+        timeouts: The same.
 
     Attributes:
         rest: The same.
     """
 
+    _END: ClassVar[str]  # what `end` does, for error texts
+
     def __init__(
-        self, spec: StarSpec, peers: Sequence[socket.socket], rest: Callable[[], object]
+        self,
+        spec: StarSpec,
+        peers: Sequence[socket.socket],
+        rest: Callable[[], object],
+        timeouts: TimeoutConfig,
     ) -> None:
         self._spec = spec
         self._peers = [_Peer(each) for each in peers]
         self.rest = rest
+        self._hold_timeout_s = timeouts.checkpoint_hold_timeout_s
         self._since = monotonic()
+        self._is_at_end = False
 
     @abstractmethod
     def attend(self, barriers: Barriers, timeout_s: float) -> None:
@@ -110,6 +125,9 @@ class AtRest(ABC):
         Args:
             barriers: Those of this process; answered one by one afterwards.
             attend: Called meanwhile, for what must not wait.
+
+        Raises:
+            CollectiveError: Another one has ended before it was over.
         """
 
     def close(self) -> None:
@@ -142,23 +160,43 @@ class AtRest(ABC):
         except OSError as error:
             raise self._lost(error) from error
 
-    def _lost(self, error: OSError) -> Exception:
+    def _lost(self, error: OSError) -> CollectiveError:
+        waited_s = monotonic() - self._since
         let_the_cause_go_first()
-        name = f"barrier of the group {self._spec.name!r}"
-        return peer_lost(self._spec, name, monotonic() - self._since, error)
+        return CollectiveError(
+            operation=f"{self._END if self._is_at_end else 'barrier'} of the group "
+            f"{self._spec.name!r}",
+            waited_s=waited_s,
+            limit_s=None if self._is_at_end else self._hold_timeout_s,
+            setting=None if self._is_at_end else "timeouts.checkpoint_hold_timeout_s",
+            reason=str(error),
+            is_consequence=True,
+        )
+
+    def _begin_end(self) -> None:
+        self._since, self._is_at_end = monotonic(), True
 
 
 class Keeper(AtRest):
     """The one that captures what all have in common, and waits for all."""
 
+    _END = "wait for the last rows of the other workers"
+    _held: int | None = None  # since `_since`
+
     def __init__(
-        self, spec: StarSpec, peers: Sequence[socket.socket], rest: Callable[[], object]
+        self,
+        spec: StarSpec,
+        peers: Sequence[socket.socket],
+        rest: Callable[[], object],
+        timeouts: TimeoutConfig,
     ) -> None:
-        super().__init__(spec, peers, rest)
+        super().__init__(spec, peers, rest, timeouts)
         self._roster = Roster(len(peers))
 
     def attend(self, barriers: Barriers, timeout_s: float) -> None:
         """See `AtRest.attend`."""
+        if barriers.held != self._held and not self._is_at_end:
+            self._held, self._since = barriers.held, monotonic()
         if not self._settle(barriers, 0.0):
             self._settle(barriers, timeout_s)
 
@@ -171,7 +209,6 @@ class Keeper(AtRest):
             self._say(number, _Kind.DROP, barriers.passed if held is None else held - 1)
         self._roster.release(ruling.released)
         if held is None:
-            self._since = monotonic()
             return False
         if ruling.is_older:
             barriers.drop_held()
@@ -184,6 +221,7 @@ class Keeper(AtRest):
 
     def end(self, barriers: Barriers, attend: Callable[[], object]) -> None:
         """See `AtRest.end`."""
+        self._begin_end()
         self.rest()
         while not self._roster.are_all_over:
             self.attend(barriers, ATTEND_EVERY_S)
@@ -204,6 +242,7 @@ class Keeper(AtRest):
 class Other(AtRest):
     """One that is not the keeper."""
 
+    _END = "word to worker 0 after the last row"
     _said: int | None = None
 
     def attend(self, barriers: Barriers, timeout_s: float) -> None:
@@ -223,6 +262,7 @@ class Other(AtRest):
 
     def end(self, barriers: Barriers, attend: Callable[[], object]) -> None:  # noqa: ARG002
         """See `AtRest.end`: this one waits for nobody."""
+        self._begin_end()
         self.rest()
         self._say(0, _Kind.OVER)
         barriers.end_common()

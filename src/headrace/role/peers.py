@@ -19,7 +19,7 @@ from headrace.role.door import Door
 from headrace.role.link import RoleLink
 from headrace.role.listening import open_listener
 
-__all__ = ["LOOK_EVERY_S", "StarSpec", "meet_peers", "peer_lost"]
+__all__ = ["LOOK_EVERY_S", "StarSpec", "meet_peers"]
 
 LOOK_EVERY_S = 0.2
 """How often a wait for peers looks at what else there is, in seconds."""
@@ -39,7 +39,8 @@ class StarSpec:
         world_size: Processes in the group.
         host: Address of this host as the others reach it.
         gather_timeout_s: From here until all have met, in seconds.
-        collective_timeout_s: Longest wait of one sum, in seconds.
+        collective_timeout_s: Longest wait of one sum, or for a peer to take a message, in
+            seconds.
         check: Called now and then during a wait; what it raises ends the wait.
         met_by: What a process calls to be part of the group, for error texts.
         advice: What must be so where the processes' vectors differ, for error texts.
@@ -67,6 +68,7 @@ def meet_peers(spec: StarSpec, link: RoleLink) -> list[socket.socket]:
 
     Raises:
         WaitTimeoutError: Not all came in time.
+        CollectiveError: Rank 0 has ended.
     """
     if spec.world_size == 1:
         return []
@@ -87,15 +89,22 @@ def meet_peers(spec: StarSpec, link: RoleLink) -> list[socket.socket]:
             hint=f"Has every process called {spec.met_by}?",
         ) from error
     host, _, port = address.rpartition(":")
-    peer = None
+    begin, peer = monotonic(), None
     try:
         peer = socket.create_connection((host, int(port)), timeout=_CONNECT_TIMEOUT_S)
-        _prepare(peer, spec)
         peer.sendall(word.encode() + _RANK.pack(spec.rank))
+        _prepare(peer, spec)
     except OSError as error:
         if peer is not None:
             peer.close()
-        raise peer_lost(spec, "start of the group", 0.0, error) from error
+        raise CollectiveError(
+            operation=f"start of the group {spec.name!r}",
+            waited_s=monotonic() - begin,
+            limit_s=_CONNECT_TIMEOUT_S,
+            setting=None,
+            reason=str(error),
+            is_consequence=True,
+        ) from error
     return [peer]
 
 
@@ -140,16 +149,3 @@ def _require_time(spec: StarSpec, deadline: float, *, came: int) -> None:
 def _prepare(peer: socket.socket, spec: StarSpec) -> None:
     peer.settimeout(spec.collective_timeout_s)
     peer.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-
-
-def peer_lost(
-    spec: StarSpec, operation: str, waited_s: float, error: OSError
-) -> CollectiveError:
-    """Return the error that says that a peer has ended, in consequence of something else."""
-    return CollectiveError(
-        operation=operation,
-        waited_s=waited_s,
-        limit_s=spec.collective_timeout_s,
-        reason=str(error),
-        is_consequence=True,
-    )

@@ -25,7 +25,7 @@ import numpy.typing as npt
 from headrace.errors import CollectiveError, ConfigError
 from headrace.role.cause import let_the_cause_go_first
 from headrace.role.link import RoleLink
-from headrace.role.peers import LOOK_EVERY_S, StarSpec, meet_peers, peer_lost
+from headrace.role.peers import LOOK_EVERY_S, StarSpec, meet_peers
 
 __all__ = ["Star", "StarSpec", "open_star"]
 
@@ -101,11 +101,11 @@ class Star:
             else:
                 self._ask(vector, begin, is_sum=is_sum)
         except TimeoutError:  # a peer that takes nothing more
-            raise self._too_late(begin) from None
+            raise self._failed(begin) from None
         except OSError as error:
             self._tell_the_rest()
             let_the_cause_go_first()
-            raise peer_lost(self._spec, self._name, monotonic() - begin, error) from error
+            raise self._failed(begin, lost=error) from error
 
     def _serve(self, vector: Vector, begin: float, *, is_sum: bool) -> None:
         body = vector if is_sum else vector[:0]
@@ -157,7 +157,7 @@ class Star:
                     complete.add(number)
                     poll.modify(number, select.POLLRDHUP)
             if now >= deadline and len(complete) < len(waiting):
-                raise self._too_late(begin)
+                raise self._failed(begin)
 
     def _require_fits(self, arrival: _Arrival) -> None:
         assert arrival.header is not None
@@ -178,13 +178,14 @@ class Star:
             kept = self._received[peer.fileno()] = np.empty_like(like)
         return kept
 
-    def _too_late(self, begin: float) -> CollectiveError:
+    def _failed(self, begin: float, *, lost: OSError | None = None) -> CollectiveError:
+        """Return the error that says that the time is up, or that a peer has ended."""
         return CollectiveError(
             operation=self._name,
             waited_s=monotonic() - begin,
             limit_s=self._spec.collective_timeout_s,
-            reason="the time is up",
-            is_consequence=False,
+            reason="the time is up" if lost is None else str(lost),
+            is_consequence=lost is not None,
         )
 
     def _tell_the_rest(self) -> None:

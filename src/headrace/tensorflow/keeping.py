@@ -25,6 +25,8 @@ if TYPE_CHECKING:  # a program that plans a job needs no TensorFlow
 __all__ = ["TFKeepingContext"]
 
 _LOG = logging.getLogger(__name__)
+_TOLD = 20
+"""So many names are told of what is in no checkpoint."""
 
 
 class TFKeepingContext(TrainingContext):
@@ -33,13 +35,14 @@ class TFKeepingContext(TrainingContext):
     _cluster: TFCluster
     _portions: Portions | None
     _servers: ParameterServers | None = None
-    _served_names: Collection[str] = ()
+    _keeping: Collection[Any] = ()  # what has the states of the objects that were named
 
     def __init__(self, **facts: Any) -> None:
         super().__init__(**facts)
         self._dataset_passes = Passes(self._kept.restored_epoch)
         self._has_new_iterator = False
         self._is_iterated_itself = False
+        self._told_of: set[str] = set()
 
     def checkpointed(self, **objects: Any) -> Any:
         """Keep objects in Flink's checkpoints; see `RoleContext.checkpointed`.
@@ -134,11 +137,11 @@ class TFKeepingContext(TrainingContext):
             check=require_no_stop,
             met_by="ctx.checkpointed, behind its turn at the parameter servers",
         )
-        at_rest = meet_at_rest(spec, self._link, self._come_to_rest)
+        at_rest = meet_at_rest(spec, self._link, self._come_to_rest, self.timeouts)
         self._steps.rest_with(at_rest, self._barriers)
 
     def _stateful(self, objects: Mapping[str, Any]) -> Mapping[str, Any]:
-        from headrace.tensorflow.stateful import as_stateful, served_names
+        from headrace.tensorflow.stateful import as_stateful
 
         found = as_stateful(
             objects,
@@ -146,7 +149,7 @@ class TFKeepingContext(TrainingContext):
             has_servers=bool(self._cluster.servers),
             keeps_served=self.index == 0,
         )
-        self._served_names = {name for each in found.values() for name in served_names(each)}
+        self._keeping = found.values()
         return found
 
     def _begin_reading(self) -> None:
@@ -154,10 +157,26 @@ class TFKeepingContext(TrainingContext):
         if self._servers is None:
             return
         self._require_trained_rows(is_reading=True)
-        if self._reader is None and self._kept.has_objects and self.index == 0:
-            unnamed = self._servers.made_but(self._served_names)
+        if self._reader is None:
+            self._tell_of_unnamed()
+
+    def _tell_of_unnamed(self) -> None:
+        """Warn, once, of what this process has made on the servers and nobody keeps.
+
+        Called again at each capture: an optimizer makes its variables at its first step.
+        """
+        if self._servers is None or self.index or not self._kept.has_objects:
+            return
+        from headrace.tensorflow.stateful import served_names
+
+        known = {name for each in self._keeping for name in served_names(each)} | self._told_of
+        for by_optimizers, text in ((False, _UNNAMED), (True, _UNNAMED_OPTIMIZER)):
+            unnamed = self._servers.made_but(known, by_optimizers=by_optimizers)
             if unnamed:
-                _LOG.warning(_UNNAMED, ", ".join(map(repr, unnamed)))
+                self._told_of.update(unnamed)
+                more = len(unnamed) - _TOLD
+                rest = f" and {more} more" if more > 0 else ""
+                _LOG.warning(text, ", ".join(map(repr, unnamed[:_TOLD])) + rest)
 
     def _begin_steps(self, *shared: object) -> None:
         if self._kept.began_behind_rows and self.rank != self.index:
@@ -184,6 +203,7 @@ class TFKeepingContext(TrainingContext):
 
     def _capture(self, checkpoint_id: int | None) -> StateFile | None:
         self._come_to_rest()
+        self._tell_of_unnamed()
         return super()._capture(checkpoint_id)
 
     def _come_to_rest(self) -> None:
@@ -274,7 +294,14 @@ _CHIEF = (
 )
 _UNNAMED = (
     "ctx.checkpointed: no object that was named holds the variables %s, which are on the "
-    "parameter servers: they are in no checkpoint, and begin anew behind a restored one"
+    "parameter servers: they are in no checkpoint, and begin anew behind a restored one. Name "
+    "what holds them as well"
+)
+_UNNAMED_OPTIMIZER = (
+    "ctx.checkpointed: no optimizer that was named holds the variables %s, which an optimizer "
+    "has made on the parameter servers: they are in no checkpoint, and begin anew behind a "
+    "restored one, as does its learning rate. Name the optimizer as well: "
+    "ctx.checkpointed(model=model, optimizer=optimizer)"
 )
 _UNFINISHED = (
     "ctx.checkpointed with steps_per_execution above 1 in one worker, or on parameter servers: "

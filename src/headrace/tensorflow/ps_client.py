@@ -63,12 +63,16 @@ class ParameterServers:
         with self._scope.open():
             yield
 
-    def made_but(self, shared_names: Collection[str]) -> list[str]:
+    def made_but(
+        self, shared_names: Collection[str], *, by_optimizers: bool = False
+    ) -> list[str]:
         """Return the names of what this process has made on the servers, less those given.
 
-        What optimizers make does not count.
+        Args:
+            shared_names: Names on the servers.
+            by_optimizers: Whether what its optimizers have made counts, or only the rest.
         """
-        return self._scope.made_but(shared_names)
+        return self._scope.made_but(shared_names, by_optimizers=by_optimizers)
 
     @contextmanager
     def _hold_lease(self) -> Iterator[None]:

@@ -52,6 +52,7 @@ class ParameterServerScope:
         self._lease = lease
         self._made = 0
         self._users: list[weakref.ref[ParameterServerVariable]] = []
+        self._of_optimizers: list[weakref.ref[ParameterServerVariable]] = []
         self._slots: _Slots | None = None  # of the optimizer that makes variables now
         self._slots_of: weakref.WeakKeyDictionary[Any, _Slots] = weakref.WeakKeyDictionary()
         self._optimizers: Counter[str] = Counter()
@@ -102,13 +103,19 @@ class ParameterServerScope:
             aggregation=arguments.get("aggregation"),
             synchronization=arguments.get("synchronization"),
         )
-        if self._slots is None:
-            self._users.append(weakref.ref(made))
+        kept = self._users if self._slots is None else self._of_optimizers
+        kept.append(weakref.ref(made))
         return made
 
-    def made_but(self, shared_names: Collection[str]) -> list[str]:
-        """Return the names of variables that are there, less those given; no slots."""
-        there = [each for each in (ref() for ref in self._users) if each is not None]
+    def made_but(
+        self, shared_names: Collection[str], *, by_optimizers: bool = False
+    ) -> list[str]:
+        """Return the names of variables that are there, less those given.
+
+        Those that optimizers have made beside what they train, or only the others.
+        """
+        made = self._of_optimizers if by_optimizers else self._users
+        there = [each for each in (ref() for ref in list(made)) if each is not None]
         return [each.shared_name for each in there if each.shared_name not in shared_names]
 
     def adopt_optimizers(self) -> None:

@@ -249,6 +249,18 @@ def test_a_group_that_does_not_meet_says_how_many_came() -> None:
     assert "Has one of them ended, or not called ctx.add_up?" in str(e.value)
 
 
+def test_a_first_member_that_has_ended_is_told_with_the_limit_of_the_connection() -> None:
+    meeting = Meeting()
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        meeting.publish("star/test", f"{'0' * 32}@127.0.0.1:{server.getsockname()[1]}")
+    told = (
+        r"^The start of the group 'test' failed after 0\.\d s \(limit 10\.0 s\)\. A peer has "
+        r"ended; its own error is the cause.* Connection refused$"
+    )
+    with pytest.raises(CollectiveError, match=told):
+        open_star(spec(1, 2, collective_timeout_s=600.0), meeting)
+
+
 def test_silent_strangers_do_not_keep_the_group_from_meeting() -> None:
     meeting = Meeting()
 

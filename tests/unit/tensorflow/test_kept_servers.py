@@ -6,30 +6,33 @@ more go on from there by a loop of their own, on one server; and one alone, as b
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import keras
 import msgspec
 import numpy as np
-import pyarrow as pa
 import pytest
 import tensorflow as tf
 
-from headrace.framework.local import run_local
-from headrace.framework.local_role import LocalRole
-from headrace.framework.process import ProcessSpec, StateRef
-from headrace.role import RoleEntry, RoleLink
-from headrace.role.state_format import decode_state, encode_state
+from headrace.framework.process import StateRef
+from headrace.role import RoleEntry
+from headrace.role.state_format import encode_state
 from headrace.tensorflow import TFEntry, TFSettings
-from headrace.tensorflow.ps_server import ServerEntry, server_role
-from headrace.testing.feed import TableFeed
-from headrace.testing.worker import FedEntry, WorkerResult, read_result
-from tests.unit.tensorflow.test_common_barrier import AT_LAST, BarrierFeed
+from headrace.testing.worker import WorkerResult
+from tests.unit.tensorflow.kept_runs import (
+    Bits,
+    KeptEntry,
+    decoded,
+    kept_bits,
+    note_held,
+    require_same,
+    run,
+    table_of,
+    warnings_of,
+)
+from tests.unit.tensorflow.test_common_barrier import AT_LAST
 from tests.waiting import work_for
 
 pytestmark = [
@@ -81,6 +84,7 @@ class Training:
     """An entry function; the slower worker is another one at each barrier."""
 
     loop: str
+    directory: Path
 
     def __call__(self, ctx: Any) -> None:
         model = build(ctx)
@@ -89,6 +93,8 @@ class Training:
         if not ctx.is_restored:
             model.optimizer.learning_rate.assign(0.01 * (ctx.index + 1))
         ctx.report(begun=int(model.rows), rate=float(model.optimizer.learning_rate))
+        if ctx.is_restored:
+            self.note_before_any_step(ctx, model)
         with warnings_of("headrace.tensorflow.keeping") as told:
             ctx.open_reader(rows=BATCH, epochs=ctx.epochs)
         ctx.report(warned=sum("holds the variables '6-unnamed'," in each for each in told))
@@ -113,85 +119,20 @@ class Training:
                 rows=int(model.rows),
                 ids=int(model.ids),
                 steps=int(model.optimizer.iterations),
-                moments=sum(float(np.abs(v).sum()) for v in slots_of(model.optimizer)),
             )
 
-
-@contextmanager
-def warnings_of(name: str) -> Iterator[list[str]]:
-    """Collect what a logger says."""
-    told: list[str] = []
-    handler = logging.Handler()
-    handler.emit = lambda record: told.append(record.getMessage())  # type: ignore[method-assign]
-    logger = logging.getLogger(name)
-    logger.addHandler(handler)
-    yield told
-    logger.removeHandler(handler)
+    def note_before_any_step(self, ctx: Any, model: Any) -> None:
+        """Note what each worker finds on the servers; nobody steps before all have."""
+        owners = {"model": model, "optimizer": model.optimizer}
+        note_held(self.directory, f"begun-{ctx.index}", **owners)
+        ctx.publish(f"noted-{ctx.index}", "yes")
+        for index in range(ctx.parallelism):
+            ctx.lookup(f"noted-{index}", 60.0)
 
 
 def lag(ctx: Any) -> None:
     if ctx.index == 1:
         work_for(0.02)
-
-
-def slots_of(optimizer: Any) -> list[Any]:
-    return [np.array(each.numpy()) for each in optimizer.variables[2:]]
-
-
-@dataclass(kw_only=True)
-class KeptEntry(FedEntry):
-    """Feeds a worker with barriers in its rows, keeps its states, and begins with kept ones."""
-
-    rows_before: tuple[dict[int, int], ...] = ({}, {})
-    restored: Mapping[int, tuple[StateRef, ...]] = field(default_factory=dict)
-    restored_parallelism: int | None = None
-
-    def __call__(self, spec: ProcessSpec, link: RoleLink) -> None:
-        if self.restored_parallelism is not None:
-            spec = msgspec.structs.replace(
-                spec,
-                is_restored=True,
-                states=self.restored.get(spec.index, ()),
-                restored_parallelism=self.restored_parallelism,
-            )
-        super().__call__(spec, link)
-
-    def _feed(self, index: int) -> TableFeed:
-        assert self.tables is not None
-        feed = BarrierFeed(self.tables[index], batch_rows=self.batch_rows)
-        feed.rows_before = dict(self.rows_before[index])
-        return feed
-
-    def _write(self, node: str, recorder: Any, feed: TableFeed | None) -> None:
-        super()._write(node, recorder, feed)
-        assert feed is not None
-        for checkpoint, state in feed.states:
-            self.state_path(node, checkpoint).write_bytes(state)
-
-    def state_path(self, node: str, checkpoint: int | None) -> Path:
-        return self.result_dir / f"{node}.{checkpoint}.state"
-
-
-def table_of(ids: list[int]) -> pa.Table:
-    x = np.array(ids, np.float32) / 100
-    return pa.table({"x": x, "id": pa.array(ids, pa.int64())})
-
-
-def run(entry: KeptEntry, *, ps: int) -> list[WorkerResult]:
-    assert entry.tables is not None
-    servers = server_role(ps)
-    roles = {
-        "worker": LocalRole(entry=entry, parallelism=len(entry.tables), has_port=True),
-        "ps": LocalRole(
-            entry=FedEntry(entry=ServerEntry(), result_dir=entry.result_dir),
-            parallelism=ps,
-            is_deciding=False,
-            has_port=True,
-            environment=servers.environment,
-        ),
-    }
-    run_local(roles, timeout_s=150.0)
-    return [read_result(entry.result_dir, f"worker-{n}") for n in range(len(entry.tables))]
 
 
 @dataclass(frozen=True)
@@ -200,6 +141,8 @@ class Runs:
     states: dict[int, list[dict[str, Any]]]
     restored: list[WorkerResult]
     restored_states: dict[int, list[dict[str, Any]]]
+    restored_held: list[dict[str, Bits]]
+    alone_held: dict[str, Bits]
     alone: list[WorkerResult]
 
 
@@ -208,28 +151,22 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Runs:
     def entry_of(
         name: str, loop: str, *ids: list[int], epochs: int = EPOCHS, **more: Any
     ) -> KeptEntry:
-        role_entry: RoleEntry = TFEntry(Training(loop), TFSettings(epochs=epochs))
+        directory = tmp_path_factory.mktemp(name)
+        role_entry: RoleEntry = TFEntry(Training(loop, directory), TFSettings(epochs=epochs))
         return KeptEntry(
             entry=role_entry,
-            result_dir=tmp_path_factory.mktemp(name),
+            result_dir=directory,
             tables=[table_of(each) for each in ids],
             batch_rows=BATCH,
             **more,
         )
 
     def states_of(entry: KeptEntry, *checkpoints: int) -> dict[int, list[dict[str, Any]]]:
-        return {c: [decoded(path) for path in paths_of(entry, c)] for c in checkpoints}
-
-    def paths_of(entry: KeptEntry, checkpoint: int) -> list[Path]:
-        return [entry.state_path(f"worker-{n}", checkpoint) for n in (0, 1)]
-
-    def refs_of(entry: KeptEntry, checkpoint: int) -> list[StateRef]:
-        paths = enumerate(paths_of(entry, checkpoint))
-        return [StateRef(path=str(path), index=n, parallelism=2) for n, path in paths]
+        return {c: [entry.state_of(n, c) for n in (0, 1)] for c in checkpoints}
 
     first = entry_of("first", "fit", ids_of(0), ids_of(1), rows_before=BEFORE)
     results = run(first, ps=2)
-    refs = refs_of(first, 3)
+    refs = first.refs_of(3)
     restored = entry_of(
         "restored",
         "batches",
@@ -245,15 +182,18 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Runs:
         ids_of(0, BEFORE[0][4]) + ids_of(1, BEFORE[1][4]),
         epochs=1,
         rows_before=({},),
-        restored={0: tuple(map(of_one_pass, refs_of(first, 4)))},
+        restored={0: tuple(map(of_one_pass, first.refs_of(4)))},
         restored_parallelism=2,
     )
+    alone_results = run(alone, ps=1)
     return Runs(
         first=results,
         states=states_of(first, 3, 4, AT_LAST),
         restored=restored_results,
         restored_states=states_of(restored, 5),
-        alone=run(alone, ps=1),
+        restored_held=[restored.noted(f"begun-{n}") for n in (0, 1)],
+        alone_held=alone.noted("begun-0"),
+        alone=alone_results,
     )
 
 
@@ -267,10 +207,6 @@ def of_one_pass(ref: StateRef) -> StateRef:
     place = path.with_suffix(".one-pass")
     place.write_bytes(content)
     return msgspec.structs.replace(ref, path=str(place))
-
-
-def decoded(path: Path) -> dict[str, Any]:
-    return dict(decode_state(memoryview(path.read_bytes())))
 
 
 ALL_IDS = sum(ids_of(0)) + sum(ids_of(1))
@@ -327,13 +263,33 @@ def test_what_is_on_the_servers_is_kept_once_and_the_rest_by_each_worker(runs: R
 
 def test_restored_workers_go_on_with_another_number_of_servers(runs: Runs) -> None:
     begun = [result.report["begun"] for result in runs.restored]
-    # One may look when the other has made steps already.
-    assert min(begun) >= BEFORE[0][3] + BEFORE[1][3]
+    assert begun == [BEFORE[0][3] + BEFORE[1][3]] * 2
     report = runs.restored[0].report
     assert (report["rows"], report["ids"], report["steps"]) == ALL
-    assert report["moments"] > 0
     rates = [result.report["rate"] for result in runs.restored]
     assert rates == pytest.approx([0.01, 0.02])
+
+
+@pytest.mark.parametrize("worker", [0, 1])
+def test_before_any_step_other_servers_hold_bit_for_bit_what_two_workers_had_made(
+    runs: Runs, worker: int
+) -> None:
+    held = runs.restored_held[worker]
+    kept = kept_bits(runs.states[3][0], "model", "optimizer")
+    if worker == 1:  # its own, which no server holds
+        held, kept = without_rate(held), without_rate(kept)
+    require_same(held, kept)
+
+
+def without_rate(bits: dict[str, Bits]) -> dict[str, Bits]:
+    return {
+        owner: {name: each for name, each in of.items() if "learning_rate" not in name}
+        for owner, of in bits.items()
+    }
+
+
+def test_another_number_of_workers_begins_bit_for_bit_with_what_was_kept(runs: Runs) -> None:
+    require_same(runs.alone_held, kept_bits(runs.states[4][0], "model", "optimizer"))
 
 
 def test_another_number_of_workers_goes_on_with_what_worker_0_kept(runs: Runs) -> None:

@@ -7,6 +7,7 @@ TensorFlow do; `rest` waits for them.
 from __future__ import annotations
 
 import itertools
+import re
 import tempfile
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -17,6 +18,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 
+from headrace.config import TimeoutConfig
 from headrace.errors import CollectiveError, ProtocolError, WaitTimeoutError
 from headrace.exchange import Barrier
 from headrace.role import BatchReader, InputEnded, ReadyBatch
@@ -27,8 +29,10 @@ from headrace.tensorflow.served import ServedSteps
 from tests.unit.role.barrier_scripts import Rows, Script, ScriptFeed, Silence
 from tests.unit.role.test_common_barrier import Schedule, schedules
 from tests.unit.role.test_star import Meeting, spec
+from tests.waiting import work_for
 
 _ROWS = 4
+_LIMITS = TimeoutConfig(checkpoint_hold_timeout_s=37.0, collective_timeout_s=600.0)
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -95,7 +99,7 @@ class Worker:
 
     def __call__(self) -> Worker:
         group = spec(self.index, self.parallelism)
-        at_rest = meet_at_rest(group, self.meeting, self._rest)
+        at_rest = meet_at_rest(group, self.meeting, self._rest, _LIMITS)
         try:
             self.steps.rest_with(at_rest, self.barriers)
             self._run()
@@ -262,7 +266,51 @@ def test_who_waits_at_a_barrier_is_told_that_another_one_has_failed(who: int) ->
     waiting: Script = [Barrier(1), Rows(4)]
     scripts: list[Script] = [waiting, waiting]
     scripts[who] = [Rows(4)]
-    errors: list[BaseException] = []
+    lost = lost_by(1 - who, scripts)
+    assert (lost.limit_s, lost.setting) == (37.0, "timeouts.checkpoint_hold_timeout_s")
+    assert lost.waited_s < 10.0
+    told = (
+        r"The barrier of the group 'test' failed after \d\.\d s \(limit 37\.0 s, set by "
+        r"`timeouts\.checkpoint_hold_timeout_s`\)\. A peer has ended; its own error is the "
+        r"cause, and this process ends with it\. Mend that one: a longer limit would not help\."
+        r" The library said: .+"
+    )
+    assert re.fullmatch(told, str(lost))
+
+
+def test_worker_0_that_waits_for_the_last_rows_is_told_that_no_limit_bounds_that() -> None:
+    lost = lost_by(0, [[Rows(4)], [*[Silence()] * 6, Rows(4)]])
+    assert (lost.limit_s, lost.setting) == (None, None)
+    told = (
+        r"The wait for the last rows of the other workers of the group 'test' failed after "
+        r"\d\.\d s \(no limit\)\. A peer has ended; its own error is the cause"
+    )
+    assert re.match(told, str(lost))
+
+
+def test_a_wait_at_a_barrier_counts_from_that_barrier() -> None:
+    meeting = Meeting()
+    feed = ScriptFeed([], later=(), aborts={})
+    barriers = Barriers(feed)
+    with ThreadPoolExecutor(1) as pool:
+        other = pool.submit(lambda: meet_peers(spec(1, 2), meeting))
+        keeper = meet_at_rest(spec(0, 2), meeting, lambda: None, _LIMITS)
+        (connection,) = other.result()
+    work_for(1.5)
+    barriers.begin_common(-1)
+    barriers.reach(1)
+    connection.close()
+    try:
+        with pytest.raises(CollectiveError) as raised:
+            keeper.attend(barriers, 5.0)
+    finally:
+        keeper.close()
+    assert raised.value.waited_s < 1.0
+
+
+def lost_by(waiting: int, scripts: Sequence[Script]) -> CollectiveError:
+    """Return what the worker that waits is told when the other one fails at its first row."""
+    who = 1 - waiting
     meeting, servers = Meeting(), Servers()
     workers = [
         Worker(
@@ -278,17 +326,17 @@ def test_who_waits_at_a_barrier_is_told_that_another_one_has_failed(who: int) ->
     with ThreadPoolExecutor(2) as pool:
         errors = [each.exception() for each in [pool.submit(w) for w in workers]]  # type: ignore[misc]
     assert "cannot" in str(errors[who])
-    lost = errors[1 - who]
+    lost = errors[waiting]
     assert isinstance(lost, CollectiveError)
     assert lost.is_consequence
-    assert "barrier of the group" in str(lost)
+    return lost
 
 
 def test_a_worker_that_never_comes_is_named_with_the_setting() -> None:
     group = spec(0, 2, gather_timeout_s=0.3, met_by="ctx.checkpointed")
     told = r"2 processes of the group.*1 came.*gather_timeout_s.*not called ctx\.checkpointed"
     with pytest.raises(WaitTimeoutError, match=told):
-        meet_at_rest(group, Meeting(), lambda: None)
+        meet_at_rest(group, Meeting(), lambda: None, _LIMITS)
 
 
 def test_what_nobody_says_is_refused() -> None:
@@ -297,7 +345,7 @@ def test_what_nobody_says_is_refused() -> None:
     barriers = Barriers(feed)
     with ThreadPoolExecutor(1) as pool:
         other = pool.submit(lambda: meet_peers(spec(1, 2), meeting))
-        keeper = meet_at_rest(spec(0, 2), meeting, lambda: None)
+        keeper = meet_at_rest(spec(0, 2), meeting, lambda: None, _LIMITS)
         (connection,) = other.result()
     connection.sendall(bytes([9]) + bytes(15))
     try:
