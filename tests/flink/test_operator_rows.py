@@ -170,6 +170,32 @@ def test_a_control_record_that_has_waited_behind_rows_brings_no_older_master_bac
     assert cluster.counts("rows") == 10_000
     told = cluster.masters_of("worker-0")
     assert len(told) == len(set(told)) == 3
+    tokens = {each["token"] for each in cluster.controls("worker-0")}
+    assert tokens == {each["token"] for each in cluster.starts("am")}
+
+
+def test_whoever_asks_the_coordinator_through_flink_gets_no_token(
+    t_env: StreamTableEnvironment, tmp_path: Path
+) -> None:
+    cluster = ScriptedCluster(t_env, tmp_path, am={"ends": 1})
+    cluster.add(rows=numbers(t_env, 1000), waits_at=100)
+    job = cluster.submit()
+    until((tmp_path / "waits").exists)
+    requests = get_gateway().jvm.org.headrace.am.AmRequest
+    answers = {}
+    for kind in requests.Kind.values():
+        for deployment in range(3):
+            question = requests(kind, deployment)  # what REST hands to the same place
+            asked = job._j_client.sendCoordinationRequest(job._am_uid, question)
+            answers[kind.name(), deployment] = requests.text(asked.get())
+    (tmp_path / "go-on").touch()
+    job.wait(timeout_s=60, show_progress=False)
+    (master,) = cluster.starts("am")
+    assert json.loads(answers["MASTER", 0])["deployment"] == 0, (
+        "it was told where the master is"
+    )
+    assert answers["MASTER", 1] == ""
+    assert {key for key, text in answers.items() if master["token"] in text} == set()
 
 
 def test_a_temporary_directory_with_a_long_name_is_no_obstacle_for_the_socket(

@@ -35,6 +35,9 @@ import java.util.concurrent.TimeUnit;
  * clients, counts attempts over deployments, fails a job whose nodes do not gather in time, and ends the
  * am's source when the ML cluster has ended.
  *
+ * <p>Whoever reaches Flink's REST API can ask it what tasks ask, so it is told no secret: the job's token never
+ * comes to the JobManager.
+ *
  * <p>Thread model: Flink calls it in the JobMaster's main thread, timers in a thread of their
  * own; all methods are synchronized and none blocks. An exception fails the job.
  */
@@ -93,7 +96,6 @@ final class AmCoordinator implements OperatorCoordinator, CoordinationRequestHan
     @Override
     public synchronized void handleEventFromOperator(int subtask, int attemptNumber, OperatorEvent event) {
         if (attemptNumber < deployment) {
-            // Not the event itself: it may hold the job's token.
             LOG.info("Ignoring {} of the earlier deployment {}", event.getClass().getSimpleName(), attemptNumber);
         } else if (event instanceof AmEvents.StatusChanged) {
             onStatus(Lines.parse(((AmEvents.StatusChanged) event).status()));

@@ -17,7 +17,7 @@ final class AmEvents {
     /**
      * A master listens.
      *
-     * @param record what the control stream says of it
+     * @param record what the control stream says of it, but for the token
      */
     record MasterListens(String record) implements OperatorEvent {}
 

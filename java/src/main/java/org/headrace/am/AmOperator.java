@@ -255,15 +255,15 @@ final class AmOperator extends AbstractStreamOperator<String>
         ObjectNode control =
                 Lines.ofType("master")
                         .put("address", address)
-                        .put("token", token)
                         .put("tls_name", home.tlsName())
                         .put("attempt", attempt)
                         .put("am_operator", operatorId.toHexString())
                         .put("is_stream", plannedRoles.values().stream().anyMatch(PlannedRole::hasInput))
                         .put("deployment", getRuntimeContext().getTaskInfo().getAttemptNumber())
                         .put("master_restarts", masterRestarts);
-        output.collect(new StreamRecord<>(control.toString()));
-        coordinator.sendEventToCoordinator(new AmEvents.MasterListens(control.toString()));
+        String withoutToken = control.toString(); // the coordinator also answers clients of Flink's REST API
+        output.collect(new StreamRecord<>(control.put("token", token).toString()));
+        coordinator.sendEventToCoordinator(new AmEvents.MasterListens(withoutToken));
         isAddressEmitted = true;
     }
 

@@ -31,7 +31,7 @@ public record AmRequest(Kind kind, int deployment, int seconds) implements Coord
         STATUS,
         /** The number of the first attempt of a new deployment, as decimal text. */
         FIRST_ATTEMPT,
-        /** The latest record of the control stream about the master; empty if there is none. */
+        /** The latest record of the control stream about the master, without the token; empty if there is none. */
         MASTER,
         /**
          * Whether the client has to drain the job: "true" if the ML cluster has ended and an input goes

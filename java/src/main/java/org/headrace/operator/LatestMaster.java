@@ -10,6 +10,7 @@ import org.headrace.json.Lines;
  *
  * <p>Records come by the control stream, which may wait behind rows, and as answers of the coordinator, so an
  * older one may arrive after a newer one. They are ordered by deployment, then by the restarts of the master.
+ * Those of the coordinator come without the token, which is the same for all masters of a deployment.
  *
  * <p>Thread model: task thread only.
  */
@@ -19,6 +20,7 @@ public final class LatestMaster {
     private boolean isKnown; // false until the first record
     private int deployment;
     private int masterRestarts;
+    private String token;
     private boolean isAsking;
 
     /** Notes the master of a control record; returns false, and notes nothing, if it is not a newer one. */
@@ -30,6 +32,7 @@ public final class LatestMaster {
         if (isKnown && !isLater) {
             return false;
         }
+        token = Lines.requireText(line, "token");
         isKnown = true;
         deployment = itsDeployment;
         masterRestarts = itsRestarts;
@@ -42,6 +45,14 @@ public final class LatestMaster {
      */
     public int deployment() {
         return deployment;
+    }
+
+    /**
+     * The record that an answer of the coordinator stands for: with the token of the latest record. The question
+     * named its deployment, so an answer of another one is older, and {@link #accept} refuses it.
+     */
+    public String complete(String answer) {
+        return Lines.parse(answer).put("token", token).toString();
     }
 
     /** Whether to ask now; true once, until {@link #endAsking}. */

@@ -328,7 +328,7 @@ final class RoleCore implements RoleNode.ProcessListener, AutoCloseable {
         }
         String record = AmRequest.text(answer);
         if (!record.isEmpty()) {
-            onControl(record);
+            onControl(master.complete(record));
         }
     }
 
