@@ -21,6 +21,7 @@ from headrace.errors import JobFailedError
 from headrace.operator import JobHandle
 from tests.waiting import until
 
+from .checkpoint_history import CheckpointHistory
 from .conftest import MakeEnvironment
 from .kept_state import (
     STATE_FILE,
@@ -231,14 +232,17 @@ def test_a_state_that_the_jobmanager_does_not_take_fails_at_once_with_the_settin
 def test_an_aborted_checkpoint_harms_nothing(
     make_t_env: MakeEnvironment, tmp_path: Path
 ) -> None:
-    rows = 4_000
+    rows = 8_000
+    history = CheckpointHistory()
     t_env = make_t_env(
         **CHECKPOINTS,
         **in_dir(tmp_path / "cp"),
+        **history.options,
         execution_checkpointing_timeout="500 ms",
         restart__strategy_type="none",
     )
     job = submit(t_env, be_slow_once(tmp_path, 2.5), rows=rows, per_second=1_000)
+    assert "expired" in history.await_recovery(job, limit_s=LIMIT_S)
     assert report_of(job)["rows"] == rows
     assert (tmp_path / "slow").exists()
 
