@@ -28,6 +28,7 @@ from .kept_state import (
     Killer,
     be_slow_once,
     build,
+    count_files_before_a_checkpoint,
     count_rows,
     expected_counts,
     hold,
@@ -245,6 +246,17 @@ def test_an_aborted_checkpoint_harms_nothing(
     assert "expired" in history.await_recovery(job, limit_s=LIMIT_S)
     assert report_of(job)["rows"] == rows
     assert (tmp_path / "slow").exists()
+
+
+@pytest.mark.parametrize("interval", ["10 min", None])
+def test_memory_for_the_first_state_is_there_before_the_first_checkpoint_and_only_for_one(
+    make_t_env: MakeEnvironment, tmp_path: Path, interval: str | None
+) -> None:
+    options = {} if interval is None else {"execution_checkpointing_interval": interval}
+    t_env = make_t_env(**options, **in_dir(tmp_path / "cp"))
+    entry = count_files_before_a_checkpoint(8 << 20)
+    job = submit(t_env, entry, rows=1_000, per_second=1_000)
+    assert report_of(job) == {"files": 1 if interval else 0}
 
 
 def test_fifty_checkpoints_leave_no_file_open(
