@@ -85,6 +85,7 @@ def run_pause(*, small: _Size, large: _Size, rounds: int) -> dict[str, Any]:
                 "checkpoint_every_ms": size.every_ms,
                 "checkpoints": int(sum(each["checkpoints"] for each in jobs)),
                 "first_pause_ms": report.spread([each["first_ms"] for each in jobs]),
+                "second_pause_ms": report.spread([each["second_ms"] for each in jobs]),
                 "usual_gap_ms": report.spread([each["usual_gap_ms"] for each in jobs]),
                 "pause_ms": _spread_over(jobs, "pause"),
                 "copy_ms": _spread_over(jobs, "copy"),

@@ -22,7 +22,7 @@ def train_and_time(ctx: Any, *, state_mb: int, warm_up: int, checkpoints: int) -
     Args:
         ctx: The context of a role.
         state_mb: Size of the model's parameters.
-        warm_up: How many checkpoints to leave out; the first two files are new then.
+        warm_up: How many checkpoints, 2 at least, are apart: their memory may be new.
         checkpoints: After how many more the job is ended.
     """
     torch.set_num_threads(1)
@@ -63,6 +63,7 @@ def train_and_time(ctx: Any, *, state_mb: int, warm_up: int, checkpoints: int) -
             ctx.report(
                 checkpoints=len(later),
                 first_ms=pauses_ms[0],
+                second_ms=pauses_ms[1],
                 usual_gap_ms=usual,
                 pause_ms=median(later),
                 pause_min_ms=min(later),

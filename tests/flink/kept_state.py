@@ -194,6 +194,29 @@ def watch_files(checkpoints: Path, at_least: int) -> Any:
     return entry
 
 
+def count_files_before_a_checkpoint(size_bytes: int) -> Any:
+    """Say how many state files this process has some rows after the first ones."""
+
+    def entry(ctx: Any) -> None:
+        ctx.state["large"] = np.zeros(size_bytes // 8)
+        for number, _ in enumerate(ctx.batches(rows=16)):
+            if number == 3:
+                work_for(0.5)
+                ctx.report(files=count_state_files())
+
+    return entry
+
+
+def count_state_files() -> int:
+    """Return how many this process has, however many descriptors stand for each."""
+    found = set()
+    for path in Path("/proc/self/fd").iterdir():
+        with contextlib.suppress(FileNotFoundError):
+            if STATE_FILE in str(path.readlink()):
+                found.add(path.stat().st_ino)
+    return len(found)
+
+
 def open_files() -> list[str]:
     """Return what the descriptors of this process stand for."""
     found = []

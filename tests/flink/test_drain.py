@@ -30,6 +30,7 @@ from headrace.operator.stop import SavepointStop, has_ended, savepoint_uri, stat
 from headrace.role import RoleContext, RoleEntry
 from tests.waiting import always, until, work_for
 
+from .checkpoint_history import CheckpointHistory
 from .conftest import MakeEnvironment
 from .test_kept_state import LIMIT_S, NARROW, SMALL, in_dir, wide_rows
 from .test_stop import require_complete
@@ -263,14 +264,21 @@ def test_a_checkpoint_that_is_declined_leaves_the_job_training(
             ctx.state["rows"] += len(batch["id"])
             ctx.report(rows=ctx.state["rows"])
 
-    t_env = make_t_env(execution_checkpointing_interval="100 ms", **in_dir(tmp_path / "cp"))
+    history = CheckpointHistory()
+    t_env = make_t_env(
+        execution_checkpointing_interval="100 ms",
+        **in_dir(tmp_path / "cp"),
+        **history.options,
+    )
     cluster = Cluster(t_env, name="declined")
     cluster.add_am_role(AMConfig(timeouts=TimeoutConfig(checkpoint_hold_timeout_s=0.5)))
-    few = wide_rows(t_env, 30, 5)  # so that they do not fill the queue before a barrier comes
+    few = wide_rows(t_env, 50, 5)  # so that they do not fill the queue before a barrier comes
     cluster.add_role("worker", RoleConfig(entry=entry), input=few)
-    status = cluster.submit().wait(timeout_s=LIMIT_S, show_progress=False).status
+    job = cluster.submit()
+    assert "declined" in history.await_recovery(job, limit_s=LIMIT_S)
+    status = job.wait(timeout_s=LIMIT_S, show_progress=False).status
     assert (status.state, status.attempt) == ("FINISHED", 1)
-    assert status.nodes["worker-0"].report == {"rows": 30}
+    assert status.nodes["worker-0"].report == {"rows": 50}
 
 
 def test_each_job_of_a_program_has_directories_of_its_own(make_t_env: MakeEnvironment) -> None:

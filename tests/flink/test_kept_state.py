@@ -21,12 +21,14 @@ from headrace.errors import JobFailedError
 from headrace.operator import JobHandle
 from tests.waiting import until
 
+from .checkpoint_history import CheckpointHistory
 from .conftest import MakeEnvironment
 from .kept_state import (
     STATE_FILE,
     Killer,
     be_slow_once,
     build,
+    count_files_before_a_checkpoint,
     count_rows,
     expected_counts,
     hold,
@@ -231,16 +233,30 @@ def test_a_state_that_the_jobmanager_does_not_take_fails_at_once_with_the_settin
 def test_an_aborted_checkpoint_harms_nothing(
     make_t_env: MakeEnvironment, tmp_path: Path
 ) -> None:
-    rows = 4_000
+    rows = 8_000
+    history = CheckpointHistory()
     t_env = make_t_env(
         **CHECKPOINTS,
         **in_dir(tmp_path / "cp"),
+        **history.options,
         execution_checkpointing_timeout="500 ms",
         restart__strategy_type="none",
     )
     job = submit(t_env, be_slow_once(tmp_path, 2.5), rows=rows, per_second=1_000)
+    assert "expired" in history.await_recovery(job, limit_s=LIMIT_S)
     assert report_of(job)["rows"] == rows
     assert (tmp_path / "slow").exists()
+
+
+@pytest.mark.parametrize("interval", ["10 min", None])
+def test_memory_for_the_first_state_is_there_before_the_first_checkpoint_and_only_for_one(
+    make_t_env: MakeEnvironment, tmp_path: Path, interval: str | None
+) -> None:
+    options = {} if interval is None else {"execution_checkpointing_interval": interval}
+    t_env = make_t_env(**options, **in_dir(tmp_path / "cp"))
+    entry = count_files_before_a_checkpoint(8 << 20)
+    job = submit(t_env, entry, rows=1_000, per_second=1_000)
+    assert report_of(job) == {"files": 1 if interval else 0}
 
 
 def test_fifty_checkpoints_leave_no_file_open(

@@ -160,6 +160,11 @@ class Channel:
                 self._is_input_ended = True
             return head
 
+    def expect_state(self, size_bytes: int) -> None:
+        """Make memory for the first state ahead; see `Feed.expect_state`."""
+        with self._in_use():
+            self._states.expect(size_bytes)
+
     def take_state(self, size_bytes: int) -> StateFile:
         """Return memory for a state; see `Feed.take_state`."""
         with self._in_use():

@@ -50,6 +50,13 @@ class Feed(Protocol):
             UsageError: The role has no input.
         """
 
+    def expect_state(self, size_bytes: int) -> None:
+        """Say how large the first state will be, about: memory for it is made meanwhile.
+
+        Blocks for milliseconds at most. Saying it again, larger, is as good; it does nothing
+        where a state was taken before.
+        """
+
     def take_state(self, size_bytes: int) -> StateFile:
         """Return memory to write a state of `size_bytes`, at least 1, into.
 

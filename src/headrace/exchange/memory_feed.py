@@ -110,6 +110,10 @@ class MemoryFeed:
             raise UsageError(msg)
         return item
 
+    def expect_state(self, size_bytes: int) -> None:
+        """Make memory for the first state ahead; see `Feed.expect_state`."""
+        self._files.expect(size_bytes)
+
     def take_state(self, size_bytes: int) -> StateFile:
         """Return memory for a state; see `Feed.take_state`."""
         return self._files.take(size_bytes)

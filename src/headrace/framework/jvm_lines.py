@@ -76,6 +76,7 @@ class StartLine(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag
         spec_path: File with the `MasterSpec` or `NodeSpec`.
         payload_path: File with the payload; None if there is none.
         queue_socket: Path of the memory queue's socket; nodes only, None without a queue.
+        has_checkpoints: Whether the job makes Flink checkpoints at intervals; nodes only.
         is_restored: Whether the input starts behind a Flink checkpoint; nodes only.
         restored_parallelism: Processes of the role at that checkpoint; nodes only.
         states: What that checkpoint holds for the process; nodes only.
@@ -99,6 +100,7 @@ class StartLine(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag
     spec_path: str
     payload_path: str | None = None
     queue_socket: str | None = None
+    has_checkpoints: bool = False
     is_restored: bool = False
     restored_parallelism: int | None = None
     states: tuple[StateRef, ...] = ()

@@ -47,6 +47,8 @@ class ProcessSpec(msgspec.Struct, frozen=True, kw_only=True):
             SO_REUSEADDR can listen on it. None without `has_port`.
         queue_socket: Path of the memory queue's socket; None if the role has no input or
             output.
+        has_checkpoints: Whether the job makes Flink checkpoints at intervals; others may be
+            asked for all the same.
         is_restored: Whether the input starts behind a Flink checkpoint, so that rows before it
             will not come again.
         restored_parallelism: Processes of this role at that checkpoint; None without one.
@@ -74,6 +76,7 @@ class ProcessSpec(msgspec.Struct, frozen=True, kw_only=True):
     host: str
     port: int | None = None
     queue_socket: str | None = None
+    has_checkpoints: bool = False
     is_restored: bool = False
     restored_parallelism: int | None = None
     states: tuple[StateRef, ...] = ()

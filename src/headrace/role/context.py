@@ -93,6 +93,7 @@ class RoleContext(KeepingContext, SavingContext):
         self._feed = feed
         self._clock = clock
         self._kept = KeptState(spec)
+        self._expects_capture = spec.has_checkpoints
         self._barriers: Barriers | None = None
         if feed is not None and feed.input_schema is not None:
             self._barriers = Barriers(feed, self._capture)
@@ -333,6 +334,7 @@ class RoleContext(KeepingContext, SavingContext):
     def _tick(self) -> None:
         """Do what is due now and then; called often, on the thread that asks for rows."""
         self._reporter.tick()
+        self._look_ahead()
 
     def _convert(self, batch: pa.RecordBatch) -> dict[str, Any]:
         """Make the mapping that `batches` hands out; subclasses override this."""

@@ -149,6 +149,10 @@ class HeldOutFeed:
             raise UsageError(msg)
         return _cut(self._spool, rows)
 
+    def expect_state(self, size_bytes: int) -> None:
+        """See `Feed.expect_state`."""
+        self._feed.expect_state(size_bytes)
+
     def take_state(self, size_bytes: int) -> StateFile:
         """See `Feed.take_state`."""
         return self._feed.take_state(size_bytes)

@@ -35,6 +35,7 @@ class KeepingContext:
     _feed: Feed | None
     _kept: KeptState
     _reader: BatchReader | None
+    _expects_capture: bool
 
     @property
     def input_schema(self) -> pa.Schema | None:
@@ -133,12 +134,26 @@ class KeepingContext:
             msg = "ctx.checkpointed must be called before the input is read"
             raise UsageError(msg)
         self._kept.name(objects, self._spread, self._stateful)
+        if self._expects_capture and self._feed is not None and self.index == 0:
+            self._kept.expect_capture(self._feed)  # others may keep less: see data_parallel
         given = tuple(objects.values())
         return given[0] if len(given) == 1 else given
 
     def _stateful(self, objects: Mapping[str, Any]) -> Mapping[str, Any]:
         """Return what has `state_dict` and `load_state_dict` for each; a framework's own."""
         return objects
+
+    def _look_ahead(self) -> None:
+        """Have memory made for the first capture, once the state is as large as it will be.
+
+        An optimizer has its moments behind the first step, or behind a restore. `checkpointed`
+        has asked for what was there before, since a barrier may stand behind the first batch.
+        """
+        if not self._expects_capture or self._feed is None or self._reader is None:
+            return
+        if self._kept.has_restored or self._reader.has_handled:
+            self._expects_capture = False
+            self._kept.expect_capture(self._feed)
 
     def _capture(self, checkpoint_id: int | None) -> StateFile | None:
         """Return the state as it is now, for the checkpoint or, with None, every later one."""

@@ -221,6 +221,33 @@ class KeptState:
             return None
         if checkpoint_id is not None and (checkpoint_id < 0 or feed.is_aborted(checkpoint_id)):
             return None
+        content = self._content()
+        try:
+            encoded = encode_state(content)
+        except Exception as exc:
+            raise _not_pickled(content, exc) from exc
+        file = feed.take_state(encoded.size_bytes)
+        with file.memory as memory:
+            encoded.write_to(memory)
+        return file
+
+    def expect_capture(self, feed: Feed) -> None:
+        """Tell the feed how large the state is, so that its memory is made before a barrier.
+
+        The state is looked at for that and not copied. It is left alone where looking costs as
+        much as capturing: where it lies on parameter servers, or an object says `is_costly`.
+        """
+        objects = (self._objects or {}).values()
+        is_costly = any(getattr(each, "is_costly", False) for each in objects)
+        if self.is_empty or self._served or is_costly:
+            return
+        try:
+            size_bytes = encode_state(self._content()).size_bytes
+        except Exception:  # noqa: BLE001 - the capture will tell it
+            return
+        feed.expect_state(size_bytes)
+
+    def _content(self) -> dict[str, Any]:
         content: dict[str, Any] = {
             "values": self.values,
             "parts": {
@@ -237,14 +264,7 @@ class KeptState:
             content["shared"] = sorted(self._shared)
             content["served"] = sorted(self._served)
             content["generators"] = generator_states()
-        try:
-            encoded = encode_state(content)
-        except Exception as exc:
-            raise _not_pickled(content, exc) from exc
-        file = feed.take_state(encoded.size_bytes)
-        with file.memory as memory:
-            encoded.write_to(memory)
-        return file
+        return content
 
     def _restore(self, spread: Callable[[memoryview], memoryview]) -> None:
         kept = self._restored.get("objects", _NO_OBJECTS)

@@ -83,7 +83,7 @@ class BatchReader:
         epochs: int = 1,
         spool_dir: Path | None = None,
         clock: Callable[[], float] = time.monotonic,
-        on_poll: Callable[[], None] | None = None,
+        on_poll: Callable[[], None] = lambda: None,
         barriers: Barriers | None = None,
         restored: InputPlace | None = None,
     ) -> None:
@@ -95,8 +95,7 @@ class BatchReader:
             epochs: Passes over the input, at least 1.
             spool_dir: Existing directory for the spool; needed for more than one pass.
             clock: Monotonic seconds.
-            on_poll: Called at the start of a `poll`: of every one in the first pass, every
-                5 ms in later ones; and in `settle`.
+            on_poll: Called in `settle`, and as a `poll` begins; every 5 ms in later passes.
             barriers: Answers the barriers of `feed`; None: each when it is reached.
             restored: Where to go on; None: with what comes from `feed`.
 
@@ -154,6 +153,11 @@ class BatchReader:
     def epochs(self) -> int:
         """Passes over the input."""
         return self._epochs
+
+    @property
+    def has_handled(self) -> bool:
+        """Whether new rows were handed out, and all of them were handled."""
+        return 0 < self._handled_rows == self._handed_out_rows
 
     @property
     def is_at_barrier(self) -> bool:
@@ -233,8 +237,7 @@ class BatchReader:
             self._is_batch_open = ready is not None
             return ready or self._end_epoch()
         self._latest = None
-        if self._on_poll is not None:
-            self._on_poll()
+        self._on_poll()
         if self._phase is _Phase.STREAM:
             return self._poll_stream(timeout_s)
         self._answer_barriers()
@@ -263,8 +266,7 @@ class BatchReader:
         """Say that the first `rows` rows of those not yet settled were handled."""
         self._handled_rows += rows
         self._send_watermarks()
-        if self._on_poll is not None:
-            self._on_poll()
+        self._on_poll()
 
     def attend(self) -> None:
         """Answer what must not wait while the caller waits for something else.
@@ -274,8 +276,7 @@ class BatchReader:
         one it answers no barrier before the next `poll`. While the input streams it answers
         none at all: there, barriers stand between rows.
         """
-        if self._on_poll is not None:
-            self._on_poll()
+        self._on_poll()
         if self._phase is not _Phase.STREAM and not self._is_batch_open:
             self._answer_barriers()
 

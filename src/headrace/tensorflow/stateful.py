@@ -132,6 +132,8 @@ class _Served(_Variables):
 class _Files:
     """All that a `tf.train.Checkpoint` writes."""
 
+    is_costly = True
+
     def __init__(self, checkpoint: tf.train.Checkpoint, directory: Path) -> None:
         self._checkpoint = checkpoint
         self._directory = directory

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -60,6 +61,26 @@ def test_a_file_is_not_written_over_before_its_credit(queue: tuple[Peer, Channel
     assert Path(offer.path).read_bytes()[:1] == b"1"
     peer.send(StateCreditFrame(offer.number))
     assert channel.take_state(1).number == first.number
+
+
+def test_a_state_that_was_expected_goes_into_the_file_made_ahead(
+    queue: tuple[Peer, Channel],
+) -> None:
+    peer, channel = queue
+    channel.expect_state(8 << 20)
+    file = filled(channel, bytes(8 << 20))
+    assert file.capacity_bytes > 8 << 20
+    channel.acknowledge(1, file)
+    offer = peer.expect(BarrierAckFrame).state
+    assert offer is not None
+    assert (offer.number, offer.size_bytes) == (1, 8 << 20)
+
+
+def test_a_file_that_is_being_made_ends_with_the_channel(queue: tuple[Peer, Channel]) -> None:
+    _, channel = queue
+    channel.expect_state(256 << 20)
+    channel.close()
+    assert "headrace-state-file" not in {each.name for each in threading.enumerate()}
 
 
 def test_a_credit_for_a_file_that_is_not_out_is_refused(queue: tuple[Peer, Channel]) -> None:

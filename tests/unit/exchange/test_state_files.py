@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import resource
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from headrace.errors import ExchangeError
-from headrace.exchange import StateFile, StateFiles
+from headrace.exchange import StateFile, StateFiles, state_files
+from tests.waiting import until
 
 MIB = 1 << 20
+PAGE_BYTES = os.sysconf("SC_PAGESIZE")
 
 
 @pytest.fixture
@@ -97,3 +102,136 @@ def test_without_memory_the_error_says_for_what(files: StateFiles) -> None:
     with pytest.raises(ExchangeError, match=r"No memory for the state of \d+ bytes"):
         files.take(1 << 62)
     assert descriptors() == before
+
+
+def makers() -> list[threading.Thread]:
+    return [each for each in threading.enumerate() if each.name == "headrace-state-file"]
+
+
+def open_files() -> int:
+    """How many state files are open; each has two descriptors, one of them the mapping's."""
+    found = set()
+    for path in Path("/proc/self/fd").iterdir():
+        with contextlib.suppress(FileNotFoundError):  # that of the listing itself
+            if "memfd:headrace-state" in str(path.readlink()):
+                found.add(path.stat().st_ino)
+    return len(found)
+
+
+def made_bytes(file: StateFile) -> int:
+    """How much memory the file has."""
+    return Path(file.offer.path).stat().st_blocks * 512
+
+
+def faults_to_fill(file: StateFile) -> int:
+    content = b"x" * file.capacity_bytes
+    before = resource.getrusage(resource.RUSAGE_THREAD).ru_minflt
+    with file.memory as memory:
+        memory[:] = content[: len(memory)]
+    return resource.getrusage(resource.RUSAGE_THREAD).ru_minflt - before
+
+
+@pytest.mark.parametrize("advice", [state_files._POPULATE_WRITE, 9_999], ids=["new", "old"])
+def test_the_first_file_is_made_ahead_and_filling_it_makes_no_page(
+    files: StateFiles, monkeypatch: pytest.MonkeyPatch, advice: int
+) -> None:
+    """Also where the kernel does not know the advice."""
+    monkeypatch.setattr(state_files, "_POPULATE_WRITE", advice)
+    before = open_files()
+    files.expect(64 * MIB)
+    until(lambda: not makers(), "end of the thread", 10)
+    assert open_files() == before + 1
+    file = files.take(64 * MIB + 1_000)  # the next look at a state finds it a little larger
+    assert file.number == 1
+    assert 64 * MIB < made_bytes(file) < 65 * MIB
+    assert faults_to_fill(file) < 64 * MIB / PAGE_BYTES / 20
+    assert open_files() == before + 1
+
+
+def test_a_file_that_is_wanted_while_it_is_made_is_handed_out_with_all_its_pages(
+    files: StateFiles,
+) -> None:
+    files.expect(128 * MIB)
+    assert makers()
+    file = files.take(128 * MIB)
+    assert file.number == 1
+    assert not makers()
+    assert made_bytes(file) > 128 * MIB
+    assert faults_to_fill(file) < 128 * MIB / PAGE_BYTES / 20
+
+
+def test_files_that_are_closed_while_one_is_made_leave_no_thread_and_no_descriptor() -> None:
+    before = descriptors()
+    files = StateFiles()
+    files.expect(512 * MIB)
+    assert makers()
+    files.close()
+    assert not makers()
+    assert descriptors() == before
+    files.close()
+
+
+def test_nothing_is_made_ahead_for_a_small_state_nor_behind_the_first(
+    files: StateFiles,
+) -> None:
+    before = open_files()
+    files.expect(MIB)
+    assert (makers(), open_files()) == ([], before)
+    lent(files, MIB)
+    files.expect(64 * MIB)
+    assert (makers(), open_files()) == ([], before + 1)
+
+
+def test_the_file_is_made_anew_where_the_state_has_grown_before_it_was_taken(
+    files: StateFiles,
+) -> None:
+    before = open_files()
+    for size_bytes in (8 * MIB, 24 * MIB, 24 * MIB + 1_000, 8 * MIB):
+        files.expect(size_bytes)
+        assert open_files() == before + 1
+    assert files.take(24 * MIB + 2_000).number == 2
+    assert open_files() == before + 1
+
+
+def test_a_state_that_is_larger_than_expected_gets_a_file_of_its_own(files: StateFiles) -> None:
+    before = open_files()
+    files.expect(8 * MIB)
+    file = files.take(16 * MIB)
+    assert len(file.memory) == 16 * MIB
+    assert open_files() == before + 1
+    assert not makers()
+
+
+def test_without_room_ahead_it_is_the_capture_that_tells(files: StateFiles) -> None:
+    before = open_files()
+    files.expect(1 << 62)
+    assert (makers(), open_files()) == ([], before)
+    with pytest.raises(ExchangeError, match="No memory for the state"):
+        files.take(1 << 62)
+
+
+def test_another_file_is_made_while_this_process_reads_one(files: StateFiles) -> None:
+    before = open_files()
+    read = files.take(8 * MIB)
+    read.is_read = True
+    files.lend(read)
+    until(lambda: not makers(), "end of the thread", 10)
+    assert open_files() == before + 2
+    assert files.give_back(read.number)
+    second = files.take(8 * MIB)
+    assert second.number == 2
+    assert made_bytes(second) >= 8 * MIB
+    files.lend(second)
+    files.let_go(read)
+    assert files.take(8 * MIB).number == read.number
+    assert open_files() == before + 2, "no more than would be made anyway"
+
+
+def test_a_file_that_nobody_reads_here_goes_to_and_fro_alone(files: StateFiles) -> None:
+    before = open_files()
+    for _ in range(3):
+        file = lent(files, 8 * MIB)
+        assert file.number == 1
+        assert not makers()
+        files.give_back(file.number)
+    assert open_files() == before + 1

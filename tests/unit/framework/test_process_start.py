@@ -7,20 +7,30 @@ import os
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from headrace.framework.machine.facts import ProcessState
+from headrace.framework.node.ahead import AheadProcess
 from headrace.framework.node.life import LifePlan, ProcessLife
+from headrace.framework.payload import dump_payload
 from headrace.framework.process import ProcessSpec
 from headrace.framework.runner import RunnerCommand
+from headrace.framework.spec import NodeSpec
 
 LONG = (sys.executable, "-c", "import time; time.sleep(100)")
 
 
-def life_of(tmp_path: Path, argv: tuple[str, ...]) -> ProcessLife:
+def life_of(
+    tmp_path: Path,
+    argv: tuple[str, ...],
+    *,
+    command: Callable[[], RunnerCommand] | None = None,
+    ahead: AheadProcess | None = None,
+) -> ProcessLife:
     spec = ProcessSpec(
         job_name="job",
         attempt=1,
@@ -33,10 +43,11 @@ def life_of(tmp_path: Path, argv: tuple[str, ...]) -> ProcessLife:
     )
     plan = LifePlan(
         spec=spec,
-        command=lambda: RunnerCommand(argv=argv),
+        command=command or (lambda: RunnerCommand(argv=argv)),
         environment={},
         is_subreaper=False,
         sink=lambda line: None,
+        ahead=ahead,
     )
     return ProcessLife(plan, coordination=None)  # type: ignore[arg-type]  # nothing is asked for
 
@@ -73,6 +84,50 @@ def test_a_command_that_does_not_exist_leaves_no_directory(tmp_path: Path) -> No
     assert end.outcome is ProcessState.FAILED
     assert end.failure is not None
     assert "/no/such/program" in end.failure.message
+    assert not (tmp_path / "work").exists()
+
+
+@pytest.mark.parametrize("is_stopped", [True, False], ids=["stopped", "no command"])
+def test_a_life_that_does_not_take_the_process_started_for_it_ends_it(
+    tmp_path: Path, is_stopped: bool
+) -> None:
+    payload = tmp_path / "payload"
+    payload.write_bytes(dump_payload(entry=print))
+    states: list[str] = []
+
+    def fail() -> RunnerCommand:
+        msg = "no command"
+        raise ValueError(msg)
+
+    async def scenario() -> None:
+        ready = asyncio.Event()
+
+        def tell(state: str, _: int) -> None:
+            states.append(state)
+            if state == "ready":
+                ready.set()
+
+        ahead = AheadProcess(
+            role="worker",
+            spec=NodeSpec(),
+            work_dir=tmp_path / "work",
+            payload_path=str(payload),
+            sink=lambda line: None,
+            on_state=tell,
+        )
+        await asyncio.wait_for(ready.wait(), 15)
+        life = life_of(tmp_path, LONG, command=None if is_stopped else fail, ahead=ahead)
+        if is_stopped:
+            life.stop(1.0)
+        end = await life.run(lambda pid: None)
+        expected = ProcessState.STOPPED if is_stopped else ProcessState.FAILED
+        assert end.outcome is expected
+        assert str(ahead.pid) not in children()
+        assert states == ["loading", "ready", "ended"]
+
+    before = children()
+    asyncio.run(scenario())
+    assert children() == before
     assert not (tmp_path / "work").exists()
 
 

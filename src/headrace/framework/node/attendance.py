@@ -91,8 +91,8 @@ class Attendance:
         self._outgoing: deque[Delivery] = deque()
         self._has_outgoing = asyncio.Event()
         self._delivered = asyncio.Event()
-        self._published: dict[str, Publish] = {}
-        self._wish: StopJob | None = None
+        self._published: dict[str, Delivery] = {}
+        self._wish: Delivery | None = None
         self._last_contact = 0.0
 
     def connect(self, master: MasterAddress) -> None:
@@ -111,13 +111,13 @@ class Attendance:
 
     def publish(self, request: Publish) -> None:
         """Make a value known, also to a master that is started again; does not wait."""
-        self._published[request.key] = request
-        self.deliver(_publication(request))
+        self._published[request.key] = _publication(request)
+        self.deliver(self._published[request.key])
 
     def wish(self, request: StopJob) -> None:
         """Tell a wish, also to a master that is started again; does not wait."""
-        self._wish = request
-        self.deliver(_wish(request))
+        self._wish = _wish(request)
+        self.deliver(self._wish)
 
     def forget_told(self) -> None:
         """Begin a new attempt: what was published and wished is void."""
@@ -214,13 +214,22 @@ class Attendance:
         reply = await client.register(request, timeout_s=timeout_s)
         self._attendant.on_attempt(reply.attempt)
         self._note_contact()
-        for each in reversed(self._published.values()):
-            self._outgoing.appendleft(_publication(each))
-        if self._wish is not None:
-            self._outgoing.appendleft(_wish(self._wish))
-        self._has_outgoing.set()
+        self._queue_told()
         self._registered.set()
         return reply.heartbeat_every_s
+
+    def _queue_told(self) -> None:
+        """Tell a master that may be a new one what it must know, before all else.
+
+        What has not left since it was last queued is not queued again: a connection may break
+        again and again before anything gets through.
+        """
+        told = list(self._published.values())
+        if self._wish is not None:
+            told.insert(0, self._wish)
+        queued = set(self._outgoing)
+        self._outgoing.extendleft(each for each in reversed(told) if each not in queued)
+        self._has_outgoing.set()
 
     async def _follow(self, client: MasterClient, beat_every_s: float) -> None:
         """Attend until the connection breaks; raises what broke it."""

@@ -78,9 +78,9 @@ class LifePlan:
         prefix: Put before each line of the output.
         archives: Directory whose entries the process finds in its working directory as well;
             None without archives.
-        ahead: A process that was started before and waits for this life; None without. Its
-            directory is that of `spec`, and its command and environment are those of `command`
-            but for the variables that `command` adds.
+        ahead: A process that was started before and waits for this life, which ends it if it
+            does not take it; None without. Its directory is that of `spec`, and its command and
+            environment are those of `command` but for the variables that `command` adds.
     """
 
     spec: ProcessSpec
@@ -168,6 +168,8 @@ class ProcessLife:
             on_started(process.pid)
             return await self._watch(process)
         finally:
+            if self._plan.ahead is not None:
+                await self._plan.ahead.end()  # it may never have been asked
             await remove_work_dir(work_dir)
 
     async def _start(self, work_dir: Path) -> AlgorithmProcess | None:

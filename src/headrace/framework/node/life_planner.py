@@ -72,6 +72,7 @@ class LifePlanner:
             host=start.host,
             port=self._port,
             queue_socket=start.queue_socket,
+            has_checkpoints=start.has_checkpoints,
             is_restored=start.is_restored,
             restored_parallelism=start.restored_parallelism,
             states=start.states,

@@ -133,6 +133,7 @@ final class RoleNode implements AutoCloseable {
             throws IOException {
         ObjectNode line = hasMaster ? home.startLineWithMaster() : home.startLine();
         line.put("queue_socket", queueSocket == null ? null : queueSocket.toString());
+        line.put("has_checkpoints", task.hasCheckpoints());
         line.put("is_restored", isRestored);
         line.put("restored_parallelism", restoredParallelism);
         ArrayNode described = line.putArray("states");

@@ -23,10 +23,8 @@ import java.io.IOException;
 import java.nio.file.Path;
 import java.time.Duration;
 import java.util.Arrays;
-import java.util.HashSet;
 import java.util.List;
 import java.util.Optional;
-import java.util.Set;
 import java.util.concurrent.CompletableFuture;
 
 /**
@@ -64,7 +62,7 @@ final class RoleQueue implements QueueListener, AutoCloseable {
     private long writtenBarrier = Long.MIN_VALUE;
     private long handledBarrier = Long.MIN_VALUE;
     private long declinedBarrier = Long.MIN_VALUE;
-    private final Set<Long> aborted = new HashSet<>(); // from the barrier on that was written last
+    private final AbortedCheckpoints aborted = new AbortedCheckpoints(); // from the latest barrier on
 
     RoleQueue(
             ClusterPlan cluster,
@@ -154,7 +152,7 @@ final class RoleQueue implements QueueListener, AutoCloseable {
      *     was aborted meanwhile
      */
     Optional<String> awaitHandled(long checkpointId) throws InterruptedException {
-        aborted.removeIf(id -> id < checkpointId);
+        aborted.forgetBefore(checkpointId);
         if (isProcessDone() || isUntouched()) {
             return Optional.empty();
         }

@@ -19,10 +19,8 @@ import java.nio.file.Path;
 import java.util.ArrayList;
 import java.util.Arrays;
 import java.util.HashMap;
-import java.util.HashSet;
 import java.util.List;
 import java.util.Map;
-import java.util.Set;
 import java.util.concurrent.RunnableFuture;
 import java.util.function.Consumer;
 
@@ -56,7 +54,7 @@ final class RoleState implements AutoCloseable {
     private StateFile latest; // null: none
     private long latestCheckpoint = NO_CHECKPOINT;
     private StateFile last; // of every later checkpoint; null: the process goes on, or keeps no state
-    private final Set<Long> aborted = new HashSet<>(); // what the process has not acknowledged, perhaps never
+    private final AbortedCheckpoints aborted = new AbortedCheckpoints(); // not acknowledged, perhaps never
 
     /**
      * The state of a process that is about to start.
@@ -123,7 +121,7 @@ final class RoleState implements AutoCloseable {
         } else if (aborted.remove(checkpointId)) {
             release(state);
         } else {
-            aborted.removeIf(id -> id < checkpointId);
+            aborted.forgetBefore(checkpointId);
             StateFile before = latest;
             latest = state;
             latestCheckpoint = checkpointId;

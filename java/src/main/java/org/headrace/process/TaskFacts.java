@@ -5,6 +5,7 @@ import org.apache.flink.api.common.JobID;
 import org.apache.flink.api.common.TaskInfo;
 import org.apache.flink.api.common.cache.DistributedCache;
 import org.apache.flink.api.common.externalresource.ExternalResourceInfo;
+import org.apache.flink.configuration.CheckpointingOptions;
 import org.apache.flink.configuration.Configuration;
 import org.apache.flink.configuration.ConfigurationUtils;
 import org.apache.flink.configuration.GlobalConfiguration;
@@ -28,6 +29,7 @@ import java.util.Set;
  * @param host by which other hosts reach this one; "localhost" in Flink's embedded cluster
  * @param tmpDirs Flink's temporary directories
  * @param files what the job has shipped
+ * @param hasCheckpoints whether the job makes checkpoints at intervals; false for a function of a table program
  * @param gpus numbers of the GPUs that Flink has assigned to the TaskManager
  * @param flink the TaskManager's configuration; empty for a function of a table program, which has no master
  */
@@ -41,6 +43,7 @@ public record TaskFacts(
         String host,
         List<String> tmpDirs,
         DistributedCache files,
+        boolean hasCheckpoints,
         List<String> gpus,
         Configuration flink) {
 
@@ -60,6 +63,7 @@ public record TaskFacts(
                 environment.getTaskManagerInfo().getTaskManagerExternalAddress(),
                 List.of(environment.getTaskManagerInfo().getTmpDirectories()),
                 context.getDistributedCache(),
+                CheckpointingOptions.isCheckpointingEnabled(environment.getJobConfiguration()),
                 gpus(context.getExternalResourceInfos(GPU_RESOURCE)),
                 environment.getTaskManagerInfo().getConfiguration());
     }
@@ -78,6 +82,7 @@ public record TaskFacts(
                 variables.get(ScopeFormat.SCOPE_HOST),
                 List.of(ConfigurationUtils.parseTempDirectories(GlobalConfiguration.loadConfiguration())),
                 new DistributedCache(Map.of()),
+                false,
                 gpus(context.getExternalResourceInfos(GPU_RESOURCE)),
                 new Configuration());
     }
@@ -93,6 +98,7 @@ public record TaskFacts(
             String host,
             List<String> tmpDirs,
             DistributedCache files,
+            boolean hasCheckpoints,
             List<String> gpus,
             Configuration flink) {
         return new TaskFacts(
@@ -104,6 +110,7 @@ public record TaskFacts(
                 host == null || host.isEmpty() ? NO_HOST : host,
                 tmpDirs,
                 files,
+                hasCheckpoints,
                 gpus,
                 flink);
     }

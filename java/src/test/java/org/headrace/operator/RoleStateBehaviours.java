@@ -114,6 +114,20 @@ public final class RoleStateBehaviours {
         }
     }
 
+    public static void theStateOfOneAbortedLongAgoIsDroppedWithTheNext() throws Exception {
+        try (Scene scene = Scene.fresh()) {
+            StateFile first = file("first");
+            for (long id = 1; id <= 2 * AbortedCheckpoints.MOST; id++) {
+                scene.state.onCheckpointAborted(id); // the process answers none of them meanwhile
+            }
+            scene.state.onHandled(1, first);
+            long next = 2 * AbortedCheckpoints.MOST + 1;
+            scene.state.onHandled(next, file("next"));
+            checkEqual(scene.givenBack, List.of(first));
+            checkEqual(scene.written(next, HAD_ROWS), List.of("1 of 3: next"));
+        }
+    }
+
     public static void aFileIsGivenBackWhenItsCheckpointIsWritten() throws Exception {
         try (Scene scene = Scene.fresh()) {
             StateFile first = file("first");

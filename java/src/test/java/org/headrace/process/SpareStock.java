@@ -50,6 +50,7 @@ public final class SpareStock {
                         "localhost",
                         List.of(args[3]),
                         new DistributedCache(Map.of()),
+                        false,
                         List.of(),
                         new Configuration());
         List<Runnable> hooks = new ArrayList<>();
