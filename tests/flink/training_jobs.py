@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from pyflink.common.serialization import Encoder
 from pyflink.datastream import DataStream
+from pyflink.datastream.connectors.file_system import FileSink, RollingPolicy
 from pyflink.java_gateway import get_gateway
 from pyflink.table import DataTypes, StreamTableEnvironment
 from torch import nn
@@ -177,14 +179,37 @@ def add_sink(
         f"CREATE TEMPORARY TABLE results ({columns}) WITH "
         f"('connector'='filesystem', 'path'='{path.as_uri()}', 'format'='json')"
     )
-    output = plan.output
-    table = t_env.from_data_stream(output) if isinstance(output, DataStream) else output
     statements = t_env.create_statement_set()
-    statements.add_insert("results", table)
+    statements.add_insert("results", _table_of(t_env, plan))
     return statements
 
 
+def add_rolling_sink(
+    t_env: StreamTableEnvironment, plan: TrainingPlan, path: Path, columns: str = COLUMNS
+) -> None:
+    """As `add_sink`, but with other files for each checkpoint.
+
+    Behind a restore the sink of a table goes on in the file that was open. A TaskManager that
+    was frozen, and goes on when another one has its tasks, may write into that file as well.
+    """
+    names = [column.split()[0] for column in columns.split(", ")]
+    fields = ", ".join(f"KEY '{name.strip('`')}' VALUE {name}" for name in names)
+    t_env.create_temporary_view("emitted", _table_of(t_env, plan))
+    lines = t_env.sql_query(f"SELECT JSON_OBJECT({fields}) FROM emitted")
+    text = get_gateway().jvm.java.lang.Class.forName("java.lang.String")
+    stream = DataStream(t_env._j_tenv.toDataStream(lines._j_table, text))
+    sink = FileSink.for_row_format(path.as_uri(), Encoder.simple_string_encoder())
+    rolling = sink.with_rolling_policy(RollingPolicy.on_checkpoint_rolling_policy())
+    stream.sink_to(rolling.build())
+
+
+def _table_of(t_env: StreamTableEnvironment, plan: TrainingPlan) -> Any:
+    """What a plan's workers emit."""
+    output = plan.output
+    return t_env.from_data_stream(output) if isinstance(output, DataStream) else output
+
+
 def read_rows(path: Path) -> list[dict[str, Any]]:
-    """What a sink of `add_sink` has committed."""
+    """What a sink of `add_sink` or `add_rolling_sink` has committed."""
     files = [p for p in path.rglob("part-*") if p.is_file()]
     return [json.loads(line) for p in files for line in p.read_text().splitlines()]

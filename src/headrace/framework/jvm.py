@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import logging
 import os
 import sys
 from typing import BinaryIO
@@ -17,9 +19,11 @@ from headrace.framework.jvm_lines import (
     ToJvm,
     decode_from_jvm,
 )
+from headrace.framework.jvm_watch import watch_for_freeze
 
 __all__ = ["JvmLink", "claim_stdout"]
 
+_LOG = logging.getLogger(__name__)
 _LINE_BYTES = 16 * 1024 * 1024
 _BACKLOG_BYTES = 1024 * 1024
 
@@ -43,9 +47,16 @@ class JvmLink:
     read, lines that only hold latest values (status, report) are dropped, the others are kept.
     """
 
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.WriteTransport) -> None:
+    def __init__(
+        self,
+        reader: asyncio.StreamReader,
+        incoming: asyncio.ReadTransport,
+        writer: asyncio.WriteTransport,
+    ) -> None:
         self._reader = reader
+        self._incoming = incoming
         self._writer = writer
+        self._is_watched = False
         self._encoder = msgspec.json.Encoder()
 
     @classmethod
@@ -53,15 +64,40 @@ class JvmLink:
         """Connect to stdin and to the file of `claim_stdout`."""
         loop = asyncio.get_running_loop()
         reader = asyncio.StreamReader(limit=_LINE_BYTES)
-        await loop.connect_read_pipe(
+        incoming, _ = await loop.connect_read_pipe(
             lambda: asyncio.StreamReaderProtocol(reader), sys.stdin.buffer
         )
         writer, _ = await loop.connect_write_pipe(asyncio.BaseProtocol, to_jvm)
         writer.set_write_buffer_limits(high=_BACKLOG_BYTES)
-        return cls(reader, writer)
+        return cls(reader, incoming, writer)
+
+    def watch(self, limit_s: float | None) -> None:
+        """From now on a JVM that has been stopped for `limit_s` seconds counts as gone.
+
+        Without a limit nothing is done, nor at a second call.
+        """
+        if limit_s is None or self._is_watched:
+            return
+        self._is_watched = True
+        loop = asyncio.get_running_loop()
+
+        def on_frozen(stopped_s: float) -> None:
+            with contextlib.suppress(RuntimeError):  # this process is about to end
+                loop.call_soon_threadsafe(self._give_up, stopped_s, limit_s)
+
+        watch_for_freeze(os.getppid(), limit_s, on_frozen)
+
+    def _give_up(self, stopped_s: float, limit_s: float) -> None:
+        _LOG.warning(
+            "the JVM has been stopped (SIGSTOP) for %.1f s (limit %.1f s, Flink's "
+            "`heartbeat.timeout`): its tasks run elsewhere by now, or never again",
+            stopped_s,
+            limit_s,
+        )
+        self._incoming.close()
 
     async def receive(self) -> FromJvm | None:
-        """Return the next line, or None when the JVM is gone.
+        """Return the next line, or None when the JVM is gone, or counts as gone.
 
         Raises:
             ProtocolError: The line is not one of the protocol.

@@ -75,6 +75,8 @@ class StartLine(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag
         work_dir: Directory of this child, owned by the JVM.
         spec_path: File with the `MasterSpec` or `NodeSpec`.
         payload_path: File with the payload; None if there is none.
+        jvm_frozen_timeout_s: How long the JVM may be stopped before it counts as gone: Flink's
+            `heartbeat.timeout`. None: for ever.
         queue_socket: Path of the memory queue's socket; nodes only, None without a queue.
         has_checkpoints: Whether the job makes Flink checkpoints at intervals; nodes only.
         is_restored: Whether the input starts behind a Flink checkpoint; nodes only.
@@ -99,6 +101,7 @@ class StartLine(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag
     work_dir: str
     spec_path: str
     payload_path: str | None = None
+    jvm_frozen_timeout_s: float | None = None
     queue_socket: str | None = None
     has_checkpoints: bool = False
     is_restored: bool = False
@@ -122,12 +125,14 @@ class PrepareLine(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", t
         work_dir: Directory of this child, owned by the JVM; that of the start line to come.
         spec_path: File with the `NodeSpec`.
         payload_path: File with the payload.
+        jvm_frozen_timeout_s: As in the start line.
     """
 
     role: str
     work_dir: str
     spec_path: str
     payload_path: str
+    jvm_frozen_timeout_s: float | None = None
 
 
 class MasterLine(MasterAddress, frozen=True, kw_only=True, tag_field="type", tag="master"):

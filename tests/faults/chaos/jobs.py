@@ -127,6 +127,8 @@ def submit(
     timeouts: TimeoutConfig | None = None,
     on_step: OnStep = _nothing,
     make: Callable[..., StreamTableEnvironment] = make_environment,
+    sink: Callable[..., Any] = add_sink,
+    more: Mapping[str, Any] | None = None,
 ) -> JobHandle:
     """Submit the job, on the mini-cluster of this process by default.
 
@@ -138,6 +140,8 @@ def submit(
         timeouts: Limits on its waits; None: the default ones.
         on_step: Travels to the workers.
         make: Makes the environment, as `make_environment` does.
+        sink: Takes what the workers emit, as `add_sink` does.
+        more: Further arguments of the framework's `train`.
     """
     places.steps.mkdir(parents=True)
     places.tmp.mkdir(exist_ok=True)
@@ -168,9 +172,10 @@ def submit(
         timeouts=timeouts,
         name=name,
         spare_after_s=_SPARE_AFTER_S,
+        **(more or {}),
     )
     columns = f"{COLUMNS}, `count` BIGINT, checksum BIGINT"
-    job: JobHandle = plan.submit(add_sink(t_env, plan, places.out, columns))
+    job: JobHandle = plan.submit(sink(t_env, plan, places.out, columns))
     return job
 
 

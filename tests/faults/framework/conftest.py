@@ -35,11 +35,11 @@ TOKEN = "the-job's-secret"
 class Child:
     """A master or node process; every wait is bounded and shows the log when it fails."""
 
-    def __init__(self, module: str, log: Path) -> None:
+    def __init__(self, module: str, log: Path, below: tuple[str, ...] = ()) -> None:
         self._log = log
         with log.open("wb") as stderr:
             self.popen = subprocess.Popen(
-                [sys.executable, "-m", f"headrace.framework.{module}"],
+                [*below, sys.executable, "-m", f"headrace.framework.{module}"],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=stderr,
@@ -112,10 +112,17 @@ class Child:
 
 
 class Cluster:
-    """Starts children as the operators do."""
+    """Starts children as the operators do.
+
+    Attributes:
+        directory: Where they leave what.
+        address: Where the master listens.
+        below: Command before that of each child, which runs it as a child of its own.
+    """
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
+        self.below: tuple[str, ...] = ()
         self.address = ""
         self._children: list[Child] = []
 
@@ -129,6 +136,7 @@ class Cluster:
         max_restarts: int = 3,
         timeouts: TimeoutConfig = QUICK,
         attempt: int = 1,
+        **fields: object,
     ) -> Child:
         """Start a master and wait until it listens.
 
@@ -154,6 +162,7 @@ class Cluster:
             parallelism=1,
             token=TOKEN,
             attempt=attempt,
+            **fields,
         )
         self.address = child.expect("listening")["address"]
         return child
@@ -187,6 +196,7 @@ class Cluster:
         spec: NodeSpec | None = None,
         *,
         first: Callable[[Path], object] = lambda _: None,
+        **fields: object,
     ) -> tuple[Child, dict[str, Any]]:
         """Start a spare node; return it with the fields that its start line must have.
 
@@ -196,7 +206,7 @@ class Cluster:
         child, where = self._child("node", "worker", content, dump_payload(entry=entry))
         first(Path(where["work_dir"]))
         names = ("role", "work_dir", "spec_path", "payload_path")
-        child.send("prepare", **{name: where[name] for name in names})
+        child.send("prepare", **{name: where[name] for name in names}, **fields)
         return child, {**where, "index": 0, "parallelism": 1, "master": None}
 
     def broken(self, module: str) -> Child:
@@ -228,7 +238,7 @@ class Cluster:
         (work_dir / "spec.json").write_bytes(spec)
         if payload is not None:
             (work_dir / "payload").write_bytes(payload)
-        child = Child(module, self.directory / f"{work_dir.name}.log")
+        child = Child(module, self.directory / f"{work_dir.name}.log", self.below)
         self._children.append(child)
         where = {
             "job_name": "job",

@@ -65,6 +65,7 @@ def main() -> None:
         ),
         on_step=slowly(str(options.folder)),
         make=open_environment,
+        sink=training_jobs.add_rolling_sink,
     )
     status = job.wait(timeout_s=_LIMIT_S).status
     nodes = status.nodes.items()

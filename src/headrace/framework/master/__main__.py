@@ -52,6 +52,7 @@ async def _run(jvm: JvmLink) -> None:
         kind = type(start).__name__  # not the line itself: it may hold the job's token
         msg = f"The first line of a master must be `start` with a token, not {kind}"
         raise ProtocolError(msg)
+    jvm.watch(start.jvm_frozen_timeout_s)
     try:
         await _serve_job(jvm, start)
     except BaseException:

@@ -41,11 +41,13 @@ async def _run(jvm: JvmLink) -> int:
     if first is None:
         return 0
     if isinstance(first, PrepareLine):
+        jvm.watch(first.jvm_frozen_timeout_s)
         try:
             return await _run_spare(first, jvm)
         finally:
             remove_work_dir(first)
     start = _require_start(first)
+    jvm.watch(start.jvm_frozen_timeout_s)
     try:
         return await _run_node(start, jvm)
     finally:

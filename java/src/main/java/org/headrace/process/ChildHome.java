@@ -2,6 +2,7 @@ package org.headrace.process;
 
 import org.apache.flink.annotation.Internal;
 import org.apache.flink.configuration.Configuration;
+import org.apache.flink.configuration.HeartbeatManagerOptions;
 import org.apache.flink.shaded.jackson2.com.fasterxml.jackson.databind.node.ObjectNode;
 
 import org.headrace.json.Lines;
@@ -112,7 +113,13 @@ public final class ChildHome implements AutoCloseable {
         return line.put("role", role)
                 .put("work_dir", workDir.path().toString())
                 .put("spec_path", spec.toString())
-                .put("payload_path", payloadFile.toString());
+                .put("payload_path", payloadFile.toString())
+                .put("jvm_frozen_timeout_s", flinkPatienceS());
+    }
+
+    /** For how long Flink hears nothing of this JVM before its tasks are another's, in seconds. */
+    private double flinkPatienceS() {
+        return flink.get(HeartbeatManagerOptions.HEARTBEAT_TIMEOUT).toMillis() / 1000.0;
     }
 
     /**
