@@ -18,6 +18,7 @@ LONG = (
     "tf_start",
     "epochs",
     "checkpoint_throughput",
+    "exports",
     "lifecycle",
     "recovery",
     "rescale",
