@@ -21,6 +21,7 @@ _SCRIPTS = (
     "benchmarks.epochs",
     "benchmarks.checkpoint_pause",
     "benchmarks.checkpoint_throughput",
+    "benchmarks.exports",
     "benchmarks.lifecycle",
     "benchmarks.recovery",
     "benchmarks.rescale",

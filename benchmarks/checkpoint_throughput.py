@@ -14,9 +14,7 @@ longer, with fewer checkpoints a minute than promised: `checkpoint_s` would show
 
 from __future__ import annotations
 
-import bisect
 import tempfile
-import threading
 import time
 from collections.abc import Callable
 from functools import partial
@@ -29,6 +27,7 @@ from benchmarks import report, throughput_workers
 from benchmarks.flink_rest import FlinkJob, free_port
 from benchmarks.pipelines import cancel, float_list, open_t_env, rows_of
 from benchmarks.processes import wait_until
+from benchmarks.windows import StepLog, pause_until
 from headrace.config import ExchangeConfig
 
 _FRAMEWORKS: dict[str, tuple[Callable[..., Any], Callable[..., None]]] = {
@@ -93,7 +92,7 @@ def _measure(
             spare_after_s=None,  # its import would take a core in one of the windows
         ).submit()
         try:
-            windows = _Windows(FlinkJob(port, job.job_id), steps, every_s, per_window)
+            windows = _Windows(FlinkJob(port, job.job_id), StepLog(steps), every_s, per_window)
             windows.warm_up(warm_up_s)
             for pair in range(pairs):
                 for has_checkpoints in (True, False) if pair % 2 else (False, True):
@@ -124,7 +123,7 @@ class _Windows:
         state_mb: Size of the latest one.
     """
 
-    def __init__(self, job: FlinkJob, steps: Path, every_s: float, per_window: int) -> None:
+    def __init__(self, job: FlinkJob, steps: StepLog, every_s: float, per_window: int) -> None:
         self._job = job
         self._steps = steps
         self._every_s = every_s
@@ -136,8 +135,8 @@ class _Windows:
 
     def warm_up(self, seconds: float) -> None:
         """Wait for the first steps, then for some time and checkpoints that do not count."""
-        wait_until(self._has_steps, limit_s=_LIMIT_S, what="the first step")
-        _pause_until(time.monotonic() + seconds)
+        wait_until(self._steps.has_steps, limit_s=_LIMIT_S, what="the first step")
+        pause_until(time.monotonic() + seconds)
         self._job.await_no_checkpoint(limit_s=_LIMIT_S)
         for _ in range(_WARM_UP):
             self._job.begin_checkpoint()
@@ -148,9 +147,9 @@ class _Windows:
         began = time.monotonic()
         if has_checkpoints:
             for number in range(self._per_window):
-                _pause_until(began + number * self._every_s)
+                pause_until(began + number * self._every_s)
                 self._job.begin_checkpoint()
-        _pause_until(began + self._per_window * self._every_s)
+        pause_until(began + self._per_window * self._every_s)
         done = []
         if has_checkpoints:  # all of them: what is left of one belongs to this window
             done = self._job.await_checkpoints(limit_s=_LIMIT_S)[: self._per_window]
@@ -166,26 +165,10 @@ class _Windows:
 
     def rates(self, pair: int) -> dict[str, float]:
         """Return the steps/s of both sides of a pair."""
-        instants = [float(line) for line in self._steps.read_text().splitlines()]
         return {
-            side: _rate(instants, began, ended)
+            side: self._steps.rate(began, ended)
             for side, (began, ended) in sorted(self._bounds[pair].items())
         }
-
-    def _has_steps(self) -> bool:
-        return self._steps.exists() and self._steps.stat().st_size > 0
-
-
-def _rate(instants: list[float], began: float, ended: float) -> float:
-    """Return steps/s between the first and the last step within two instants."""
-    first = bisect.bisect_left(instants, began)
-    last = bisect.bisect_right(instants, ended) - 1
-    assert last > first, f"{last - first + 1} steps between {began} and {ended}"
-    return (last - first) / (instants[last] - instants[first])
-
-
-def _pause_until(instant: float) -> None:
-    threading.Event().wait(max(0.0, instant - time.monotonic()))
 
 
 def main(arguments: list[str] | None = None) -> None:

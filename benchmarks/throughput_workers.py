@@ -7,10 +7,18 @@ from __future__ import annotations
 
 import itertools
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-__all__ = ["BATCH_ROWS", "WIDTH", "train_in_pytorch", "train_in_tensorflow"]
+__all__ = [
+    "BATCH_ROWS",
+    "WIDTH",
+    "torch_model",
+    "torch_step",
+    "train_in_pytorch",
+    "train_in_tensorflow",
+]
 
 BATCH_ROWS = 64
 WIDTH = 784
@@ -22,25 +30,39 @@ _SPREAD = 0.618034  # the rows count up: this many of them make features between
 def train_in_pytorch(ctx: Any, *, steps: Path) -> None:
     """Train on the rows; write a line for each step, with the monotonic clock's seconds."""
     import torch
-    from torch import nn
 
-    torch.manual_seed(0)
-    widths = (WIDTH, *_HIDDEN)
-    layers: list[nn.Module] = []
-    for before, behind in itertools.pairwise(widths):
-        layers += [nn.Linear(before, behind), nn.ReLU()]
-    model = nn.Sequential(*layers, nn.Linear(widths[-1], _CLASSES))
+    model = torch_model(_HIDDEN)
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-4)
     ctx.checkpointed(model=model, optimizer=optimizer)
     with steps.open("a", buffering=1) as log:
         for batch in ctx.batches(rows=BATCH_ROWS):
-            x = torch.frac(batch["x"] * _SPREAD)
-            label = (x[:, 0] * _CLASSES).long()
-            optimizer.zero_grad()
-            loss: Any = nn.functional.cross_entropy(model(x), label)
-            loss.backward()
-            optimizer.step()
+            torch_step(model, optimizer, batch["x"])
             log.write(f"{time.monotonic():.6f}\n")
+
+
+def torch_model(hidden: Sequence[int]) -> Any:
+    """Return a network for the rows, with hidden layers of these widths."""
+    import torch
+    from torch import nn
+
+    torch.manual_seed(0)
+    widths = (WIDTH, *hidden)
+    layers: list[nn.Module] = []
+    for before, behind in itertools.pairwise(widths):
+        layers += [nn.Linear(before, behind), nn.ReLU()]
+    return nn.Sequential(*layers, nn.Linear(widths[-1], _CLASSES))
+
+
+def torch_step(model: Any, optimizer: Any, rows: Any) -> None:
+    """Make a step on a batch of rows, of shape (rows, `WIDTH`)."""
+    import torch
+
+    x = torch.frac(rows * _SPREAD)
+    label = (x[:, 0] * _CLASSES).long()
+    optimizer.zero_grad()
+    loss: Any = torch.nn.functional.cross_entropy(model(x), label)
+    loss.backward()
+    optimizer.step()
 
 
 def train_in_tensorflow(ctx: Any, *, steps: Path) -> None:

@@ -22,6 +22,7 @@ LONG = (
     "tf_start",
     "epochs",
     "checkpoint_throughput",
+    "exports",
     "lifecycle",
     "recovery",
     "rescale",

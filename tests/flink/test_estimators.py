@@ -50,12 +50,14 @@ def columns_of(ids: Any) -> tuple[torch.Tensor, torch.Tensor]:
     return torch.tensor(x, dtype=torch.float32), torch.tensor(y, dtype=torch.float32)
 
 
-def problem(t_env: StreamTableEnvironment, where: str = "TRUE") -> Table:
-    """Rows of `numbers` with features a, b and the label late; the learner must find TRUTH."""
+def problem(
+    t_env: StreamTableEnvironment, where: str = "TRUE", source: str = "numbers"
+) -> Table:
+    """Rows of `source` with features a, b and the label late; the learner must find TRUTH."""
     return t_env.sql_query(
         "SELECT id, 'row' AS name, a, b, 3 * a - 2 * b + 0.5e0 AS late FROM (SELECT id, "
         "CAST(MOD(id, 7) AS DOUBLE) / 8 AS a, CAST(MOD(id, 11) AS DOUBLE) / 16 AS b "
-        f"FROM numbers) WHERE {where}"
+        f"FROM {source}) WHERE {where}"
     )
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -18,10 +17,10 @@ import headrace.pytorch
 import headrace.tensorflow
 from headrace.errors import PlanError
 from headrace.pytorch import TorchModel
-from headrace.role.state_format import decode_state
 from tests.waiting import until
 
 from .conftest import MakeEnvironment
+from .exported import ALL_KEPT, CHECKPOINTS, add_endless_numbers, ids_in, objects_in
 from .kept_state import Killer, Turns
 from .test_kept_state import NARROW, RETRIES, SMALL, in_dir
 from .test_kept_training import UNEVEN
@@ -32,31 +31,7 @@ from .training_jobs import STEPS, add_sink, split_rows, trainer
 
 cloudpickle.register_pickle_by_value(sys.modules[__name__])
 
-CHECKPOINTS = {
-    "execution_checkpointing_interval": "300 ms",
-    "execution_checkpointing_tolerable__failed__checkpoints": "1000",
-}
-MAGIC = b"HRSTATE\1"
 LIMIT_S = 100.0
-
-
-def ids_in(served: Path) -> list[int]:
-    """Checkpoints whose models are there, from what can be seen."""
-    names = [each.name for each in served.iterdir() if not each.name.startswith(".")]
-    found = (re.fullmatch(r"checkpoint-(\d+)\.pt", name) for name in names)
-    return sorted(int(match[1]) for match in found if match)
-
-
-def model_in(checkpoint: Path) -> dict[str, torch.Tensor]:
-    """The state of the one model that a checkpoint of Flink's holds."""
-    models = []
-    for file in checkpoint.iterdir():
-        content = file.read_bytes()
-        for match in re.finditer(re.escape(MAGIC), content):
-            state = decode_state(memoryview(bytearray(content[match.start() :])))
-            models += [each for name, each in state["objects"].items() if name == "model"]
-    (model,) = models
-    return dict(model)
 
 
 @pytest.mark.timeout(200)
@@ -65,13 +40,9 @@ def test_each_version_is_the_model_of_its_checkpoint_also_behind_a_kill(
 ) -> None:
     checkpoints, served = tmp_path / "cp", tmp_path / "served"
     options = {**CHECKPOINTS, **RETRIES, **NARROW, **in_dir(checkpoints)}
-    t_env = make_t_env(2, **options, execution_checkpointing_num__retained="1000")
+    t_env = make_t_env(2, **options, **ALL_KEPT)
     turns = Turns(Killer(tmp_path, checkpoints, 1), 0)  # who exports
-    t_env.execute_sql(  # random, so that the checkpoints do not hold what is still to come
-        "CREATE TEMPORARY TABLE numbers (id BIGINT, padding STRING) WITH "
-        "('connector'='datagen', 'fields.id.min'='0', 'fields.id.max'='9999', "
-        "'fields.padding.length'='1000', 'rows-per-second'='300', 'scan.parallelism'='1')"
-    )
+    add_endless_numbers(t_env)
     plan = headrace.pytorch.train(
         split_rows(t_env, UNEVEN, more=", padding"),
         trainer(rows=16, keeps=True, on_start=turns.begin, after_batch=turns.look),
@@ -93,8 +64,7 @@ def test_each_version_is_the_model_of_its_checkpoint_also_behind_a_kill(
                 path = served / f"checkpoint-{checkpoint_id}.pt"
                 if checkpoint_id not in seen and path.exists():
                     version = torch.load(path, weights_only=True)
-                    (held,) = checkpoints.glob(f"*/chk-{checkpoint_id}")
-                    state = model_in(held)
+                    state = objects_in(checkpoints, checkpoint_id)["model"]
                     assert version.keys() == state.keys()
                     assert all(torch.equal(version[name], state[name]) for name in state)
                     seen.add(checkpoint_id)
@@ -172,7 +142,7 @@ def test_a_job_serves_the_model_that_it_trains(
     statements = t_env.create_statement_set()
     statements.add_insert("sink", scored)
     job = plan.submit(statements)
-    until(lambda: served.exists() and len(ids_in(served)) >= 8, "versions", LIMIT_S)
+    until(lambda: len(ids_in(served)) >= 8, "versions", LIMIT_S)
     job.stop(tmp_path / "saved", timeout_s=LIMIT_S, show_progress=False)
 
     found = read(tmp_path / "out")

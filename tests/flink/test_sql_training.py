@@ -12,8 +12,10 @@ from pyflink.table import EnvironmentSettings, StreamTableEnvironment, TableEnvi
 
 import headrace.sql
 from headrace.operator.failure import cause_text
+from tests.waiting import until
 
 from .conftest import MakeEnvironment
+from .exported import ids_in
 from .test_kept_state import NARROW, RETRIES, in_dir
 from .test_operator_rows import CHECKPOINTS
 
@@ -63,6 +65,18 @@ def count_and_die(ctx):
                 died.touch()
                 os.kill(os.getpid(), signal.SIGKILL)
     (HERE / "worker-0.json").write_text(json.dumps([state["rows"], ctx.is_restored]))
+
+
+def count_in_a_model(ctx):
+    """Makes the weight of a model the number of its rows."""
+    import torch
+
+    model = torch.nn.Linear(1, 1)
+    torch.nn.init.zeros_(model.weight)
+    ctx.checkpointed(model=model)
+    for batch in ctx.batches(rows=64):
+        with torch.no_grad():
+            model.weight += len(batch["n"])
 
 
 def fail(ctx):
@@ -159,6 +173,39 @@ def test_a_worker_that_is_killed_goes_on_from_the_checkpoint(
     t_env.execute_sql("INSERT INTO trainer SELECT * FROM slow").wait()
     assert (tmp_path / "died").exists()
     assert json.loads((tmp_path / "worker-0.json").read_text()) == [2000, True]
+
+
+def test_the_config_makes_it_export_models_while_it_trains(
+    make_t_env: MakeEnvironment, tmp_path: Path
+) -> None:
+    options = {**CHECKPOINTS, **RETRIES, **in_dir(tmp_path / "cp")}
+    t_env = with_rows(make_t_env(**options), tmp_path)
+    served = tmp_path / "served"
+    trainer = {"framework": "pytorch", "entry": "user_training:count_in_a_model"}
+    config = json.dumps({"export_to": str(served), "keep_exports": 2})
+    create_trainer(t_env, "n BIGINT", tmp_path, {**trainer, "config": config})
+    client = t_env.execute_sql("INSERT INTO trainer SELECT n FROM endless").get_job_client()
+    assert client is not None
+
+    def weight() -> float:
+        state = torch.load(served / "latest.pt", weights_only=True)
+        return float(state["weight"].item())
+
+    def has_two(behind: int) -> bool:
+        ids = ids_in(served)
+        return len(ids) == 2 and ids[0] > behind
+
+    try:
+        until(lambda: has_two(0), "two versions")
+        first = weight()
+        last = ids_in(served)[-1]
+        until(lambda: has_two(last), "two others in their place")
+        assert weight() > first > 0
+    finally:
+        client.cancel().result()
+    until(
+        lambda: client.get_job_status().result().is_globally_terminal_state(), "the job's end"
+    )
 
 
 def test_an_environment_without_a_data_stream_api_trains_too(tmp_path: Path) -> None:

@@ -54,6 +54,8 @@ class Estimator(Parameters, ABC, Generic[F]):
         validation: Any = None,
         *,
         model_dir: str | Path | None = None,
+        export_to: str | Path | None = None,
+        keep_exports: int = 3,
         name: str = "fit",
         timeout_s: float | None = None,
         show_progress: bool = True,
@@ -64,12 +66,21 @@ class Estimator(Parameters, ABC, Generic[F]):
         every job; see `plan_fit` for more of them.
 
         Args:
-            table: What to train on: a Table, insert-only, that ends.
+            table: What to train on: a Table, insert-only, that ends. With `export_to` and one
+                epoch it may be endless; the fit then lasts until somebody stops the job, so
+                take `plan_fit`.
             validation: A table with the same columns that is held out: loss and metrics on it
                 come with each epoch, and early stopping looks at them. None: there is none.
             model_dir: Directory for the model and its history, which all hosts and this program
                 reach by the same path. None: a temporary one, which goes when this program ends
                 (`save` what is to stay), on the embedded cluster only.
+            export_to: Directory for a model to serve of each checkpoint of Flink's that
+                completes during the fit, with a link `latest...` to the newest; see `train` of
+                the framework. It is the model as it was trained up to there, in whichever
+                epoch: not the best one so far, which the fitted model is where early stopping
+                restores it, and not with the averaged weights of an optimizer. When the fit has
+                ended nothing is exported any more. None: nothing is.
+            keep_exports: How many of them stay, at least 1.
             name: Name of the job.
             timeout_s: Longest wait, in seconds; the job goes on after it. None waits until the
                 end.
@@ -80,11 +91,19 @@ class Estimator(Parameters, ABC, Generic[F]):
 
         Raises:
             ConfigError: A parameter cannot work.
-            PlanError: The job cannot be planned like this.
+            PlanError: The job cannot be planned like this; with `export_to`, Flink's
+                checkpoints are not set.
             JobFailedError: The job failed; the text has the cause.
             WaitTimeoutError: `timeout_s` has passed.
         """
-        plan = self.plan_fit(table, validation, model_dir=model_dir, name=name)
+        plan = self.plan_fit(
+            table,
+            validation,
+            model_dir=model_dir,
+            export_to=export_to,
+            keep_exports=keep_exports,
+            name=name,
+        )
         return plan.submit().wait(timeout_s=timeout_s, show_progress=show_progress)
 
     def plan_fit(
@@ -93,6 +112,8 @@ class Estimator(Parameters, ABC, Generic[F]):
         validation: Any = None,
         *,
         model_dir: str | Path | None = None,
+        export_to: str | Path | None = None,
+        keep_exports: int = 3,
         name: str = "fit",
     ) -> FitPlan[F]:
         """Plan what `fit` does; nothing runs before `submit`, which may add other sinks.
@@ -106,6 +127,12 @@ class Estimator(Parameters, ABC, Generic[F]):
 
         Example:
             >>> job = estimator.plan_fit(flights).submit(statements)  # doctest: +SKIP
+            >>> model = job.wait()  # doctest: +SKIP
+
+            A fit on a stream, which is served meanwhile, and ends with a model:
+
+            >>> job = estimator.plan_fit(clicks, export_to="served").submit()  # doctest: +SKIP
+            >>> job.handle.stop("saved")  # doctest: +SKIP
             >>> model = job.wait()  # doctest: +SKIP
         """
         from headrace.operator.held_out import (
@@ -124,7 +151,8 @@ class Estimator(Parameters, ABC, Generic[F]):
             raise PlanError(msg)
         needed = needed_columns(self.features, self.label, column_types(table, "table"))
         rows = select_columns(table, needed)
-        require_ends(rows, "table")
+        if export_to is None:
+            require_ends(rows, "table", " with export_to= and epochs=1, or")
         if validation is not None:
             types = column_types(validation, "validation")
             own = [each for each in needed if each in types] or [*types]
@@ -140,7 +168,13 @@ class Estimator(Parameters, ABC, Generic[F]):
         frozen = type(self)(**self.get_params(deep=False))
         record = FitRecord.of(frozen)
         training = frozen._plan_training(  # noqa: SLF001 - another one of the own class
-            rows, validation, record, output_dir=place, name=name
+            rows,
+            validation,
+            record,
+            output_dir=place,
+            export_to=export_to,
+            keep_exports=keep_exports,
+            name=name,
         )
 
         def open_fitted() -> F:
@@ -174,7 +208,15 @@ class Estimator(Parameters, ABC, Generic[F]):
 
     @abstractmethod
     def _plan_training(
-        self, rows: Any, validation: Any, record: FitRecord, *, output_dir: Path, name: str
+        self,
+        rows: Any,
+        validation: Any,
+        record: FitRecord,
+        *,
+        output_dir: Path,
+        export_to: str | Path | None,
+        keep_exports: int,
+        name: str,
     ) -> TrainingPlan:
         """Plan the job."""
 

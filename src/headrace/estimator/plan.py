@@ -46,7 +46,7 @@ class FitJob(Generic[F]):
     """A fit that runs.
 
     Attributes:
-        handle: The job, to look at or to cancel.
+        handle: The job, to look at, to stop or to cancel.
         open_fitted: Returns the model, once the job has ended well.
     """
 

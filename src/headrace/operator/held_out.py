@@ -80,12 +80,13 @@ def column_types(rows: Any, parameter: str) -> dict[str, str]:
     }
 
 
-def require_ends(rows: Table, parameter: str) -> None:
+def require_ends(rows: Table, parameter: str, how: str = "") -> None:
     """Refuse a table that never ends; nothing of it is left in its environment.
 
     Args:
         rows: The table.
         parameter: What the caller's user calls it, for error texts.
+        how: How else the caller's user may train on an endless one, for the error text.
 
     Raises:
         PlanError: A source of it is unbounded, or it cannot be planned.
@@ -100,7 +101,7 @@ def require_ends(rows: Table, parameter: str) -> None:
     if is_endless:
         msg = (
             f"A source of {parameter} is unbounded, so the training would never end. Give a "
-            "bounded one; to train on an endless stream, write a training function"
+            f"bounded one; to train on an endless stream,{how} write a training function"
         )
         raise PlanError(msg)
 

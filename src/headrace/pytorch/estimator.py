@@ -128,7 +128,15 @@ class TorchEstimator(Estimator[FittedTorchModel]):
         self.timeouts = timeouts
 
     def _plan_training(
-        self, rows: Any, validation: Any, record: FitRecord, *, output_dir: Path, name: str
+        self,
+        rows: Any,
+        validation: Any,
+        record: FitRecord,
+        *,
+        output_dir: Path,
+        export_to: str | Path | None,
+        keep_exports: int,
+        name: str,
     ) -> TrainingPlan:
         return train(
             rows,
@@ -137,6 +145,8 @@ class TorchEstimator(Estimator[FittedTorchModel]):
             epochs=self.epochs,
             held_out=validation,
             output_dir=output_dir,
+            export_to=export_to,
+            keep_exports=keep_exports,
             name=name,
             environment=self.environment,
             device=self.device,

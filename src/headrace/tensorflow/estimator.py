@@ -120,7 +120,15 @@ class KerasEstimator(Estimator[FittedKerasModel]):
         self.timeouts = timeouts
 
     def _plan_training(
-        self, rows: Any, validation: Any, record: FitRecord, *, output_dir: Path, name: str
+        self,
+        rows: Any,
+        validation: Any,
+        record: FitRecord,
+        *,
+        output_dir: Path,
+        export_to: str | Path | None,
+        keep_exports: int,
+        name: str,
     ) -> TrainingPlan:
         return train(
             rows,
@@ -129,6 +137,8 @@ class KerasEstimator(Estimator[FittedKerasModel]):
             epochs=self.epochs,
             held_out=validation,
             output_dir=output_dir,
+            export_to=export_to,
+            keep_exports=keep_exports,
             name=name,
             environment=self.environment,
             exchange=self.exchange,

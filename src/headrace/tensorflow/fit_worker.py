@@ -35,6 +35,8 @@ def fit(fitting: Fitting, ctx: TFContext) -> None:
         fitting.early_stopping.require_known(list(model.get_metrics_result()))
     epochs = _Epochs(fitting, ctx, layout, model)
     if model.steps_per_execution > 1:
+        if ctx.settings.export_to is not None:
+            raise ConfigError(_EXPORTS_NOTHING.format(model.steps_per_execution))
         _LOG.warning(_KEEPS_NOTHING, model.steps_per_execution)
     else:
         ctx.checkpointed(model=model, optimizer=model.optimizer, fit=epochs.state)
@@ -59,6 +61,10 @@ _KEEPS_NOTHING = (
     "The model is compiled with steps_per_execution=%d, so Flink's checkpoints hold no state "
     "of this fit: a job that is restored from one is refused. Compile it with "
     "steps_per_execution=1 if it is to go on behind a failure."
+)
+_EXPORTS_NOTHING = (
+    "export_to= writes the model that Flink's checkpoints hold, and they hold none of a fit "
+    "whose model is compiled with steps_per_execution={}. Compile it with steps_per_execution=1"
 )
 
 

@@ -17,6 +17,7 @@ from headrace.estimator import EarlyStopping, FitRecord
 from headrace.framework.process import StateRef
 from headrace.pytorch import TorchEntry, TorchEstimator, TorchSettings
 from headrace.role.state_format import decode_state
+from tests.unit.estimator.exported import KEPT
 from tests.unit.estimator.restored import (
     ALONE,
     IN_STREAM,
@@ -69,12 +70,21 @@ def chosen_with(**changes: Any) -> TorchEstimator:
 
 
 def fit(
-    chosen: TorchEstimator, feed: SlowBarriers, folder: Path, **spec: Any
+    chosen: TorchEstimator,
+    feed: SlowBarriers,
+    folder: Path,
+    *,
+    export_to: Path | None = None,
+    **spec: Any,
 ) -> tuple[dict[str, Any], str]:
     """Fit in this process; return the saved state and the history."""
-    has_held_out = chosen.early_stopping is not None
     settings = TorchSettings(
-        epochs=chosen.epochs, output_dir=folder, has_held_out=has_held_out, device="cpu"
+        epochs=chosen.epochs,
+        output_dir=folder,
+        export_to=export_to,
+        keep_exports=KEPT,
+        has_held_out=chosen.early_stopping is not None,
+        device="cpu",
     )
     entry = TorchEntry(chosen._fitting(FitRecord(parameters=b"", run_id="one")), settings)
     work_dir = folder / "work"

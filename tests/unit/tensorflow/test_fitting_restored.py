@@ -15,6 +15,7 @@ import pytest
 from headrace.errors import PlanError
 from headrace.estimator import EarlyStopping, FitRecord
 from headrace.tensorflow import KerasEstimator, TFEntry, TFSettings
+from tests.unit.estimator.exported import KEPT
 from tests.unit.estimator.restored import (
     ALONE,
     IN_STREAM,
@@ -55,12 +56,19 @@ def halved(epoch: int, rate: float) -> float:
 
 
 def fit(
-    chosen: KerasEstimator, feed: SlowBarriers, folder: Path, **spec: Any
+    chosen: KerasEstimator,
+    feed: SlowBarriers,
+    folder: Path,
+    *,
+    export_to: Path | None = None,
+    **spec: Any,
 ) -> tuple[list[Any], str]:
     """Fit in this process; return the saved weights and the history."""
     settings = TFSettings(
         epochs=chosen.epochs,
         output_dir=folder,
+        export_to=export_to,
+        keep_exports=KEPT,
         has_held_out=chosen.early_stopping is not None,
         is_stream=True,
     )

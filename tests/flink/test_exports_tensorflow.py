@@ -1,0 +1,119 @@
+"""A training in TensorFlow on a stream writes the model of each completed checkpoint."""
+
+from __future__ import annotations
+
+import sys
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import cloudpickle
+import numpy as np
+import pytest
+from pyflink.table import DataTypes
+
+import headrace.tensorflow
+from headrace.errors import JobFailedError
+from headrace.tensorflow import KerasModel
+
+from .conftest import MakeEnvironment
+from .exported import ALL_KEPT, CHECKPOINTS, add_endless_numbers, ids_in, objects_in
+from .kept_state import Killer
+from .tensorflow_jobs import build_model, step_function, until_job
+from .test_kept_state import NARROW, RETRIES, SMALL, in_dir
+from .test_predict import written
+
+cloudpickle.register_pickle_by_value(sys.modules[__name__])
+
+STAY = {"execution_checkpointing_externalized__checkpoint__retention": "RETAIN_ON_CANCELLATION"}
+KERAS = ".keras"
+SCORED = 50
+
+
+def trains(killer: Killer) -> Any:
+    """An entry: a loop of steps, with all of it in the checkpoints."""
+
+    def entry(ctx: Any) -> None:
+        import keras
+        import tensorflow as tf
+
+        model = build_model()
+        optimizer = keras.optimizers.Adam(0.02)
+        ctx.checkpointed(model=model, optimizer=optimizer)
+        ctx.data_parallel(model, optimizer)
+        step = step_function(tf, model, optimizer)
+        killer.begin()
+        for batch in ctx.dataset(16, shapes={"x": (2,)}, columns=["x", "y"]):
+            step(batch["x"], batch["y"])
+            killer.look()
+
+    return entry
+
+
+def scores_of(weights: list[Any], x: Any) -> Any:
+    """What `build_model` says with these weights, in NumPy."""
+    first, first_bias, second, second_bias = weights
+    return (np.tanh(x @ first + first_bias) @ second + second_bias)[:, 0]
+
+
+@pytest.mark.timeout(200)  # two processes that import TensorFlow, one after the other
+def test_each_keras_version_is_the_model_of_its_checkpoint_also_behind_a_kill(
+    make_t_env: MakeEnvironment, tmp_path: Path
+) -> None:
+    checkpoints, served = tmp_path / "cp", tmp_path / "served"
+    options = {**CHECKPOINTS, **ALL_KEPT, **STAY, **RETRIES, **NARROW, **in_dir(checkpoints)}
+    t_env = make_t_env(**options)
+    add_endless_numbers(t_env)
+    job = headrace.tensorflow.train(
+        t_env.sql_query(
+            "SELECT ARRAY[CAST(MOD(id, 7) AS DOUBLE) / 8, CAST(MOD(id, 11) AS DOUBLE) / 16] "
+            "AS x, CAST(MOD(id, 13) AS DOUBLE) / 32 AS y, padding FROM numbers"
+        ),
+        trains(Killer(tmp_path, checkpoints, 1)),
+        exchange=SMALL,
+        export_to=served,
+        keep_exports=1_000,
+        name="trained",
+        spare_after_s=None,  # its import would take a core
+    ).submit()
+    try:
+        import keras
+
+        until_job(job, lambda: list(tmp_path.glob("death-*")), "the kill")
+        before = max(ids_in(served, KERAS), default=0)
+        until_job(job, lambda: ids_in(served, KERAS)[-1:] > [before + 4], "later versions")
+    finally:
+        job.cancel()
+    with pytest.raises(JobFailedError):
+        job.wait(timeout_s=60, show_progress=False)
+
+    ids = ids_in(served, KERAS)
+    held = []
+    for checkpoint_id in ids:
+        path = served / f"checkpoint-{checkpoint_id}{KERAS}"
+        version = keras.models.load_model(path, compile=False).variables
+        held.append([*objects_in(checkpoints, checkpoint_id)["model"].values()])
+        for mine, theirs in zip(version, held[-1], strict=True):
+            np.testing.assert_array_equal(mine.numpy(), theirs)
+    for one, next_one in pairwise(held):
+        assert not np.array_equal(one[0], next_one[0]), "a model at rest shows nothing"
+
+    t_env = make_t_env()
+    t_env.execute_sql(
+        "CREATE TEMPORARY TABLE numbers (id BIGINT) WITH ('connector'='datagen', "
+        "'fields.id.kind'='sequence', 'fields.id.start'='1', "
+        f"'fields.id.end'='{SCORED}', 'number-of-rows'='{SCORED}')"
+    )
+    scored = headrace.tensorflow.predict(
+        t_env.sql_query("SELECT id, id / 8.0e0 AS a, id / 16.0e0 AS b FROM numbers"),
+        KerasModel(served / "latest.keras"),
+        inputs=["a", "b"],
+        outputs={"y": DataTypes.DOUBLE()},
+        keep=["id"],
+    )
+    rows = written(t_env, scored, "id BIGINT, y DOUBLE", tmp_path / "out")
+    assert len(rows) == SCORED
+    x = np.array([[row["id"] / 8, row["id"] / 16] for row in rows])
+    found = np.array([row["y"] for row in rows])
+    np.testing.assert_allclose(found, scores_of(held[-1], x), rtol=1e-9)
+    assert not np.allclose(found, scores_of(held[-2], x), rtol=1e-9)
