@@ -4,32 +4,70 @@ from __future__ import annotations
 
 import time
 from collections import deque
+from collections.abc import Callable
 from statistics import median
 from typing import Any
 
 import numpy as np
-import torch
 
-__all__ = ["train_and_time"]
+__all__ = ["train_in_pytorch", "train_in_tensorflow"]
+
+_INPUTS = 1_000
+_UNITS_PER_MB = 250
 
 
-def train_and_time(ctx: Any, *, state_mb: int, warm_up: int, checkpoints: int) -> None:
-    """Keep a model of `state_mb` MB in the checkpoints; report what they and copies take.
+def train_in_pytorch(ctx: Any, *, state_mb: int, warm_up: int, checkpoints: int) -> None:
+    """Keep a linear model of PyTorch's; see `_time`."""
+    import torch
+
+    torch.set_num_threads(1)
+    model = torch.nn.Linear(_INPUTS, state_mb * _UNITS_PER_MB, bias=False)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.0)
+    ctx.checkpointed(model=model, optimizer=optimizer)
+    x = torch.ones(4, _INPUTS)
+
+    def step() -> None:
+        with torch.no_grad():
+            model(x)
+
+    _time(ctx, step, state_mb=state_mb, warm_up=warm_up, checkpoints=checkpoints)
+
+
+def train_in_tensorflow(ctx: Any, *, state_mb: int, warm_up: int, checkpoints: int) -> None:
+    """Keep a linear model of TensorFlow's; see `_time`."""
+    import keras
+    import tensorflow as tf
+
+    layer = keras.layers.Dense(
+        state_mb * _UNITS_PER_MB, use_bias=False, kernel_initializer="zeros"
+    )
+    model = keras.Sequential([keras.Input((_INPUTS,)), layer])
+    optimizer = keras.optimizers.SGD(0.0)
+    optimizer.build(model.trainable_variables)
+    ctx.checkpointed(model=model, optimizer=optimizer)
+    x = tf.ones((4, _INPUTS))
+
+    def step() -> None:
+        model(x)
+
+    _time(ctx, step, state_mb=state_mb, warm_up=warm_up, checkpoints=checkpoints)
+
+
+def _time(
+    ctx: Any, step: Callable[[], object], *, state_mb: int, warm_up: int, checkpoints: int
+) -> None:
+    """Step on the rows; report what the checkpoints and copies of as many bytes take.
 
     A pause is the time from the end of a step to the begin of the next one, where a barrier
     lies between them, over what it is elsewhere. It needs more rows than the steps can take.
 
     Args:
-        ctx: The context of a role.
-        state_mb: Size of the model's parameters.
+        ctx: The context of a role, which keeps a state.
+        step: Uses the whole state once.
+        state_mb: Its size.
         warm_up: How many checkpoints, 2 at least, are apart: their memory may be new.
         checkpoints: After how many more the job is ended.
     """
-    torch.set_num_threads(1)
-    model = torch.nn.Linear(1_000, state_mb * 250, bias=False)
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.0)
-    ctx.checkpointed(model=model, optimizer=optimizer)
-    x = torch.ones(4, 1_000)
     source = np.ones(state_mb * 1_000_000, np.uint8)
     target = np.ones_like(source)
     usual_ms: deque[float] = deque(maxlen=1_000)
@@ -54,8 +92,7 @@ def train_and_time(ctx: Any, *, state_mb: int, warm_up: int, checkpoints: int) -
             copies_ms.append((time.perf_counter() - began) * 1e3)
         elif gap_ms is not None:
             usual_ms.append(gap_ms)
-        with torch.no_grad():
-            model(x)
+        step()
         if has_captured and len(gaps_ms) > warm_up and usual_ms:
             usual = median(usual_ms)
             pauses_ms = [each - usual for each in gaps_ms]

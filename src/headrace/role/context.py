@@ -18,6 +18,7 @@ from headrace.role.arrays import NullRule, to_numpy
 from headrace.role.barriers import Barriers
 from headrace.role.bounded import bounded_poll
 from headrace.role.emission import to_batches, to_timestamps_ms
+from headrace.role.generators import Generators
 from headrace.role.keeping_context import KeepingContext
 from headrace.role.kept_state import KeptState
 from headrace.role.link import RoleLink
@@ -92,7 +93,8 @@ class RoleContext(KeepingContext, SavingContext):
         self._link = link
         self._feed = feed
         self._clock = clock
-        self._kept = KeptState(spec)
+        self._generators = self._make_generators()
+        self._kept = KeptState(spec, self._generators)
         self._expects_capture = spec.has_checkpoints
         self._barriers: Barriers | None = None
         if feed is not None and feed.input_schema is not None:
@@ -330,6 +332,10 @@ class RoleContext(KeepingContext, SavingContext):
         No state is kept: the process was stopped anywhere, perhaps in the midst of a step.
         """
         self._end(is_success=True, has_ended_well=False)
+
+    def _make_generators(self) -> Generators:
+        """Return the generators that are kept without being named; subclasses add theirs."""
+        return Generators()
 
     def _tick(self) -> None:
         """Do what is due now and then; called often, on the thread that asks for rows."""

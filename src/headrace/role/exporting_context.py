@@ -10,7 +10,6 @@ from headrace.exchange import StateFile
 from headrace.role.context import RoleContext
 from headrace.role.export_dir import ExportDirectory
 from headrace.role.exports import Exports, Servable
-from headrace.role.generators import unmoved_generators
 from headrace.role.reader import BatchReader
 from headrace.role.settings import TrainingSettings
 
@@ -84,7 +83,7 @@ class ExportingContext(RoleContext):
             raise UsageError(msg)
         self._exported = name
         if self.index == 0 and self._feed is not None:
-            with unmoved_generators():  # Keras draws seeds for the layers of a copy
+            with self._generators.unmoved():  # Keras draws seeds for the layers of a copy
                 self._servable_of = make(model)
             self._refusal = None
 
@@ -108,7 +107,7 @@ class ExportingContext(RoleContext):
             directory, suffix=servable.suffix, keep=self.settings.keep_exports
         )
         place.open()
-        with unmoved_generators():
+        with self._generators.unmoved():
             self._write_first(place, servable, self._kept.state_of(name))
         self._exports = Exports(feed, place, name, servable)
         feed.on_complete(self._exports.complete)

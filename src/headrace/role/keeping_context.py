@@ -55,7 +55,9 @@ class KeepingContext:
         """Values of your own that Flink's checkpoints hold; empty at the first start.
 
         A restored process finds here what was here when the rows before the checkpoint had been
-        handled: numbers, arrays, tensors, whatever pickles.
+        handled: numbers, arrays, tensors, whatever pickles. The random number generators that
+        `checkpointed` keeps are kept beside it; where that is not called, they are restored
+        when the input is first read.
 
         Example:
             ctx.state["rows"] = ctx.state.get("rows", 0) + len(batch["x"])
@@ -99,7 +101,8 @@ class KeepingContext:
 
         Each has `state_dict` and `load_state_dict`, as models, optimizers and schedulers have.
         What they are when the rows before a checkpoint have been handled goes into it, beside
-        `state`; so do the random number generators of Python, NumPy (the global one) and torch.
+        `state`; so do the random number generators of Python, NumPy (the global one) and torch,
+        as with `state` alone.
         In a job that Flink has restored, this restores them all, in place: call it when the
         objects are as at the first start, before the loop over the input.
 

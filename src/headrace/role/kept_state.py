@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import mmap
-import os
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from headrace.errors import ExchangeError, PlanError, UsageError
+from headrace.errors import PlanError, UsageError
 from headrace.exchange import Feed, StateFile
-from headrace.framework.process import ProcessSpec, StateRef
-from headrace.role.generators import generator_states, restore_generators
+from headrace.framework.process import ProcessSpec
+from headrace.role.generators import Generators
 from headrace.role.rescaled import Rescaled, is_rescaled
-from headrace.role.state_format import decode_state, encode_state
+from headrace.role.restored_files import decode_own, read_states
+from headrace.role.state_format import encode_state
 from headrace.role.taking import require_stateful, take_state
 
 __all__ = ["KeptState"]
@@ -24,12 +23,14 @@ class KeptState:
     """The state of one process: the user's own values, and the objects that he has named.
 
     What a checkpoint holds is read at once; `values` has its part then, and `name` gives each
-    object and the random number generators theirs. From then on `capture` takes the state.
+    object and the random number generators theirs; where nothing is named, the generators get
+    theirs before the input is read. From then on `capture` takes the state.
 
     Thread model: one thread at a time, the one that asks for rows.
 
     Args:
         spec: Who the process is, and where what the checkpoint holds for it lies.
+        generators: Are kept beside whatever else is.
 
     Raises:
         PlanError: What the checkpoint holds cannot be read.
@@ -40,7 +41,8 @@ class KeptState:
         is_asked_for: Whether the user's function has asked for `values`.
     """
 
-    def __init__(self, spec: ProcessSpec) -> None:
+    def __init__(self, spec: ProcessSpec, generators: Generators) -> None:
+        self._generators = generators
         self._node = spec.node
         self._is_first = spec.index == 0
         self._is_restored = spec.is_restored
@@ -49,7 +51,7 @@ class KeptState:
         self._shared: frozenset[str] = frozenset()
         self._has_restored_objects = False
         self._is_alone = spec.parallelism == 1
-        parts = _read(spec)
+        parts = read_states(spec)
         self._is_untouched = bool(spec.states) and not parts
         self._rescaled = Rescaled(spec, parts) if is_rescaled(spec) else None
         self._has_restored = bool(parts) or self._rescaled is not None
@@ -181,7 +183,8 @@ class KeptState:
     def require_all_named(self) -> None:
         """Refuse to read on behind a checkpoint of which a part is restored by nobody.
 
-        The checkpoint's files are let go of here: nothing more is restored from them.
+        Generators that `name` has not restored are restored here. The checkpoint's files are
+        let go of then: nothing more is restored from them.
 
         Raises:
             PlanError: It holds objects, and none was named, or values of a role of another
@@ -198,6 +201,8 @@ class KeptState:
                 "or start the job without restoring it"
             )
             raise PlanError(msg)
+        if self._objects is None:
+            self._restore_generators()
         self._memory = None
         if self._rescaled is not None:
             self._rescaled.release()
@@ -250,6 +255,7 @@ class KeptState:
     def _content(self) -> dict[str, Any]:
         content: dict[str, Any] = {
             "values": self.values,
+            "generators": self._generators.states(),
             "parts": {
                 **self._restored.get("parts", {}),
                 **{name: part() for name, part in self._parts.items()},
@@ -263,7 +269,6 @@ class KeptState:
             }
             content["shared"] = sorted(self._shared)
             content["served"] = sorted(self._served)
-            content["generators"] = generator_states()
         return content
 
     def _restore(self, spread: Callable[[memoryview], memoryview]) -> None:
@@ -274,9 +279,9 @@ class KeptState:
             assert self._memory is not None
             memory = spread(self._memory)
             if not self._is_first:
-                of_first = _decode(memory, self._node)["objects"]
+                of_first = decode_own(memory, self._node)["objects"]
                 kept = {**kept, **{name: of_first[name] for name in shared}}
-        self._take(kept, self._restored.get("generators"), self._restored.get("parts", {}))
+        self._take(kept, self._restored.get("parts", {}))
 
     def _restore_rescaled(
         self, rescaled: Rescaled, spread: Callable[[memoryview], memoryview]
@@ -289,17 +294,17 @@ class KeptState:
             self._is_untouched = True
             return
         memory = own if self._is_first else memory
-        first = {} if rescaled.is_nothing(memory) else _decode(memory, self._node)
+        first = {} if rescaled.is_nothing(memory) else decode_own(memory, self._node)
         kept = first.get("objects", _NO_OBJECTS)
         self._require_named(kept)
-        self._take(kept, rescaled.generators, rescaled.steps(first.get("parts", {})))
+        self._take(kept, rescaled.steps(first.get("parts", {})))
 
     def _for_others(self, memory: memoryview) -> memoryview:
         """Return the state in `memory`, of the first process, without what only that needs."""
         served = {name: (self._objects or {})[name] for name in self._served}
         if not self._is_first or len(memory) <= 1 or not served:
             return memory
-        content = _decode(memory, self._node)
+        content = decode_own(memory, self._node)
         objects = dict(content.get("objects", _NO_OBJECTS))
         for name in objects.keys() & served.keys():
             objects[name] = served[name].for_others(objects[name])
@@ -318,12 +323,19 @@ class KeptState:
             )
             raise PlanError(msg)
 
-    def _take(self, kept: Mapping[str, Any], generators: Any, parts: Mapping[str, Any]) -> None:
+    def _restore_generators(self) -> None:
+        """Give the generators what the checkpoint holds for this process, and drop it there."""
+        own = self._restored
+        states = own.get("generators") if self._rescaled is None else self._rescaled.generators
+        if states is not None:
+            self._generators.restore(states)
+        self._restored = {name: each for name, each in own.items() if name != "generators"}
+
+    def _take(self, kept: Mapping[str, Any], parts: Mapping[str, Any]) -> None:
         assert self._objects is not None
         for name, each in self._objects.items():
             take_state(name, each, kept[name])
-        if generators is not None:
-            restore_generators(generators)
+        self._restore_generators()
         self._has_restored_objects = bool(kept)
         self._restored = {"parts": parts}
         self._memory = None
@@ -331,45 +343,6 @@ class KeptState:
 
 def _is_served(each: object) -> bool:
     return callable(getattr(each, "for_others", None))
-
-
-def _read(spec: ProcessSpec) -> list[tuple[StateRef, memoryview, Mapping[str, Any]]]:
-    """Return the states that the checkpoint holds for this process, with what is in them."""
-    found: list[tuple[StateRef, memoryview, Mapping[str, Any]]] = []
-    for ref in spec.states:
-        if ref.path is not None:
-            try:
-                memory = _map(ref)
-            except OSError as exc:
-                node = f"{spec.role}-{ref.index}"
-                msg = f"The state of {node} in the restored checkpoint cannot be opened: {exc}"
-                raise ExchangeError(msg) from exc
-            found.append((ref, memory, _decode(memory, spec.node)))
-    return found
-
-
-def _decode(memory: memoryview, node: str) -> dict[str, Any]:
-    try:
-        return dict(decode_state(memory))
-    except Exception as exc:
-        msg = (
-            f"The state of {node} in the restored checkpoint cannot be read: "
-            f"{type(exc).__name__}: {exc}. The versions of Python and of the modules that it "
-            "uses must fit those of the program that wrote it; a class that has another name "
-            "or place now must be found under its old one as well"
-        )
-        raise PlanError(msg) from exc
-
-
-def _map(ref: StateRef) -> memoryview:
-    """Map a state privately: what is restored from it may be changed, the file is not."""
-    assert ref.path is not None
-    fd = os.open(ref.path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        prot = mmap.PROT_READ | mmap.PROT_WRITE
-        return memoryview(mmap.mmap(fd, 0, flags=mmap.MAP_PRIVATE, prot=prot))
-    finally:
-        os.close(fd)
 
 
 def _not_pickled(content: Mapping[str, Any], cause: Exception) -> UsageError:

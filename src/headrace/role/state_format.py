@@ -32,6 +32,7 @@ _ALIGNMENT = 64
 _MAGIC = b"HRSTATE\x01"
 _HEADER = struct.Struct("<8sQQ")  # magic, bytes of the skeleton, number of buffers
 _BUFFER = struct.Struct("<QQ")  # offset, bytes
+_BY_OTHERS = 2  # `dtype.isbuiltin` of types that are registered with NumPy
 
 
 class EncodedState:
@@ -69,9 +70,9 @@ def encode_state(value: object) -> EncodedState:
         Exception: What pickling raises: a part of it cannot be pickled.
     """
     skeleton = io.BytesIO()
-    pickler = _Pickler(skeleton)
-    pickler.dump(value)
-    return EncodedState(skeleton.getvalue(), pickler.buffers)
+    taken = _TakenOut()
+    _Pickler(skeleton, taken).dump(value)
+    return EncodedState(skeleton.getvalue(), taken.buffers)
 
 
 def decode_state(memory: memoryview) -> Any:
@@ -125,23 +126,44 @@ class _Storage:
         self.storage = storage
 
 
-class _Pickler(cloudpickle.Pickler):  # type: ignore[misc] # it has no types
-    """Takes memory out; classes and functions that cannot be imported travel by value.
+class _TakenOut:
+    """What a pickler has taken out of the objects.
+
+    Apart from the pickler, which would else be part of a cycle, and keep everything that it saw
+    until the collector comes: variables of TensorFlow's would move to other memory meanwhile.
 
     Attributes:
-        buffers: What was taken out, in the order in which it is taken back.
+        buffers: In the order in which they are taken back.
+        on_device: Address of a placeholder -> the storage that it stands for.
     """
 
-    def __init__(self, file: io.BytesIO) -> None:
-        super().__init__(file, protocol=5, buffer_callback=self._take_out)
+    def __init__(self) -> None:
         self.buffers: list[_Buffer] = []
+        self.on_device: dict[int, Any] = {}
+
+    def take(self, buffer: pickle.PickleBuffer) -> None:
+        view = buffer.raw()
+        address = np.frombuffer(view, np.uint8).ctypes.data if view.nbytes else 0
+        storage = self.on_device.get(address)
+        self.buffers.append(_Buffer(view) if storage is None else _DeviceBuffer(view, storage))
+
+
+class _Pickler(cloudpickle.Pickler):  # type: ignore[misc] # it has no types
+    """Takes memory out; classes and functions that cannot be imported travel by value."""
+
+    def __init__(self, file: io.BytesIO, taken: _TakenOut) -> None:
+        super().__init__(file, protocol=5, buffer_callback=taken.take)
         self._torch = sys.modules.get("torch")
         self._storages: dict[int, _Storage] = {}
-        self._on_device: dict[int, Any] = {}  # address of a placeholder -> storage
+        self._on_device = taken.on_device
 
     def reducer_override(self, obj: Any) -> Any:
         if isinstance(obj, _Storage):
             return _rebuild_storage, (pickle.PickleBuffer(self._view_of(obj.storage)),)
+        if _is_of_foreign_numbers(obj):
+            # NumPy knows no buffers of such, and would put them into the skeleton.
+            memory = pickle.PickleBuffer(obj.reshape(-1).view(np.uint8))
+            return _rebuild_array, (memory, obj.dtype, obj.shape)
         if self._torch is not None and _is_plain_tensor(self._torch, obj):
             storage = obj.untyped_storage()
             kept = self._storages.setdefault(storage._cdata, _Storage(storage))  # noqa: SLF001
@@ -163,11 +185,12 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc] # it has no types
         self._on_device[placeholder.ctypes.data] = storage
         return placeholder
 
-    def _take_out(self, buffer: pickle.PickleBuffer) -> None:
-        view = buffer.raw()
-        address = np.frombuffer(view, np.uint8).ctypes.data if view.nbytes else 0
-        storage = self._on_device.get(address)
-        self.buffers.append(_Buffer(view) if storage is None else _DeviceBuffer(view, storage))
+
+def _is_of_foreign_numbers(obj: Any) -> bool:
+    """Whether `obj` is an array of a type that another package has made: bfloat16, float8."""
+    return (
+        type(obj) is np.ndarray and obj.dtype.isbuiltin == _BY_OTHERS and obj.flags.c_contiguous
+    )
 
 
 def _is_plain_tensor(torch: Any, obj: Any) -> bool:
@@ -183,6 +206,12 @@ def _is_plain_tensor(torch: Any, obj: Any) -> bool:
 def _bytes_of(storage: Any) -> Any:
     torch: Any = sys.modules["torch"]
     return torch.empty(0, dtype=torch.uint8, device=storage.device).set_(storage)
+
+
+def _rebuild_array(
+    memory: Any, dtype: np.dtype[Any], shape: tuple[int, ...]
+) -> np.ndarray[Any, Any]:
+    return np.ndarray(shape, dtype, buffer=memory)
 
 
 def _rebuild_storage(memory: Any) -> Any:

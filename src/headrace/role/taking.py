@@ -6,6 +6,13 @@ from collections.abc import Mapping
 from typing import Any
 
 from headrace.errors import ConfigError, HeadraceError, PlanError
+from headrace.role.optimizer_state import (
+    is_optimizer,
+    lost_settings,
+    misshapen,
+    needed_settings,
+    optimizer_differences,
+)
 
 __all__ = ["require_stateful", "take_state"]
 
@@ -33,6 +40,8 @@ def require_stateful(name: str, each: object) -> None:
 def take_state(name: str, each: Any, kept: object) -> None:
     """Load `kept` into an object.
 
+    An optimizer of torch's that would take what does not fit its parameters is not given it.
+
     Args:
         name: Of the object, as `ctx.checkpointed` was told.
         each: Has `state_dict` and `load_state_dict`.
@@ -42,21 +51,38 @@ def take_state(name: str, each: Any, kept: object) -> None:
         PlanError: It does not take it; the text has its own error, and lists what is missing,
             unexpected and of another shape.
     """
+    listed: list[str] | None = None
     try:
-        each.load_state_dict(kept)
+        if is_optimizer(each, kept):
+            listed = optimizer_differences(each, kept)  # it may have changed behind the call
+            _load_optimizer(each, kept)
+        else:
+            each.load_state_dict(kept)
     except (HeadraceError, MemoryError, OSError):
         raise  # no matter of what it holds: a restart may mend it
     except Exception as exc:
-        try:
-            found = _differences(_flat(each.state_dict()), _flat(kept))
-        except Exception:  # noqa: BLE001 - the first error is the one to tell
-            found = []
-        listed = "".join(f"\n  {line}" for line in found)
+        if listed is None:
+            try:
+                listed = _differences(_flat(each.state_dict()), _flat(kept))
+            except Exception:  # noqa: BLE001 - the first error is the one to tell
+                listed = []
+        lines = "".join(f"\n  {line}" for line in listed)
         msg = (
             f"ctx.checkpointed: {name!r} (a {type(each).__name__}) does not take its state "
-            f"from the restored checkpoint: {type(exc).__name__}: {exc}{listed}"
+            f"from the restored checkpoint: {type(exc).__name__}: {exc}{lines}"
         )
         raise PlanError(msg) from exc
+
+
+def _load_optimizer(optimizer: Any, kept: Any) -> None:
+    if misshapen(optimizer, kept):
+        msg = "its entries are not of the shapes of the parameters"
+        raise ValueError(msg)
+    needed = needed_settings(optimizer)
+    optimizer.load_state_dict(kept)
+    if lost_settings(optimizer, needed):
+        msg = "it is the state of another kind of optimizer"
+        raise ValueError(msg)
 
 
 def _differences(own: dict[str, Any], kept: dict[str, Any]) -> list[str]:

@@ -132,6 +132,7 @@ class TFContext(TFKeepingContext):
         from headrace.tensorflow.internals import tell_iterators
         from headrace.tensorflow.portions import Portions, batches_at_once
 
+        self._generators.note_thread()
         rows = require_count("rows", rows)
         at_once = batches_at_once(rows) if layout.can_be_cut else 1
         self._portions = self._portions or Portions()

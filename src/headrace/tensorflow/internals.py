@@ -6,28 +6,38 @@ on, and says what to do when a part has moved.
 
 from __future__ import annotations
 
+import random
+import threading
 from collections.abc import Callable
 from typing import Any
 
 import keras
+import numpy as np
 import tensorflow as tf
+from keras.src.backend.common import global_state
 from keras.src.backend.tensorflow.trainer import TensorFlowTrainer
+from keras.src.random.seed_generator import GLOBAL_SEED_GENERATOR
 from keras.src.trainers.trainer import Trainer
 from tensorflow.python.data.ops import map_op
 from tensorflow.python.eager import context
-from tensorflow.python.ops import handle_data_util
+from tensorflow.python.ops import handle_data_util, stateful_random_ops
 from tensorflow.python.ops.resource_variable_ops import BaseResourceVariable
 
 __all__ = [
     "BaseResourceVariable",
+    "KerasSeeds",
     "connect",
     "device_in_scope",
+    "global_generator",
     "is_started",
     "leave_xla_out",
     "let_steps_wait_for_their_batch",
     "map_in_place",
     "move_variable",
+    "operation_seeds",
+    "set_operation_seeds",
     "tell_iterators",
+    "view_of",
     "wait_for_servers",
     "with_handle_data",
 ]
@@ -153,6 +163,94 @@ def tell_iterators(dataset: tf.data.Dataset, on_iterator: Callable[[], object]) 
     dataset.__class__ = type(kind.__name__, (kind,), {"__iter__": iterate})
 
 
+def view_of(variable: Any) -> np.ndarray[Any, Any]:
+    """Return the value of a variable: without a copy where it lies in this process' memory.
+
+    The array is not to be written to. What is assigned later leaves it as it is: TensorFlow
+    gives the variable other memory while the array lives. So drop it before the next step,
+    which then goes on in the memory that there is.
+
+    `Variable.numpy` copies always; `Variable.read_value`, in addition, once rows of the
+    variable have been updated by themselves (embeddings), if it is not told otherwise as here.
+
+    Args:
+        variable: Of TensorFlow's, on any device. Strings, single numbers, and what is on a GPU,
+            are copied.
+
+    Source: `EagerTensor.numpy` in tensorflow/python/framework/ops.py on views of tensors;
+    `copy_on_read_mode` in tensorflow/core/framework/resource_var.h.
+    """
+    if not isinstance(variable, BaseResourceVariable):  # of a strategy, for example
+        return np.asarray(variable.numpy())
+    value = variable.read_value_no_copy()
+    if not value.shape.rank and value.dtype != tf.string:  # for one number NumPy has many types
+        return np.asarray(value.numpy())
+    # Not `memoryview`, which knows no bfloat16: np.asarray has another way to that memory.
+    return np.asarray(value)
+
+
 def move_variable(variable: keras.Variable, place: tf.Variable) -> None:
     """Make a Keras variable keep its value in another variable of TensorFlow's."""
     variable._value = place  # noqa: SLF001
+
+
+def global_generator() -> tf.random.Generator | None:
+    """Return what `tf.random.get_global_generator` does, if it was made."""
+    return stateful_random_ops.global_generator
+
+
+def operation_seeds() -> tuple[int, Any] | None:
+    """Return the seed of `tf.random.set_seed`, and where the seeds that follow from it are.
+
+    An operation that is called outside of a function gets the next of those seeds. None: no
+    seed was set.
+    """
+    found = context.context()
+    return None if found._seed is None else (found._seed, found._rng.getstate())  # noqa: SLF001
+
+
+def set_operation_seeds(seed: int, place: Any) -> None:
+    """Go on where `operation_seeds` was called; kernels that have begun are left alone."""
+    found = context.context()
+    seeds = random.Random()  # noqa: S311 - as TensorFlow has it
+    seeds.setstate(place)
+    found._seed, found._rng = seed, seeds  # noqa: SLF001
+
+
+class KerasSeeds:
+    """The global seed generator of `keras.random` of the thread that makes this object.
+
+    Keras has one for each thread; a checkpoint may be captured on another one.
+    """
+
+    def __init__(self) -> None:
+        self._thread = threading.get_ident()
+        self._note()
+
+    def state(self) -> np.ndarray[Any, Any] | None:
+        """Return its state; None where no number was drawn, or where it cannot be seen."""
+        found = self._found()
+        generator = None if found is None else found.get(GLOBAL_SEED_GENERATOR)
+        return None if generator is None else np.array(generator.state.numpy())
+
+    def set_state(self, state: np.ndarray[Any, Any]) -> None:
+        """Set its state, in place where it is there: functions that were traced refer to it."""
+        found = self._found()
+        if found is None:
+            return
+        if found.get(GLOBAL_SEED_GENERATOR) is None:
+            with tf.init_scope():
+                found[GLOBAL_SEED_GENERATOR] = keras.random.SeedGenerator()
+        found[GLOBAL_SEED_GENERATOR].state.assign(np.array(state))
+
+    def _note(self) -> None:
+        self._tracker = global_state.GLOBAL_STATE_TRACKER
+        self._attributes: dict[str, Any] = self._tracker.__dict__  # of this thread
+
+    def _found(self) -> dict[str, Any] | None:
+        """Return the global attributes of Keras' in that thread."""
+        if global_state.GLOBAL_STATE_TRACKER is not self._tracker:  # `clear_session`
+            if threading.get_ident() != self._thread:
+                return None
+            self._note()
+        return self._attributes

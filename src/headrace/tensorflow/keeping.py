@@ -14,6 +14,7 @@ from headrace.role.at_rest import meet_at_rest
 from headrace.role.peers import StarSpec
 from headrace.tensorflow.alone import AloneSteps
 from headrace.tensorflow.cluster import CHIEF, EVALUATOR, TFCluster
+from headrace.tensorflow.generators import TFGenerators
 from headrace.tensorflow.passes import Passes
 from headrace.tensorflow.served import ServedSteps
 
@@ -33,12 +34,14 @@ class TFKeepingContext(TrainingContext):
     """The part of a `TFContext` that has to do with Flink's checkpoints."""
 
     _cluster: TFCluster
+    _generators: TFGenerators
     _portions: Portions | None
     _servers: ParameterServers | None = None
     _keeping: Collection[Any] = ()  # what has the states of the objects that were named
 
     def __init__(self, **facts: Any) -> None:
         super().__init__(**facts)
+        self._generators.note_thread()
         self._dataset_passes = Passes(self._kept.restored_epoch)
         self._has_new_iterator = False
         self._is_iterated_itself = False
@@ -49,11 +52,15 @@ class TFKeepingContext(TrainingContext):
 
         Keras models and optimizers, variables, `tf.Module` and `tf.train.Checkpoint` are taken
         as they are; an optimizer that is not built yet is built for the model beside it. Call
-        it before `data_parallel`.
+        it before `data_parallel`. A `tf.train.Checkpoint` writes files: the loop waits while it
+        goes to a disk and back.
 
         Random numbers: the states of Keras' layers are variables of the model; a
-        `tf.random.Generator` is kept if it is part of what is named. Those of `tf.random` with
-        a global seed begin anew.
+        `tf.random.Generator` or `keras.random.SeedGenerator` of your own is kept if it is
+        named. The global ones of both are kept anyway, and so is what `tf.random.set_seed`
+        gives to operations that you call outside of functions. An operation of `tf.random` in a
+        `tf.function`, or with a ``seed`` of its own, counts inside TensorFlow, which lets
+        nobody look: it begins anew. Draw from a generator there.
 
         One worker makes a step on each batch of `dataset` before the next is asked for. Nothing
         may hold rows back behind it (``shuffle``, ``prefetch``): a checkpoint would miss them.
@@ -73,6 +80,7 @@ class TFKeepingContext(TrainingContext):
         """
         if self._cluster.servers and self._cluster.addresses.get(CHIEF):
             raise PlanError(_CHIEF)
+        self._generators.note_thread()
         given = super().checkpointed(**objects)
         if self._cluster.servers:
             self._rest_together()
@@ -96,6 +104,14 @@ class TFKeepingContext(TrainingContext):
         from headrace.tensorflow.servable import KerasForm
 
         self._choose(model, lambda each: KerasForm(each, form))
+
+    def tell_begun(self) -> None:
+        """Tell that the entry function is about to be called; `TFEntry` does."""
+        self._generators.note_thread()
+        super().tell_begun()
+
+    def _make_generators(self) -> TFGenerators:
+        return TFGenerators()
 
     def _is_model(self, each: object) -> bool:
         import keras
@@ -223,6 +239,7 @@ class TFKeepingContext(TrainingContext):
 
     def _note_iterator(self) -> None:
         """Note that the next iteration is over `ctx.dataset` itself: nothing stands behind."""
+        self._generators.note_thread()
         self._has_new_iterator = True
 
     def _watch_steps(self) -> None:

@@ -19,6 +19,7 @@ import numpy as np
 import tensorflow as tf
 
 from headrace.errors import ConfigError, ExchangeError
+from headrace.tensorflow.internals import view_of
 from headrace.tensorflow.ps_scope import is_on_server
 from headrace.tensorflow.variables import raw_variable
 
@@ -39,8 +40,8 @@ def as_stateful(
     Optimizers are built where they are not, for the model that they belong to.
 
     Args:
-        objects: Keras models, layers and optimizers, variables, `tf.Module`, and
-            `tf.train.Checkpoint`; others are returned as they are.
+        objects: Keras models, layers and optimizers, variables, generators of random numbers,
+            `tf.Module`, and `tf.train.Checkpoint`; others are returned as they are.
         directory: For the files of a `tf.train.Checkpoint`.
         has_servers: Whether the job has parameter servers.
         keeps_served: Whether this process keeps, and sets, variables that are on them.
@@ -75,8 +76,12 @@ class _Variables:
         self.of = of
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the values; may share memory with the variables."""
-        return {name: np.asarray(each.numpy()) for name, each in self._named().items()}
+        """Return the values; those on this process' CPU share memory with the variables.
+
+        What is assigned later goes elsewhere and leaves them as they are; as long as they are
+        kept, it takes memory of its own for that.
+        """
+        return {name: _value_of(each) for name, each in self._named().items()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Set the variables.
@@ -130,7 +135,10 @@ class _Served(_Variables):
 
 
 class _Files:
-    """All that a `tf.train.Checkpoint` writes."""
+    """All that a `tf.train.Checkpoint` writes.
+
+    It writes files, so its state goes to a disk and back while the training waits.
+    """
 
     is_costly = True
 
@@ -175,11 +183,20 @@ class _Files:
             raise ExchangeError(msg) from exc
 
 
+def _value_of(variable: Any) -> Any:
+    raw = raw_variable(variable)
+    if is_on_server(raw):  # it is sent: there is nothing to share
+        return np.asarray(raw.read_value())
+    return view_of(raw)
+
+
 def _stateful(name: str, each: Any, models: list[keras.Model], directory: Path) -> Any:
     if isinstance(each, tf.train.Checkpoint):
         return _Files(each, directory)
     if isinstance(each, tf.Variable | keras.Variable):
         return _Variables(lambda: [each])
+    if isinstance(each, tf.random.Generator | keras.random.SeedGenerator):
+        return _Variables(lambda: [each.state])
     if isinstance(each, keras.optimizers.Optimizer):
         _build(name, each, models)
     elif isinstance(each, keras.layers.Layer):

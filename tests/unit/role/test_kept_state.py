@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import random
 import sys
 import threading
@@ -13,6 +14,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
+import torch
 
 from headrace.errors import ConfigError, ExchangeError, PlanError, UsageError
 from headrace.exchange import Barrier, Batch, End, Item, MemoryFeed
@@ -127,20 +129,50 @@ def test_the_values_are_there_before_anything_is_named(
     assert seen == [{"batches": 2}]
 
 
-def test_random_numbers_go_on_where_the_checkpoint_was(tmp_path: Path) -> None:
-    drawn: list[tuple[float, float]] = []
+@pytest.mark.parametrize("workers", [2, 1])
+@pytest.mark.parametrize("keep", ["checkpointed", "state"])
+def test_random_numbers_go_on_where_the_checkpoint_was(
+    tmp_path: Path, keep: str, workers: int
+) -> None:
+    drawn: list[tuple[float, ...]] = []
 
     def draw(ctx: RoleContext) -> None:
         random.seed(1)
         np.random.seed(1)
-        ctx.checkpointed()
-        drawn[:] = [(random.random(), float(np.random.random())) for _ in ctx.batches()]
+        torch.manual_seed(1)
+        ctx.merge_state(lambda former: former[0])
+        if keep == "checkpointed":
+            ctx.checkpointed()
+        else:
+            ctx.state["rows"] = 0
+        drawn[:] = [
+            (random.random(), float(np.random.random()), float(torch.rand(())))
+            for _ in ctx.batches()
+        ]
 
     feed = feed_of(batch(1), Barrier(3), batch(2), End())
     run(tmp_path, feed, draw)
     expected = drawn[1]
-    run(tmp_path, feed_of(batch(2), End()), draw, **state_file(tmp_path, feed.states[0][1]))
+    restored = state_file(tmp_path, feed.states[0][1])  # of worker 1 of 2
+    if workers == 1:
+        restored |= {"index": 0, "parallelism": 1, "cluster": {"worker": ("h1",)}}
+    run(tmp_path, feed_of(batch(2), End()), draw, **restored)
     assert drawn == [expected]
+
+
+def test_what_the_generators_were_is_let_go_before_the_first_row(tmp_path: Path) -> None:
+    mapped = []
+
+    def look(ctx: RoleContext) -> None:
+        ctx.state["rows"] = 0
+        for _ in ctx.batches():
+            gc.collect()
+            mapped.append(Path("/proc/self/maps").read_text().count(f"{tmp_path}/state"))
+
+    feed = feed_of(batch(1), Barrier(3), End())
+    run(tmp_path, feed, look)
+    run(tmp_path, feed_of(batch(2), End()), look, **state_file(tmp_path, feed.states[0][1]))
+    assert mapped == [0, 0]
 
 
 def test_rows_alone_leave_no_state(tmp_path: Path) -> None:

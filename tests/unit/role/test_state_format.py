@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import collections
+import gc
 import io
+import math
+import sys
 from collections.abc import Callable
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 import pytest
 import torch
@@ -162,3 +166,26 @@ def test_what_cannot_be_pickled_is_an_error() -> None:
 def test_other_bytes_are_refused(noise: bytes) -> None:
     with pytest.raises(ProtocolError):
         decode_state(memoryview(noise))
+
+
+@pytest.mark.parametrize("shape", [(3, 4), (), (0, 2)])
+@pytest.mark.parametrize("kind", [ml_dtypes.bfloat16, ml_dtypes.float8_e4m3fn])
+def test_arrays_of_types_of_others_come_back_bit_for_bit(
+    kind: Any, shape: tuple[int, ...]
+) -> None:
+    array = np.linspace(-2, 2, math.prod(shape)).reshape(shape).astype(kind)
+    got = there_and_back({"array": array})["array"]
+    assert (got.dtype, got.shape, got.tobytes()) == (array.dtype, shape, array.tobytes())
+    many = np.zeros(100_000, kind)
+    assert [each.size_bytes for each in encode_state(many)._buffers] == [many.nbytes]
+
+
+def test_nothing_refers_to_a_state_that_was_written() -> None:
+    """Not even until the collector comes: TensorFlow would move its variables meanwhile."""
+    array = np.zeros(1_000)
+    gc.disable()
+    try:
+        there_and_back({"array": array, "tensor": torch.zeros(3), "lambda": lambda: None})
+        assert sys.getrefcount(array) == 2  # the name, and the argument
+    finally:
+        gc.enable()

@@ -9,6 +9,7 @@ from __future__ import annotations
 import inspect
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import keras
@@ -283,3 +284,67 @@ def test_metrics_seeds_and_learning_rates_are_known_by_what_their_variables_say(
         f"Keras names its variables {names}: those of one process would be shared by all "
         "workers. Adapt _is_of_one_process in ps_scope.py."
     )
+
+
+def test_a_variable_can_be_looked_at_where_it_lies() -> None:
+    variable = tf.Variable([1.0, 2.0])
+    variable.scatter_nd_update([[0]], [3.0])  # from now on `read_value` copies
+    views = [internals.view_of(variable) for _ in range(2)]
+    assert views[0].tolist() == [3.0, 2.0]
+    addresses = {each.__array_interface__["data"][0] for each in views}
+    assert len(addresses) == 1, (
+        "np.asarray(variable.read_value_no_copy()) copies, so a checkpoint keeps a training "
+        "waiting for two copies of its variables in place of one. See how "
+        "`_serialize_to_tensors` in tensorflow/python/ops/resource_variable_ops.py reads a "
+        f"variable for tf.train.Checkpoint, and mend view_of in {WHERE}."
+    )
+
+
+def test_the_seeds_that_follow_from_a_global_one_can_be_kept() -> None:
+    tf.random.set_seed(1)
+    tf.random.uniform(())
+    kept = internals.operation_seeds()
+    assert kept is not None
+    expected = float(tf.random.uniform(()))
+    tf.random.set_seed(2)
+    internals.set_operation_seeds(*kept)
+    assert float(tf.random.uniform(())) == expected, (
+        "Context._rng and _seed, from which operations get their seeds, have moved, so numbers "
+        "of tf.random behind a restored checkpoint are others. See set_global_seed in "
+        f"tensorflow/python/eager/context.py, and mend operation_seeds in {WHERE}."
+    )
+
+
+def test_the_global_seed_of_keras_is_seen_from_another_thread() -> None:
+    keras.utils.set_random_seed(1)
+    seeds = internals.KerasSeeds()
+    assert seeds.state() is None
+    keras.random.uniform(())
+    with ThreadPoolExecutor(1) as pool:
+        kept = pool.submit(seeds.state).result()
+    assert kept is not None, (
+        "Keras no longer keeps its global seed generator in the attributes of a thread, so it "
+        "is in no checkpoint. See keras/src/backend/common/global_state.py and "
+        f"keras/src/random/seed_generator.py, and mend KerasSeeds in {WHERE}."
+    )
+    expected = float(keras.random.uniform(()))
+    keras.utils.set_random_seed(2)
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(seeds.set_state, kept).result()
+    assert float(keras.random.uniform(())) == expected
+    keras.utils.clear_session()
+    with ThreadPoolExecutor(1) as pool:
+        assert pool.submit(seeds.state).result() is None
+    keras.random.uniform(())
+    assert seeds.state() is not None
+
+
+def test_the_global_generator_of_tensorflow_is_seen_without_being_made() -> None:
+    tf.random.set_global_generator(None)
+    assert internals.global_generator() is None
+    made = tf.random.get_global_generator()
+    assert internals.global_generator() is made, (
+        "stateful_random_ops.global_generator has moved; see tf.random.get_global_generator "
+        f"and mend global_generator in {WHERE}."
+    )
+    tf.random.set_global_generator(None)
