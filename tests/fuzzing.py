@@ -18,13 +18,24 @@ from hypothesis import strategies as st
 
 from tests.waiting import until
 
-__all__ = ["Usage", "fuzz", "http2_connections", "pieces_of", "talk", "with_patience"]
+__all__ = [
+    "PREFACE",
+    "Usage",
+    "fuzz",
+    "http2_connections",
+    "http2_frame",
+    "pieces_of",
+    "talk",
+    "with_patience",
+]
 
 FACTOR = max(1, settings().max_examples // 100)  # of the profile that is loaded
 _SETTLE_S = 10.0
 _ANSWER_S = 0.02
-_PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+_MAGIC = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 _SETTINGS = b"\0\0\0\x04\0\0\0\0\0"
+PREFACE = _MAGIC + _SETTINGS
+"""With what a client of HTTP/2 begins."""
 
 
 def fuzz(examples: int) -> Callable[[Any], Any]:
@@ -111,22 +122,25 @@ def http2_connections() -> st.SearchStrategy[bytes]:
     stream = st.one_of(st.integers(0, 7), st.integers(0, (1 << 31) - 1))
     size_lie = st.one_of(st.just(0), st.just(0), st.integers(1, 1 << 20))
     frame = st.builds(
-        _frame,
+        http2_frame,
         st.one_of(st.integers(0, 10), st.integers(0, 255)),
-        st.integers(0, 255),
-        stream,
-        st.binary(max_size=120),
-        size_lie,
+        flags=st.integers(0, 255),
+        stream=stream,
+        payload=st.binary(max_size=120),
+        size_lie=size_lie,
     )
     frames = st.lists(frame, max_size=20).map(b"".join)
     return st.one_of(
         st.binary(max_size=2000),
-        frames.map(lambda data: _PREFACE + data),
-        frames.map(lambda data: _PREFACE + _SETTINGS + data),
+        frames.map(lambda data: _MAGIC + data),
+        frames.map(lambda data: PREFACE + data),
     )
 
 
-def _frame(kind: int, flags: int, stream: int, payload: bytes, size_lie: int) -> bytes:
+def http2_frame(
+    kind: int, *, flags: int = 0, stream: int = 0, payload: bytes = b"", size_lie: int = 0
+) -> bytes:
+    """Return a frame; it says `size_lie` bytes more than it has."""
     size = min(len(payload) + size_lie, (1 << 24) - 1)
     head = size.to_bytes(3, "big") + bytes([kind, flags])
     return head + stream.to_bytes(4, "big") + payload

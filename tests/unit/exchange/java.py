@@ -12,7 +12,7 @@ from typing import IO
 _SOURCES = Path(__file__).resolve().parents[3] / "java" / "src"
 _ROOT = Path("java/org/headrace")
 _FLAGS = ("--release", "17", "-encoding", "UTF-8", "-proc:none", "-Xlint:all", "-Werror")
-_JVM = ("-ea", "-XX:+UseSerialGC", "-Xmx512m")
+_JVM = ("-ea", "-XX:+UseSerialGC")
 _BEHAVIOUR = re.compile(r"public static void (\w+)\(\)")
 _PATIENCE_S = 100.0
 
@@ -47,10 +47,11 @@ def compile_into(directory: Path, *, package: str = "exchange") -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def command(classes: Path, main_class: str, *arguments: str) -> list[str]:
+def command(classes: Path, main_class: str, *arguments: str, heap: str = "512m") -> list[str]:
     """Return the command line that runs a class of the package."""
     name = f"org.headrace.exchange.{main_class}"
-    return [_tool("java"), *_JVM, "-cp", f"{classes}:{classpath()}", name, *arguments]
+    path = f"{classes}:{classpath()}"
+    return [_tool("java"), *_JVM, f"-Xmx{heap}", "-cp", path, name, *arguments]
 
 
 def behaviours(package: str = "exchange") -> list[tuple[str, str]]:

@@ -19,6 +19,8 @@ pytestmark = with_patience(100)  # the first test of the session compiles
 
 _HELLO = frame(1, 1, b'{"attempt": 1, "pid": 1}')
 _ROWS = 30_000
+_HEAP = "48m"
+_MUCH = frame(1, 1, b"not JSON") + bytes((1 << 16) - 24)
 _FRAME = st.builds(
     frame,
     st.one_of(st.integers(0, 16), st.integers(0, 255)),
@@ -50,7 +52,7 @@ def test_frames_of_strangers_do_the_queue_no_harm(java_classes: Path, tmp_path: 
     arguments = [str(path), str(tmp_path), str(_ROWS), "4", "65536", "500", "10", "0"]
     connect = to_socket(str(path))
     with subprocess.Popen(
-        java.command(java_classes, "QueueEcho", *arguments),
+        java.command(java_classes, "QueueEcho", *arguments, heap=_HEAP),
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -68,7 +70,9 @@ def test_frames_of_strangers_do_the_queue_no_harm(java_classes: Path, tmp_path: 
                 talk(connect(), data)
 
             say()
-            before.require_same(jvm.pid, more_mib=64, more_files=2, more_threads=2)
+            for _ in range(1536):  # 96 MiB, twice what its heap has room for
+                talk(connect(), _MUCH)
+            before.require_same(jvm.pid, more_mib=48, more_files=2, more_threads=2)
             assert _rows_beside_a_stranger(path) == _ROWS
             output, _ = jvm.communicate(timeout=PATIENCE_S)
         except BaseException:

@@ -25,7 +25,16 @@ from headrace.framework.rpc.library import grpc
 from headrace.framework.rpc.protocol import SERVICE, TOKEN_KEY
 from headrace.framework.spec import MasterSpec, PlannedRole, encode_spec
 from tests.flink.hostile import record_call
-from tests.fuzzing import Usage, fuzz, http2_connections, pieces_of, talk, with_patience
+from tests.fuzzing import (
+    PREFACE,
+    Usage,
+    fuzz,
+    http2_connections,
+    http2_frame,
+    pieces_of,
+    talk,
+    with_patience,
+)
 
 from .test_rpc import TOKEN, Served, fail, register
 from .test_rpc_strangers import METHODS, status_of, well_formed
@@ -33,6 +42,8 @@ from .test_rpc_strangers import METHODS, status_of, well_formed
 pytestmark = with_patience(40)
 _CALL_S = 5.0
 _KNOWN = ((TOKEN_KEY, TOKEN),)
+_PING = b"12345678"
+_MUCH_BYTES = 64 << 20  # four times what it may grow by
 _SRC = Path(__file__).resolve().parents[3] / "src"
 
 
@@ -50,13 +61,18 @@ class Master:
         self.before = Usage.of(self.popen.pid)
 
     def send(self, data: bytes) -> None:
-        host, _, port = self.address.rpartition(":")
-        talk(socket.create_connection((host, int(port)), timeout=_CALL_S), data)
+        talk(self.connect(), data)
 
-    def require_well(self) -> None:
+    def connect(self) -> socket.socket:
+        host, _, port = self.address.rpartition(":")
+        return socket.create_connection((host, int(port)), timeout=_CALL_S)
+
+    def require_well(self, *, more_mib: int = 24) -> None:
         """Require that it holds what it held before, and lets in a node with the token."""
         assert self.popen.poll() is None
-        self.before.require_same(self.popen.pid, more_mib=24, more_files=4, more_threads=4)
+        self.before.require_same(
+            self.popen.pid, more_mib=more_mib, more_files=4, more_threads=4
+        )
         asyncio.run(self._register())
 
     async def _register(self) -> None:
@@ -120,6 +136,59 @@ def test_bytes_of_strangers_do_the_master_no_harm(master: Master) -> None:
 
     send()
     master.require_well()
+
+
+def _send_frames(master: Master) -> int:
+    """Send HTTP/2 frames that mean nothing; the answer to a ping shows that all were read."""
+    whole = (
+        PREFACE + 60 * http2_frame(0xBE, payload=bytes(16_384)) + http2_frame(6, payload=_PING)
+    )
+    with master.connect() as end:
+        end.sendall(whole)
+        said = b""
+        while http2_frame(6, flags=1, payload=_PING) not in said:
+            came = end.recv(1 << 16)
+            assert came, "the connection was closed"
+            said = said[-64:] + came
+    return len(whole)
+
+
+def _send_metadata(master: Master) -> int:
+    """Call without the token, each time with a long text beside it."""
+    with grpc_library.insecure_channel(master.address) as channel:
+        call = channel.unary_unary(f"/{SERVICE}/Publish")
+        calls = [
+            call.future(b"", metadata=(("authorization", f"{i:07}" * 1000),), timeout=_CALL_S)
+            for i in range(100)
+        ]
+        codes = {each.code() for each in calls}
+    assert codes == {grpc_library.StatusCode.UNAUTHENTICATED}
+    return 100 * 7000
+
+
+def _send_messages(master: Master) -> int:
+    """Call with the token, but with messages that cannot be read."""
+    message = b'{"node": "' + b"x" * (1 << 17)
+    with grpc_library.insecure_channel(master.address) as channel:
+        call = channel.unary_unary(f"/{SERVICE}/Publish")
+        for _ in range(8):
+            with pytest.raises(grpc_library.RpcError) as caught:
+                call(message, metadata=_KNOWN, timeout=_CALL_S)
+            assert caught.value.code() is grpc_library.StatusCode.INVALID_ARGUMENT
+    return 8 * len(message)
+
+
+@pytest.mark.parametrize("send", [_send_frames, _send_metadata, _send_messages])
+def test_the_master_keeps_nothing_of_what_it_refuses(
+    master: Master, send: Callable[[Master], int]
+) -> None:
+    for _ in range(8):  # what the library and the allocator make room for once
+        send(master)
+    master.before = Usage.of(master.popen.pid)
+    sent_bytes = 0
+    while sent_bytes < _MUCH_BYTES:
+        sent_bytes += send(master)
+    master.require_well(more_mib=16)
 
 
 def test_no_metadata_but_the_token_lets_anybody_in(master: Master) -> None:

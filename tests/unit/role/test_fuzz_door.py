@@ -80,6 +80,25 @@ def test_nobody_gets_the_lease_without_the_word(lease: LeaseServer) -> None:
     before.require_same(os.getpid(), more_mib=24, more_files=2, more_threads=0)
 
 
+def test_the_lease_keeps_nothing_of_what_strangers_send(lease: LeaseServer) -> None:
+    host, _, port = lease.address.partition("@")[2].rpartition(":")
+    said = bytes(1 << 16)
+
+    def send_much(connections: int) -> None:
+        for _ in range(connections):
+            end = socket.create_connection((host, int(port)), timeout=_PLACE_S)
+            with end, suppress(ConnectionError):  # it closes when it has read a little
+                end.sendall(said)
+                end.recv(1)
+
+    send_much(20)
+    before = Usage.of(os.getpid())
+    send_much(1024)  # 64 MiB: four times what may be held more
+    before.require_same(os.getpid(), more_mib=16, more_files=2, more_threads=0)
+    with hold_lease(lease.address, timeout_s=_PLACE_S):
+        pass
+
+
 def test_a_group_meets_while_strangers_say_anything() -> None:
     meeting = Meeting()
     members: list[Star] = []

@@ -11,6 +11,10 @@ record Frame(FrameType type, long value, byte[] payload) {
 
     static final int HEADER_BYTES = 16;
     static final int MAX_PAYLOAD_BYTES = 1 << 20;
+
+    /** Of what the process sends: the longest is a path. Thousands of its frames may wait for the task. */
+    static final int MAX_PAYLOAD_OF_PROCESS_BYTES = 1 << 13;
+
     static final int BATCH_PAYLOAD_BYTES = 8;
     static final int STATE_PAYLOAD_BYTES = 12; // a path follows
 
@@ -53,11 +57,19 @@ record Frame(FrameType type, long value, byte[] payload) {
         int number = bytes.getInt();
         long stateBytes = bytes.getLong();
         MessageMetadata.require(number >= 0 && stateBytes > 0, "state file %s of %s bytes", number, stateBytes);
-        String path = StandardCharsets.UTF_8.decode(bytes).toString();
+        return new StateOffer(number, stateBytes, path(StandardCharsets.UTF_8.decode(bytes).toString()));
+    }
+
+    /** The file of an OVERSIZE. */
+    Path path() {
+        return path(text());
+    }
+
+    private static Path path(String text) {
         try {
-            return new StateOffer(number, stateBytes, Path.of(path));
+            return Path.of(text);
         } catch (InvalidPathException e) {
-            throw new MalformedMessageException("The process named a state file by what is no path", e);
+            throw new MalformedMessageException("The process named a file by what is no path", e);
         }
     }
 
@@ -92,19 +104,23 @@ record Frame(FrameType type, long value, byte[] payload) {
         return bytes.flip();
     }
 
-    /** Takes the next whole frame out of {@code bytes}, or returns null if there is none yet. */
-    static Frame decode(ByteBuffer bytes) {
+    /**
+     * Takes the next whole frame out of {@code bytes}, or returns null if there is none yet.
+     *
+     * @throws MalformedMessageException if it is of no known type, or has more than {@code maxPayloadBytes}
+     */
+    static Frame decode(ByteBuffer bytes, int maxPayloadBytes) {
         if (bytes.remaining() < HEADER_BYTES) {
             return null;
         }
         int start = bytes.position();
         int code = bytes.getInt(start); // the three bytes behind the type are zero
         int payloadBytes = bytes.getInt(start + 4);
-        if (payloadBytes < 0 || payloadBytes > MAX_PAYLOAD_BYTES) {
+        if (payloadBytes < 0 || payloadBytes > maxPayloadBytes) {
             throw new MalformedMessageException(
                     String.format(
                             "The process sent a frame with %s bytes of payload, more than %d",
-                            Integer.toUnsignedString(payloadBytes), MAX_PAYLOAD_BYTES));
+                            Integer.toUnsignedString(payloadBytes), maxPayloadBytes));
         }
         FrameType type = FrameType.of(code);
         if (bytes.remaining() < HEADER_BYTES + payloadBytes) {

@@ -16,7 +16,7 @@ import java.nio.channels.SocketChannel;
  */
 final class FrameChannel implements AutoCloseable {
 
-    private static final int FIRST_READ_BYTES = 1 << 16;
+    private static final int READ_BYTES = 1 << 16; // some frames, whatever their size
 
     private final SocketChannel socket;
     private final Runnable wakeUpIo;
@@ -25,7 +25,7 @@ final class FrameChannel implements AutoCloseable {
     private FrameOutbox outbox;
     private IOException failure;
 
-    private ByteBuffer received = Frame.littleEndian(ByteBuffer.allocate(FIRST_READ_BYTES).flip());
+    private final ByteBuffer received = Frame.littleEndian(ByteBuffer.allocate(READ_BYTES).flip());
 
     /** {@code wakeUpIo} makes the IO thread look at {@link #wantsToWrite} again. */
     FrameChannel(SocketChannel socket, Runnable wakeUpIo) {
@@ -94,15 +94,11 @@ final class FrameChannel implements AutoCloseable {
      */
     Frame receive() throws IOException {
         while (true) {
-            Frame frame = Frame.decode(received);
+            Frame frame = Frame.decode(received, Frame.MAX_PAYLOAD_OF_PROCESS_BYTES);
             if (frame != null) {
                 return frame;
             }
             received.compact();
-            if (!received.hasRemaining()) { // one frame larger than the buffer; its size is bounded
-                ByteBuffer larger = ByteBuffer.allocate(2 * received.capacity());
-                received = Frame.littleEndian(larger.put(received.flip()));
-            }
             int bytes = socket.read(received);
             received.flip();
             if (bytes < 0) {
@@ -125,7 +121,7 @@ final class FrameChannel implements AutoCloseable {
         int bytes = socket.read(received);
         received.flip();
         Handshake.requireBeginOfHello(received);
-        Frame frame = Frame.decode(received);
+        Frame frame = Frame.decode(received, Frame.MAX_PAYLOAD_OF_PROCESS_BYTES);
         if (frame != null) {
             Handshake.requireHello(frame);
         } else if (bytes < 0) {

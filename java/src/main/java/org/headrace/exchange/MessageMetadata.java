@@ -26,6 +26,7 @@ final class MessageMetadata {
 
     private static final int STRUCT_BYTES = 16;
     private static final int TABLES_BYTES = 256;
+    private static final int MOST_TABLES_BYTES = 1 << 16; // of another writer
 
     final long rows;
     final long[] nodes; // length, null count, length, ...
@@ -51,7 +52,9 @@ final class MessageMetadata {
         require(memory.getInt(0) == CONTINUATION, "no continuation marker");
         int metadataBytes = memory.getInt(Integer.BYTES);
         require(
-                metadataBytes > 0 && metadataBytes <= messageBytes - PREFIX_BYTES,
+                metadataBytes > 0
+                        && metadataBytes <= messageBytes - PREFIX_BYTES
+                        && metadataBytes <= MOST_TABLES_BYTES + STRUCT_BYTES * (nodeCount + bufferCount),
                 "metadata of %s bytes",
                 metadataBytes);
         byte[] copy = new byte[metadataBytes];

@@ -67,13 +67,12 @@ final class OutputSide implements AutoCloseable {
     }
 
     /** Emits the rows of an OVERSIZE message; the caller then lets the process close its file. */
-    void onOversize(Frame frame) throws Exception {
-        long messageBytes = frame.value();
+    void onOversize(long messageBytes, Path path) throws Exception {
         MessageMetadata.require(
-                messageBytes > 0 && messageBytes <= Integer.MAX_VALUE,
+                messageBytes > 0 && messageBytes <= settings.maxRowBytes(),
                 "an oversized message of %s bytes",
                 messageBytes);
-        try (Segment file = Segment.open(Path.of(frame.text()), (int) messageBytes)) {
+        try (Segment file = Segment.open(path, (int) messageBytes)) {
             reader.open(file.slot(0), (int) messageBytes);
             bytes += messageBytes;
             emit();

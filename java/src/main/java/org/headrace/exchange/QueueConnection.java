@@ -4,6 +4,10 @@ import org.slf4j.Logger;
 import org.slf4j.LoggerFactory;
 
 import java.io.IOException;
+import java.nio.file.Path;
+import java.util.ArrayDeque;
+import java.util.Deque;
+import java.util.regex.Pattern;
 
 /**
  * The connection to the process, as the task thread sees it: greeting, frames, loss.
@@ -11,11 +15,19 @@ import java.io.IOException;
  * <p>Frames that are sent while no process is connected wait for it. Every mail carries the number of
  * its connection; what comes from one that is gone is ignored.
  *
+ * <p>Nothing that the process says is trusted: what does not follow from the protocol ends the connection. It can
+ * name no files but those that it holds open itself, and it answers barriers that were sent, each once, in their order.
+ *
  * <p>Thread model: task thread, but for the methods of {@link QueueIo.Events}, which hand over to it.
  */
 final class QueueConnection implements QueueIo.Events, InputSide.Port {
 
+    /** The process acknowledges all later barriers with this id; docs/exchange.md section 3. */
+    private static final long EVERY_BARRIER = Long.MAX_VALUE;
+
     private static final Logger LOG = LoggerFactory.getLogger(QueueConnection.class);
+    private static final int MAX_UNTAKEN_FRAMES = 1 << 14;
+    private static final Pattern DESCRIPTOR = Pattern.compile("[0-9]{1,10}");
 
     private final TaskHooks task;
     private final QueueListener listener;
@@ -25,6 +37,7 @@ final class QueueConnection implements QueueIo.Events, InputSide.Port {
     private QueueIo io;
 
     private FrameOutbox outbox = new FrameOutbox();
+    private final Deque<Long> unanswered = new ArrayDeque<>(); // barriers, in their order
     private int connection;
     private FrameChannel channel; // null: no process is connected
     private boolean isMapped;
@@ -113,6 +126,9 @@ final class QueueConnection implements QueueIo.Events, InputSide.Port {
 
     @Override
     public void send(Frame frame) {
+        if (frame.type() == FrameType.BARRIER) {
+            unanswered.addLast(frame.value());
+        }
         outbox.add(frame);
         if (channel != null) {
             channel.flush();
@@ -161,6 +177,11 @@ final class QueueConnection implements QueueIo.Events, InputSide.Port {
         }
         try {
             dispatch(frame);
+            MessageMetadata.require(
+                    outbox.size() <= MAX_UNTAKEN_FRAMES,
+                    "%s more, while it has not taken the last %s answers",
+                    frame.type(),
+                    MAX_UNTAKEN_FRAMES);
         } catch (MalformedMessageException e) {
             handleLost(number, e);
         }
@@ -184,7 +205,7 @@ final class QueueConnection implements QueueIo.Events, InputSide.Port {
                 send(Frame.of(FrameType.CREDIT, frame.value()));
                 break;
             case OVERSIZE:
-                requireOutput().onOversize(frame);
+                requireOutput().onOversize(frame.value(), requireOpenFile(frame.path()));
                 send(Frame.of(FrameType.OVERSIZE_CREDIT, 0));
                 break;
             case CREDIT:
@@ -203,6 +224,7 @@ final class QueueConnection implements QueueIo.Events, InputSide.Port {
                 onBarrierAck(frame);
                 break;
             case DECLINE:
+                requireUnanswered(frame.value());
                 listener.onBarrierDeclined(frame.value());
                 break;
             case END:
@@ -216,7 +238,32 @@ final class QueueConnection implements QueueIo.Events, InputSide.Port {
     private void onBarrierAck(Frame frame) throws Exception {
         StateOffer offer = frame.state();
         MessageMetadata.require(offer == null || frame.value() >= 0, "a state with the marker %s", frame.value());
+        if (offer != null) {
+            requireOpenFile(offer.path());
+        }
+        if (frame.value() != EVERY_BARRIER) {
+            requireUnanswered(frame.value());
+        }
         listener.onBarrierAck(frame.value(), offer == null ? null : StateFile.open(offer));
+    }
+
+    /** Takes the barrier off the list, with those before it, which the process has dropped. */
+    private void requireUnanswered(long barrier) {
+        MessageMetadata.require(unanswered.contains(barrier), "the answer to barrier %s, which waits for none", barrier);
+        while (unanswered.removeFirst() != barrier) {
+            continue;
+        }
+    }
+
+    /** Returns the path if it is that of a file which the process says it holds open: other files are not its. */
+    private Path requireOpenFile(Path path) {
+        Path files = Path.of("/proc", String.valueOf(handshake.pid()), "fd");
+        MessageMetadata.require(
+                files.equals(path.getParent()) && DESCRIPTOR.matcher(path.getFileName().toString()).matches(),
+                "%s, which is no open file of process %s",
+                path,
+                handshake.pid());
+        return path;
     }
 
     private void onMapped() {
@@ -260,6 +307,7 @@ final class QueueConnection implements QueueIo.Events, InputSide.Port {
         closeChannel();
         if (input == null) {
             outbox = new FrameOutbox(); // what was for this process is not for the next one
+            unanswered.clear();
         }
         if (isProcessDone) {
             return; // it said so before

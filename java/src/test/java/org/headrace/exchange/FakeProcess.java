@@ -20,7 +20,10 @@ import java.util.List;
 /** The process's side of the protocol, for tests; blocking calls on any one thread. */
 final class FakeProcess implements AutoCloseable {
 
+    static final long PID = ProcessHandle.current().pid();
+
     private final SocketChannel socket;
+    private final List<FileChannel> offered = new ArrayList<>();
     private final ByteBuffer received =
             Frame.littleEndian(ByteBuffer.allocate(1 << 16)).limit(0);
     private Direction input;
@@ -48,7 +51,7 @@ final class FakeProcess implements AutoCloseable {
     /** The next frame; null if the JVM has closed the connection. */
     Frame receive() throws IOException {
         while (true) {
-            Frame frame = Frame.decode(received);
+            Frame frame = Frame.decode(received, Frame.MAX_PAYLOAD_BYTES);
             if (frame != null) {
                 return frame;
             }
@@ -72,7 +75,13 @@ final class FakeProcess implements AutoCloseable {
     }
 
     void hello() throws IOException {
-        send(Frame.text(FrameType.HELLO, Handshake.VERSION, "{\"attempt\": 1, \"pid\": 42}"));
+        send(Frame.text(FrameType.HELLO, Handshake.VERSION, "{\"attempt\": 1, \"pid\": " + PID + "}"));
+    }
+
+    /** Opens a file, and returns the path by which the JVM finds it then; closed with the process. */
+    Path offer(Path name) throws IOException {
+        offered.add(FileChannel.open(name, StandardOpenOption.READ, StandardOpenOption.WRITE));
+        return Segment.pathOfOpenFile(name.toRealPath());
     }
 
     /** Receives OPEN, opens the segments and says MAPPED. */
@@ -173,9 +182,12 @@ final class FakeProcess implements AutoCloseable {
                 ByteBuffer.allocateDirect(bytes.length).put(bytes).flip());
     }
 
-    /** Closes the connection, as an exit does. */
+    /** Closes the connection and what was offered, as an exit does. */
     void hangUp() throws IOException {
         socket.close();
+        for (FileChannel each : offered) {
+            each.close();
+        }
     }
 
     @Override
@@ -186,6 +198,6 @@ final class FakeProcess implements AutoCloseable {
         if (output != null) {
             output.close();
         }
-        socket.close();
+        hangUp();
     }
 }

@@ -152,13 +152,15 @@ public final class QueueBehaviours {
             fixture.queue.writeWatermark(6);
             fixture.write(2);
             check(fixture.queue.writeBarrier(9), "no acknowledgement is expected");
+            fixture.queue.writeBarrier(10);
             fixture.write(3);
             fixture.queue.writeEnd();
             try (FakeProcess process = fixture.connect()) {
                 checkEqual(process.receiveRows(TYPE), List.of("(1, row 1)"));
                 checkEqual(process.receive().value(), 6L); // 5 was replaced while it waited
                 checkEqual(process.receiveRows(TYPE), List.of("(2, row 2)"));
-                checkEqual(process.receive().type(), FrameType.BARRIER);
+                checkEqual(process.receive(), Frame.of(FrameType.BARRIER, 9));
+                checkEqual(process.receive(), Frame.of(FrameType.BARRIER, 10));
                 checkEqual(process.receiveRows(TYPE), List.of("(3, row 3)"));
                 checkEqual(process.receive().type(), FrameType.END);
                 process.send(Frame.of(FrameType.BARRIER_ACK, 9));
@@ -238,7 +240,7 @@ public final class QueueBehaviours {
             byte[] message = FakeProcess.message(TYPE, row(1, "y".repeat(70_000)));
             Path file = fixture.directory.resolve("large");
             Files.write(file, message);
-            process.send(Frame.text(FrameType.OVERSIZE, message.length, file.toString()));
+            process.send(Frame.text(FrameType.OVERSIZE, message.length, process.offer(file).toString()));
             fixture.mailbox.yield();
             checkEqual(fixture.heard.get(1), "(1, " + "y".repeat(70_000) + ")");
             checkEqual(process.receive().type(), FrameType.OVERSIZE_CREDIT);

@@ -8,8 +8,11 @@ import java.io.ByteArrayInputStream;
 import java.io.ByteArrayOutputStream;
 import java.io.EOFException;
 import java.io.IOException;
+import java.nio.ByteBuffer;
+import java.nio.channels.FileChannel;
 import java.nio.file.Files;
 import java.nio.file.Path;
+import java.nio.file.StandardOpenOption;
 import java.nio.file.attribute.PosixFilePermissions;
 import java.util.HexFormat;
 import java.util.List;
@@ -26,7 +29,7 @@ public final class StateBehaviours {
     public static void theFramesHaveTheBytesOfTheDocument() {
         Frame ack = Frame.barrierAck(258, new StateOffer(3, 4096, Path.of("/é")));
         checkHex(ack, "0a0000000f0000000201000000000000" + "03000000" + "0010000000000000" + "2fc3a9");
-        checkEqual(Frame.decode(ack.encode()).state(), new StateOffer(3, 4096, Path.of("/é")));
+        checkEqual(Frame.decode(ack.encode(), Frame.MAX_PAYLOAD_BYTES).state(), new StateOffer(3, 4096, Path.of("/é")));
         check(Frame.of(FrameType.BARRIER_ACK, 258).state() == null, "a state out of nothing");
         checkHex(Frame.of(FrameType.STATE_CREDIT, 3), "0d000000000000000300000000000000");
         checkHex(Frame.of(FrameType.ABORT, 258), "0e000000000000000201000000000000");
@@ -46,7 +49,8 @@ public final class StateBehaviours {
                 FakeProcess process = fixture.connect()) {
             Path file = fixture.directory.resolve("state");
             Files.write(file, content);
-            process.send(Frame.barrierAck(4, new StateOffer(2, LARGE_BYTES - 1, file)));
+            fixture.queue.writeBarrier(4);
+            process.send(Frame.barrierAck(4, new StateOffer(2, LARGE_BYTES - 1, process.offer(file))));
             fixture.mailbox.yieldUntil(() -> fixture.states.size() == 1);
             checkEqual(fixture.heard, List.of("connected", "acknowledged 4"));
             Files.delete(file);
@@ -65,8 +69,10 @@ public final class StateBehaviours {
                 FakeProcess process = fixture.connect()) {
             Path file = fixture.directory.resolve("state");
             Files.write(file, noise(10));
-            process.send(Frame.barrierAck(4, new StateOffer(7, 10, file)));
-            process.send(Frame.barrierAck(Long.MAX_VALUE, new StateOffer(8, 10, file)));
+            Path offered = process.offer(file);
+            fixture.queue.writeBarrier(4);
+            process.send(Frame.barrierAck(4, new StateOffer(7, 10, offered)));
+            process.send(Frame.barrierAck(Long.MAX_VALUE, new StateOffer(8, 10, offered)));
             process.send(Frame.of(FrameType.END, 0));
             fixture.mailbox.yieldUntil(() -> fixture.heard.contains("end"));
             Files.delete(file);
@@ -74,6 +80,7 @@ public final class StateBehaviours {
                 state.close();
                 fixture.queue.giveBack(state);
             }
+            checkEqual(process.receive(), Frame.of(FrameType.BARRIER, 4));
             checkEqual(process.receive(), Frame.of(FrameType.STATE_CREDIT, 7));
             checkEqual(process.receive(), Frame.of(FrameType.STATE_CREDIT, 8));
         }
@@ -102,27 +109,35 @@ public final class StateBehaviours {
     }
 
     public static void aFileThatIsNotThereEndsTheConnection() throws Exception {
-        checkRefused(Frame.barrierAck(4, new StateOffer(1, 10, Path.of("/nowhere/state"))));
+        checkRefused(4, 1, 10, Path.of("/proc/" + FakeProcess.PID + "/fd/999999999"), "no state file");
     }
 
-    public static void aStateWithAMarkerEndsTheConnection() throws Exception {
-        checkRefused(Frame.barrierAck(-4, new StateOffer(1, 10, Path.of("/proc/self/exe"))));
+    public static void aStateThatIsNotOneOfTheFilesOfAnAnswerEndsTheConnection() throws Exception {
+        Path file = Files.createTempFile("hr", "state");
+        try (FileChannel open = FileChannel.open(file, StandardOpenOption.READ, StandardOpenOption.WRITE)) {
+            open.write(ByteBuffer.allocate(10));
+            Path offered = Segment.pathOfOpenFile(file);
+            checkRefused(-4, 1, 10, offered, "a state with the marker -4");
+            checkRefused(4, 1, 1L << 40, offered, "a state file of 10 bytes, not 1099511627776");
+            checkRefused(4, 1, 0, offered, "state file 1 of 0 bytes");
+            checkRefused(4, -1, 10, offered, "state file -1 of 10 bytes");
+            checkRefused(5, 1, 10, offered, "barrier 5, which waits for none");
+        } finally {
+            Files.delete(file);
+        }
     }
 
-    public static void aStateLargerThanItsFileEndsTheConnection() throws Exception {
-        checkRefused(Frame.barrierAck(4, new StateOffer(1, 1L << 40, Path.of("/proc/self/exe"))));
-    }
-
-    public static void aStateOfNoBytesEndsTheConnection() throws Exception {
-        checkRefused(Frame.barrierAck(4, new StateOffer(1, 0, Path.of("/proc/self/exe"))));
-    }
-
-    private static void checkRefused(Frame frame) throws Exception {
+    private static void checkRefused(long barrier, int number, long bytes, Path path, String why) throws Exception {
         try (QueueFixture fixture = QueueFixture.inAndOut(2, 2, LONG_LINGER_MS);
                 FakeProcess process = fixture.connect()) {
-            process.send(frame);
+            fixture.queue.writeBarrier(4);
+            fixture.queue.writeBarrier(-4);
+            process.send(Frame.barrierAck(barrier, new StateOffer(number, bytes, path)));
             fixture.mailbox.yieldUntil(() -> fixture.heard.contains("lost"));
             check(fixture.lostCause instanceof MalformedMessageException, "lost by " + fixture.lostCause);
+            check(fixture.lostCause.getMessage().contains(why), fixture.lostCause.getMessage());
+            checkEqual(process.receive(), Frame.of(FrameType.BARRIER, 4));
+            checkEqual(process.receive(), Frame.of(FrameType.BARRIER, -4));
             check(process.receive() == null, "the connection is open");
         }
     }
