@@ -37,7 +37,7 @@ def require_stateful(name: str, each: object) -> None:
         raise ConfigError(msg)
 
 
-def take_state(name: str, each: Any, kept: object) -> None:
+def take_state(name: str, each: Any, kept: Any) -> None:
     """Load `kept` into an object.
 
     An optimizer of torch's that would take what does not fit its parameters is not given it.

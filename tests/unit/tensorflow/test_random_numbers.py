@@ -89,7 +89,7 @@ def test_a_function_that_was_traced_before_draws_the_numbers_that_are_due(
             generator = tf.random.get_global_generator()
             generator.reset_from_seed(seed)
 
-            @tf.function
+            @tf.function  # type: ignore[untyped-decorator] # TensorFlow has no types
             def numbers() -> Any:
                 return keras.random.uniform(()), generator.uniform(())
 
