@@ -21,20 +21,20 @@ from typing import Any
 
 from benchmarks import report
 from benchmarks.checkpoint_worker import train_and_time
-from benchmarks.pipelines import open_t_env
+from benchmarks.pipelines import Column, open_t_env, rows_of
 from headrace import Cluster, RoleConfig
 from headrace.config import ExchangeConfig
 
 _WARM_UP = 3
-_ROWS_PER_S = 20_000  # more than the steps can take
-_ROWS = 2_000_000  # more than it takes: the process ends the job
+_ROWS = 2_000_000  # more than it takes; the others are discarded then
 _LIMIT_S = 200.0
-# Few rows are under way, or a barrier would wait behind minutes of them.
+# Few rows, of 1 kB each, are under way, or a barrier would wait behind minutes of them.
 _NARROW = {
     "taskmanager.memory.segment-size": "4kb",
     "taskmanager.network.memory.buffers-per-channel": "2",
     "taskmanager.network.memory.floating-buffers-per-gate": "2",
 }
+_WIDE = Column(name="padding", type="STRING", expression="REPEAT('x', 1000)")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -123,12 +123,6 @@ def _run(size: _Size) -> dict[str, float]:
             "execution.checkpointing.dir": Path(folder).as_uri(),
         }
         t_env = open_t_env(options=options)
-        t_env.execute_sql(
-            "CREATE TEMPORARY TABLE numbers (id BIGINT, padding STRING) WITH "
-            "('connector'='datagen', 'fields.padding.length'='1000', "
-            "'fields.id.kind'='sequence', 'fields.id.start'='1', "
-            f"'fields.id.end'='{_ROWS}', 'rows-per-second'='{_ROWS_PER_S}')"
-        )
         cluster = Cluster(t_env, name="pause")
         cluster.add_am_role()
         entry = partial(
@@ -142,7 +136,7 @@ def _run(size: _Size) -> dict[str, float]:
             exchange=ExchangeConfig(batch_rows=4, slots=2),
             spare_after_s=None,  # its import would take a core
         )
-        cluster.add_role("worker", role, input=t_env.from_path("numbers"))
+        cluster.add_role("worker", role, input=rows_of(t_env, [_WIDE], _ROWS))
         result = cluster.submit().wait(show_progress=False, timeout_s=_LIMIT_S)
     return result.status.nodes["worker-0"].report
 

@@ -94,7 +94,7 @@ def _measure(
                 print(f"{framework}, pair {pair}: {windows.rates(pair)}", flush=True)
         finally:
             cancel(job, limit_s=_LIMIT_S)
-    rates = [windows.rates(pair) for pair in range(pairs)]
+        rates = [windows.rates(pair) for pair in range(pairs)]
     return {
         "pairs": pairs,
         "steps_per_s": {

@@ -19,16 +19,22 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from pyflink.datastream import DataStream, StreamExecutionEnvironment
+from pyflink.java_gateway import get_gateway
+from pyflink.table import StreamTableEnvironment, Table
+
 import headrace.pytorch
 from benchmarks import recovery_worker, report
-from benchmarks.pipelines import cancel, endless_numbers, open_restarting
+from benchmarks.java_probe import build_probe_jar
+from benchmarks.pipelines import cancel, open_restarting
 from benchmarks.processes import parent_of, wait_until
 from headrace.config import ExchangeConfig
 
 _KINDS = ("process", "node")
 _STANDSTILL_S = 0.25
 _LIMIT_S = 100.0
-_ROWS_PER_S = 400  # 25 steps a second
+_ROWS_PER_S = 400.0  # 25 steps a second, at an even pace
+_ENOUGH_ROWS = 10_000_000
 _RECOVERY_BAR_S = 3.5  # 3 s over Flink's own restart, which takes less than half a second
 _REDONE_BAR_S = 1.0  # two intervals between checkpoints
 
@@ -46,7 +52,7 @@ def run_goodput(*, kills: int, every_s: float, spare_after_s: float | None) -> d
         steps.mkdir()
         t_env = open_restarting(Path(folder))
         job = headrace.pytorch.train(
-            endless_numbers(t_env, _ROWS_PER_S),
+            _even_numbers(t_env, build_probe_jar(Path(folder))),
             partial(recovery_worker.train_and_log, steps=steps),
             exchange=ExchangeConfig(batch_rows=16),
             name="goodput",
@@ -74,6 +80,21 @@ def run_goodput(*, kills: int, every_s: float, spare_after_s: float | None) -> d
             ),
         },
     }
+
+
+def _even_numbers(t_env: StreamTableEnvironment, jar: Path) -> Table:
+    """Return a table of one BIGINT column `id` whose rows come one by one.
+
+    Flink's own generator in SQL gives all rows of a second at its begin, and then none.
+    """
+    env = StreamExecutionEnvironment(t_env._j_tenv.execEnv())  # noqa: SLF001 - no public way
+    env.add_jars(jar.as_uri())
+    j_stamps = get_gateway().jvm.org.headrace.benchmarks.RoundTrips.stamps(
+        env._j_stream_execution_environment,  # noqa: SLF001
+        _ENOUGH_ROWS,
+        _ROWS_PER_S,
+    )
+    return t_env.from_data_stream(DataStream(j_stamps)).alias("id")
 
 
 def _kill(steps: Path, kills: int, every_s: float) -> dict[str, list[float]]:

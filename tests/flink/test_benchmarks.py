@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 
 LONG = (
+    "scoring",
+    "tf_training",
     "round_trip",
     "scoring_latency",
     "sql_predict",
@@ -34,9 +36,7 @@ LONG = (
     [
         "hop",
         "columns",
-        "scoring",
         "data_parallel",
-        "tf_training",
         "tfrecord",
         "checkpoint_pause",
         *(pytest.param(script, marks=pytest.mark.long) for script in LONG),

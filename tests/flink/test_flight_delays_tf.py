@@ -15,6 +15,7 @@ from .flights import joined
 from .flights_in_sql import assert_scored_in_sql
 
 
+@pytest.mark.long  # as long as the one in PyTorch, and like it but for the framework
 @pytest.mark.timeout(600)
 def test_it_trains_on_every_row_beats_both_baselines_and_is_watched_meanwhile(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]

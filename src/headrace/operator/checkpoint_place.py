@@ -8,7 +8,12 @@ import urllib.request
 from collections.abc import Iterable
 
 from headrace.operator.environment import FlinkEnvironment
-from headrace.operator.flink_options import CHECKPOINT_DIR, CHECKPOINT_STORAGE, names_of
+from headrace.operator.flink_options import (
+    CHECKPOINT_DIR,
+    CHECKPOINT_RETENTION,
+    CHECKPOINT_STORAGE,
+    names_of,
+)
 
 __all__ = ["warn_of_small_storage"]
 
@@ -29,11 +34,14 @@ def warn_of_small_storage(flink: FlinkEnvironment, job_name: str) -> None:
 
     How large a state becomes is not known before the processes run, and a cluster may have a
     directory for all its jobs: so it is no error. The embedded cluster gets a directory, see
-    `LocalCheckpoints`. Never raises, never blocks for more than 3 s.
+    `LocalCheckpoints`, but where the user has said which checkpoints stay and not where. Never
+    raises, never blocks for more than 3 s.
     """
-    if flink.is_embedded or not flink.has_checkpoints:
+    if not flink.has_checkpoints or any(flink.option(key) is not None for key in _PLACES):
         return
-    if any(flink.option(key) is not None for key in _PLACES):
+    if flink.is_embedded:
+        if flink.option(CHECKPOINT_RETENTION) is not None:
+            _LOG.warning(_SMALL, job_name, "")
         return
     try:
         own = set(_keys_of_cluster(flink))

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from headrace.pytorch.used import all_used, mark_used
 from headrace.role.alone import Alone
 
 __all__ = ["AloneSteps"]
@@ -55,7 +56,7 @@ class AloneSteps(Alone):
     def own_part(self) -> dict[str, Any]:
         """Return the gradients of a half-accumulated step, as those of `Lockstep.own_part`."""
         gradients = [p.grad for p in self._parameters]
-        if not self._pending_rows or all(each is None for each in gradients):
+        if not self._pending_rows or all_used(gradients):
             return {}
         return {"pending_rows": self._pending_rows, "gradients": gradients}
 
@@ -90,3 +91,4 @@ class AloneSteps(Alone):
     def _on_stepped(self, *_: Any) -> None:
         self._steps += 1
         self._pending_rows = 0
+        mark_used(p.grad for p in self._parameters)

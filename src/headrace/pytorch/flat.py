@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Sequence
 import torch
 
 from headrace.errors import ConfigError
+from headrace.pytorch.used import all_used, mark_used
 from headrace.role.rounds import Tallies
 
 __all__ = ["FlatGradients", "require_parameters"]
@@ -167,7 +168,12 @@ class FlatGradients:
         for parameter, view in zip(self.parameters, self._views, strict=True):
             gradient = parameter.grad
             shares = gradient is not None and gradient.data_ptr() == view.data_ptr()
-            taken.append(gradient.clone() if gradient is not None and shares else gradient)
+            if gradient is not None and shares:
+                was_used = all_used([gradient])
+                gradient = gradient.clone()
+                if was_used:
+                    mark_used([gradient])
+            taken.append(gradient)
             parameter.grad = None
         return taken
 

@@ -21,6 +21,7 @@ import torch
 from headrace.errors import UsageError
 from headrace.pytorch.flat import FlatGradients
 from headrace.pytorch.rates import rates_of, require_same_rates, take_rates
+from headrace.pytorch.used import all_used, mark_used
 from headrace.role.rounds import Reduction, Rounds, Tallies
 
 __all__ = ["Adder", "Lockstep", "Scheduler"]
@@ -132,10 +133,11 @@ class Lockstep(Rounds):
         """Return what is this worker's own; see `Rounds.own_part`.
 
         With rows since the last step, `gradients` are those of the half-accumulated step, which
-        lie aside while a barrier is answered: one tensor or None for each parameter.
+        lie aside while a barrier is answered: one tensor or None for each parameter. There are
+        none if the loop has skipped those rows.
         """
         own = super().own_part()
-        if self._kept is None or not self._pending_rows:
+        if self._kept is None or not self._pending_rows or all_used(self._kept):
             return own
         return {**own, "gradients": self._kept}
 
@@ -182,7 +184,10 @@ class Lockstep(Rounds):
     def _on_stepped(
         self, _optimizer: torch.optim.Optimizer, _args: tuple[Any, ...], _kwargs: dict[str, Any]
     ) -> None:
-        if self._is_shadow_step or self._attend_last is None:
+        if self._is_shadow_step:
+            return
+        mark_used(parameter.grad for parameter in self._vector.parameters)
+        if self._attend_last is None:
             return
         attend, self._attend_last = self._attend_last, None
         # The loop would advance the scheduler only after the shadow steps that come now.

@@ -165,12 +165,15 @@ class Rescaled:
                 alike and of its own.
 
         Raises:
-            PlanError: Rows of several processes wait for a step here.
+            PlanError: Rows of several processes wait for a step here, with gradients.
         """
         parts = {}
         for name, (alike, _) in common.items():
             owns = [content.get("parts", {}).get(name) for _, _, content in self._parts]
             open_ones = [own for _, own in filter(None, owns) if own.get("pending_rows")]
+            if len(open_ones) > 1 and not any("gradients" in own for own in open_ones):
+                rows = sum(own["pending_rows"] for own in open_ones)  # skipped by their loops
+                open_ones = [{**open_ones[0], "pending_rows": rows}]
             if len(open_ones) > 1:
                 rows = sum(own["pending_rows"] for own in open_ones)
                 msg = (

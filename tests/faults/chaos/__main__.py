@@ -7,7 +7,8 @@ still recovering, kills of spares and processes that are frozen for a moment com
 jobs must end with every row once, counts and checksums as of all rows before, the steps without
 a gap and the model of one process that makes the same steps (bit for bit with one worker).
 Behind every recovery, and at the end, nothing of what was before may be left: no process, work
-directory, segment, and in the JVM no thread, mapping, open file, socket or port.
+directory, segment, and in the JVM no thread, mapping, open file, socket or port; nor has the
+JVM then many more descriptors and threads, of whatever kind, than after the first job.
 
 A whole run writes `benchmarks/results/chaos.json`, with the recovery times by kind of process.
 It takes three quarters of an hour. What kills cost over a long time is `benchmarks.goodput`'s
@@ -30,7 +31,7 @@ from tests.faults.chaos.jobs import Case, Places, submit
 from tests.faults.chaos.jvm_log import JvmLog
 from tests.faults.chaos.kills import Kill, Victims
 from tests.faults.chaos.proof import require_exact
-from tests.faults.chaos.traces import require_nothing_left
+from tests.faults.chaos.traces import Growth, require_nothing_left
 from tests.flink.jvm import one_jvm
 
 _ROWS_PER_S = 400
@@ -52,11 +53,13 @@ def run_chaos(cases: list[Case], kills: int, seed: int) -> dict[str, Any]:
     chance = random.Random(seed)
     by_case: dict[str, list[Kill]] = {str(case): [] for case in cases}
     jobs = 0
+    growth = Growth()
     for case in cases:
         done = by_case[str(case)]
         while (left := kills // len(cases) - _recovered(done)) > 0:
             jobs += 1
             found = _run_job(case, left, chance)
+            growth.require_little()
             assert _recovered(found), f"a job that was never hit: {found}"
             done += found
         _say(f"{case}: {_recovered(done)} recoveries, {len(done)} signals, exact")

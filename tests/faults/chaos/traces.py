@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Set
+from pathlib import Path
 
 from tests.faults.chaos.jobs import Places
 from tests.faults.flink.sight import files_left, members, traces_in_jvm
@@ -15,12 +16,16 @@ from tests.flink.system import (
     open_files,
     threads_named,
 )
+from tests.segments import segments
 from tests.waiting import until
 
-__all__ = ["Traces", "require_nothing_left"]
+__all__ = ["Growth", "Traces", "require_nothing_left"]
 
 _CLEAN_S = 10.0
 _OF_A_CHILD = 3  # threads of the JVM
+_GROWTH = 24
+"""Descriptors, and threads, that the JVM may have more of after a hundred kills than after the
+first job: Flink's own pools grow until they are full, and something per kill would be more."""
 
 
 class Traces:
@@ -66,6 +71,25 @@ class Traces:
         return left
 
 
+class Growth:
+    """Compares the JVM between jobs with itself after the first one, whoever owns what it has."""
+
+    def __init__(self) -> None:
+        self._first: dict[str, int] | None = None
+
+    def require_little(self) -> None:
+        """Soon the JVM has hardly more descriptors and threads than after the first job."""
+        if self._first is None:
+            self._first = _totals()
+            return
+        limits = {kind: count + _GROWTH for kind, count in self._first.items()}
+
+        def is_little() -> bool:
+            return all(count <= limits[kind] for kind, count in _totals().items())
+
+        until(is_little, "no growth", _CLEAN_S, lambda: f"{_totals()}, at most {limits}")
+
+
 def require_nothing_left(places: Places) -> None:
     """Soon after the end of a job nothing of it is left."""
 
@@ -84,9 +108,18 @@ def _in_jvm() -> dict[str, list[str]]:
         "thread": threads_named(pid, "headrace"),
         "mapping": [path for path in mapped_files(pid) if "/headrace-" in path],
         "open file": [path for path in open_files(pid) if "/headrace-" in path],
+        "segment": sorted(segments()),
         "state": [path for path in open_files(pid) if "/memfd:headrace-" in path],
         "socket": [path for path in listening_sockets(pid) if "/headrace-" in path],
         "port": [str(port) for port in listening_ports(pid)],
+    }
+
+
+def _totals() -> dict[str, int]:
+    process = Path(f"/proc/{_jvm()}")
+    return {
+        "descriptors": len(list((process / "fd").iterdir())),
+        "threads": len(list((process / "task").iterdir())),
     }
 
 

@@ -106,3 +106,13 @@ def test_the_embedded_cluster_has_a_directory_of_its_own(
 ) -> None:
     warn(Options(CHECKPOINTS, is_embedded=True))
     assert caplog.text == ""
+
+
+def test_the_embedded_cluster_has_none_where_checkpoints_are_to_stay_without_a_place(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    retained = {
+        "execution.checkpointing.externalized-checkpoint-retention": "RETAIN_ON_CANCELLATION"
+    }
+    warn(Options({**CHECKPOINTS, **retained}, is_embedded=True))
+    assert "no directory is set for them" in caplog.text

@@ -62,6 +62,7 @@ class Worker:
     begins_with: Captured | None = None
     ends_in_last_step: bool = False
     leaves_after: int | None = None
+    skips: int | None = None
     captured: dict[int | None, Captured] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -117,12 +118,15 @@ class Worker:
         return self
 
     def _train(self, x: torch.Tensor) -> None:
+        self.batches += 1
+        if self.batches == self.skips:
+            return
+        if (self.batches - 1) % self.accumulate == 0:
+            self.optimizer.zero_grad()  # until then the gradients of the last step are there
         loss: Any = ((self.model(x) - 2 * x) ** 2).mean() / self.accumulate
         loss.backward()
-        self.batches += 1
         if self.batches % self.accumulate == 0:
             self.optimizer.step()
-            self.optimizer.zero_grad()
             self.scheduler.step()
 
     def _capture(self, checkpoint_id: int | None) -> None:
@@ -252,4 +256,39 @@ def test_one_worker_alone_goes_on_with_the_gradients_of_a_worker_of_a_group() ->
     require_same(steps.own_part()["gradients"], second.own["gradients"])
     alone.optimizer.step()
     assert (steps.steps, steps.pending_rows, steps.own_part()) == (2, 0, {})
+    steps.close()
+
+
+def test_gradients_that_were_used_are_not_those_of_a_batch_that_was_skipped() -> None:
+    """A loop that skips a batch has called backward for nothing since its last step."""
+    adder = SharedSum(2)
+    script: list[Item] = [*LONG[:2], Barrier(5), *LONG[2:], End()]
+    whole = run_workers([Worker(script, adder, skips=2) for _ in range(2)])
+    at_barrier = [worker.captured[5] for worker in whole]
+    assert [each.own["pending_rows"] for each in at_barrier] == [ROWS, ROWS]
+    assert ["gradients" in each.own for each in at_barrier] == [False, False]
+    adder = SharedSum(2)
+    rest = run_workers(
+        [Worker([*LONG[2:], End()], adder, begins_with=each) for each in at_barrier]
+    )
+    for before, after in zip(whole, rest, strict=True):
+        require_same(before.model.state_dict(), after.model.state_dict())
+
+
+def test_one_worker_alone_keeps_no_gradients_of_a_batch_that_was_skipped() -> None:
+    model = copy.deepcopy(_START)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    steps = AloneSteps(optimizer)
+    x = torch.ones(ROWS, 1)
+    model(x).sum().backward()
+    optimizer.step()
+    steps.count(ROWS)
+    assert steps.own_part() == {}
+    model(x).sum().backward()  # added to what is there
+    assert steps.own_part()["pending_rows"] == ROWS
+    optimizer.step()
+    optimizer.zero_grad()
+    steps.count(ROWS)
+    model(x).sum().backward()
+    assert len(steps.own_part()["gradients"]) == len(list(model.parameters()))
     steps.close()

@@ -251,12 +251,14 @@ def test_rows_of_several_passes_are_refused(tmp_path: Path) -> None:
         run(tmp_path, entry, 1, states)
 
 
-def stepping(pending_rows: int) -> Entry:
+def stepping(pending_rows: int, *, has_gradients: bool = True) -> Entry:
     def entry(ctx: RoleContext) -> None:
         common = Weights(0, 0)
         ctx.checkpointed(common=common)
         ctx._kept.share(common)
-        own = {"pending_rows": pending_rows, "gradients": [ctx.index]}
+        own: dict[str, Any] = {"pending_rows": pending_rows}
+        if has_gradients:
+            own["gradients"] = [ctx.index]
         ctx._kept.keep_part("steps", lambda: ({"steps": 9}, own))
         list(ctx.batches())
 
@@ -281,6 +283,9 @@ def test_a_step_that_was_not_made_yet_goes_on_in_one_process(tmp_path: Path) -> 
     none, four = (run(tmp_path, stepping(rows), 2) for rows in (0, 4))
     run(tmp_path, entry, 1, [none[0], four[1]])
     assert parts[0] == ({"steps": 9}, {"pending_rows": 4, "gradients": [1]})
+    skipped = run(tmp_path, stepping(4, has_gradients=False), 2)
+    run(tmp_path, entry, 1, skipped)
+    assert parts[0] == ({"steps": 9}, {"pending_rows": 8})
     states = run(tmp_path, stepping(4), 2)
     with pytest.raises(PlanError, match=r"holds 8 rows of several .* runs 1 in place of 2"):
         run(tmp_path, entry, 1, states)
