@@ -59,9 +59,10 @@ def test_a_fit_on_a_stream_exports_the_model_of_each_checkpoint_until_it_is_stop
             assert all(torch.equal(value, held[name]) for name, value in version.items())
             versions.append(version["layer.weight"])
         assert not torch.equal(versions[0], versions[-1])
-        job.handle.stop(tmp_path / "saved", timeout_s=LIMIT_S, show_progress=False)
-    finally:
+    except BaseException:
         job.handle.cancel()
+        raise
+    job.handle.stop(tmp_path / "saved", timeout_s=LIMIT_S, show_progress=False)
     fitted = job.wait(timeout_s=LIMIT_S, show_progress=False)
 
     (rows,) = fitted.history["rows"]

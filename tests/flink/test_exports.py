@@ -27,7 +27,7 @@ from .test_kept_training import UNEVEN
 from .test_operator_rows import numbers
 from .test_predict import read
 from .test_reload import in_ms
-from .training_jobs import STEPS, add_sink, split_rows, trainer
+from .training_jobs import STEPS, add_sink, read_rows, split_rows, trainer
 
 cloudpickle.register_pickle_by_value(sys.modules[__name__])
 
@@ -115,7 +115,7 @@ def test_a_job_serves_the_model_that_it_trains(
 ) -> None:
     served = tmp_path / "served"
     t_env = make_t_env(**CHECKPOINTS, **in_dir(tmp_path / "cp"))
-    numbers(t_env, 15_000, per_second=200)
+    numbers(t_env, 40_000, per_second=200)
     plan = headrace.pytorch.train(
         t_env.sql_query("SELECT id FROM numbers WHERE MOD(id, 2) = 0"),
         count_rows,
@@ -142,7 +142,13 @@ def test_a_job_serves_the_model_that_it_trains(
     statements = t_env.create_statement_set()
     statements.add_insert("sink", scored)
     job = plan.submit(statements)
-    until(lambda: len(ids_in(served)) >= 8, "versions", LIMIT_S)
+    used = set[str]()
+
+    def has_used_some() -> bool:  # of what the sink has committed; the scorer may be late
+        used.update(row["version"] for row in read_rows(tmp_path / "out"))
+        return len(used) > 4
+
+    until(has_used_some, "versions in use", LIMIT_S, lambda: f"{used}")
     job.stop(tmp_path / "saved", timeout_s=LIMIT_S, show_progress=False)
 
     found = read(tmp_path / "out")
@@ -158,9 +164,9 @@ def test_a_job_serves_the_model_that_it_trains(
     versions = [version for version, _ in itertools.groupby(row["version"] for row in found)]
     assert len(versions) > 3
     assert versions == sorted(versions)
-    used = [factors[in_ms(version)].item() for version in versions]
-    assert used == sorted(used)
-    assert used[-1] > used[0]
+    in_order = [factors[in_ms(version)].item() for version in versions]
+    assert in_order == sorted(in_order)
+    assert in_order[-1] > in_order[0]
 
 
 def test_where_no_checkpoint_can_be_exported_is_told_when_it_is_planned(
