@@ -39,11 +39,11 @@ def watch_for_freeze(pid: int, limit_s: float, on_frozen: Callable[[float], None
 def _watch(pid: int, limit_s: float, on_frozen: Callable[[float], None]) -> None:
     pause = threading.Event()
     every_s = min(_LONGEST_PAUSE_S, limit_s / 10)
-    stopped_s = 0.0
-    while stopped_s < limit_s:
+    looks = 0
+    while looks * every_s < limit_s:
         pause.wait(every_s)
-        stopped_s = stopped_s + every_s if is_frozen(pid) else 0.0
-    on_frozen(stopped_s)
+        looks = looks + 1 if is_frozen(pid) else 0
+    on_frozen(looks * every_s)
     while stat.S_ISFIFO(os.fstat(2).st_mode):
         _make_room(2)
         pause.wait(_ROOM_EVERY_S)

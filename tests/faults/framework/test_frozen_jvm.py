@@ -1,4 +1,4 @@
-"""A JVM that is stopped, its pipes open: behind Flink's limit its children end by themselves."""
+"""A JVM that is stopped keeps its pipes open: its children end behind Flink's limit."""
 
 from __future__ import annotations
 
@@ -48,11 +48,11 @@ def family(jvm: Child) -> list[int]:
     return [each.pid for each in descendants(jvm.popen.pid)]
 
 
-def stepper(folder: Path, noise: int) -> Callable[[Any], None]:
+def stepper(folder: Path, noise: int) -> Callable[[Any, Any], None]:
     """Make steps without end, and print so many characters at each."""
     steps = str(folder / "steps")
 
-    def entry(ctx: Any) -> None:
+    def entry(spec: Any, link: Any) -> None:
         while True:
             with Path(steps).open("a") as file:
                 file.write(".")
@@ -93,7 +93,7 @@ def test_a_master_whose_jvm_is_stopped_for_longer_ends(
 def test_a_spare_whose_jvm_is_stopped_for_longer_ends_with_its_process(
     below: Cluster, tmp_path: Path, wait_gone: Callable[..., None]
 ) -> None:
-    def entry(ctx: Any) -> None:
+    def entry(spec: Any, link: Any) -> None:
         live_until_ended()
 
     spare, _ = below.spare(entry, jvm_frozen_timeout_s=LIMIT_S)
