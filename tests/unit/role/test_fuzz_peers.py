@@ -15,6 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from headrace.errors import CollectiveError, ConfigError, ProtocolError
+from headrace.config import TimeoutConfig
 from headrace.exchange import MemoryFeed
 from headrace.role import at_rest, star
 from headrace.role.at_rest import AtRest, Keeper, Other
@@ -134,7 +135,12 @@ def test_a_barrier_is_answered_for_no_other_reason_than_that_all_are_at_rest() -
         rests: list[None] = []
         kind = Keeper if is_keeper else Other
         with peers_that_say(*said, are_gone=are_gone) as peers:
-            worker = kind(spec(0 if is_keeper else 1, 3), peers, lambda: rests.append(None))
+            worker = kind(
+                spec(0 if is_keeper else 1, 3),
+                peers,
+                lambda: rests.append(None),
+                TimeoutConfig(),
+            )
             outcome = _attend(worker, barriers)
             with suppress(OSError):
                 worker.close()
