@@ -14,8 +14,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from headrace.errors import CollectiveError, ConfigError, ProtocolError
 from headrace.config import TimeoutConfig
+from headrace.errors import CollectiveError, ConfigError, ProtocolError
 from headrace.exchange import MemoryFeed
 from headrace.role import at_rest, star
 from headrace.role.at_rest import AtRest, Keeper, Other
