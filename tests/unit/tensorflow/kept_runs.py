@@ -143,7 +143,8 @@ def require_same(held: Mapping[str, Bits], kept: Mapping[str, Bits]) -> None:
     for owner, variables in held.items():
         assert len(variables) == len(kept[owner]) > 0
         pairs = zip(variables.items(), kept[owner].values(), strict=True)
-        assert [f"{owner}: {name}" for (name, one), other in pairs if one != other] == []
+        others = [name for (name, one), other in pairs if one != other]
+        assert not others, f"variables of {owner} with other bits: {others}"
 
 
 def servers_of(*owners: Any) -> set[int]:

@@ -324,7 +324,7 @@ def lost_by(waiting: int, scripts: Sequence[Script]) -> CollectiveError:
         for index, script in enumerate(scripts)
     ]
     with ThreadPoolExecutor(2) as pool:
-        errors = [each.exception() for each in [pool.submit(w) for w in workers]]  # type: ignore[misc]
+        errors = [each.exception() for each in [pool.submit(w) for w in workers]]
     assert "cannot" in str(errors[who])
     lost = errors[waiting]
     assert isinstance(lost, CollectiveError)

@@ -79,9 +79,9 @@ def test_an_unnamed_optimizer_that_is_built_is_told_of_before_the_first_row(
     assert re.fullmatch(
         r"ctx\.checkpointed: no optimizer that was named holds the variables "
         r"'0-kernel/RMSprop-0/0-iteration', '0-kernel/RMSprop-0/1-\w*kernel_velocity', "
-        r"'0-kernel/RMSprop-0/2-\w*bias_velocity', which an optimizer has made on the parameter "
-        r"servers: they are in no checkpoint, and begin anew behind a restored one, as does its "
-        r"learning rate\. Name the optimizer as well: "
+        r"'0-kernel/RMSprop-0/2-\w*bias_velocity', which an optimizer has made on the "
+        r"parameter servers: they are in no checkpoint, and begin anew behind a restored one, "
+        r"as does its learning rate\. Name the optimizer as well: "
         r"ctx\.checkpointed\(model=model, optimizer=optimizer\)",
         warning,
     )
