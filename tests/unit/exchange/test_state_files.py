@@ -124,10 +124,10 @@ def made_bytes(file: StateFile) -> int:
 
 
 def faults_to_fill(file: StateFile) -> int:
-    content = b"x" * file.capacity_bytes
-    before = resource.getrusage(resource.RUSAGE_THREAD).ru_minflt
     with file.memory as memory:
-        memory[:] = content[: len(memory)]
+        content = b"x" * len(memory)
+        before = resource.getrusage(resource.RUSAGE_THREAD).ru_minflt
+        memory[:] = content
     return resource.getrusage(resource.RUSAGE_THREAD).ru_minflt - before
 
 
@@ -169,6 +169,14 @@ def test_files_that_are_closed_while_one_is_made_leave_no_thread_and_no_descript
     assert not makers()
     assert descriptors() == before
     files.close()
+
+
+def test_filling_a_file_whose_pages_were_not_made_makes_them() -> None:
+    """So the tests above would see it."""
+    file = StateFile(1, 64 * MIB, is_cold=True)
+    assert made_bytes(file) == 0
+    assert faults_to_fill(file) > 64 * MIB / PAGE_BYTES / 20
+    file.close()
 
 
 def test_nothing_is_made_ahead_for_a_small_state_nor_behind_the_first(
