@@ -137,7 +137,9 @@ def test_a_job_serves_the_model_that_it_trains(
     )
     t_env.execute_sql(
         "CREATE TEMPORARY TABLE sink (id BIGINT, y FLOAT, version TIMESTAMP_LTZ(3)) WITH "
-        f"('connector'='filesystem', 'path'='{(tmp_path / 'out').as_uri()}', 'format'='json')"
+        f"('connector'='filesystem', 'path'='{(tmp_path / 'out').as_uri()}', 'format'='json', "
+        "'sink.rolling-policy.rollover-interval'='200 ms', "
+        "'sink.rolling-policy.check-interval'='100 ms')"
     )
     statements = t_env.create_statement_set()
     statements.add_insert("sink", scored)
