@@ -110,6 +110,7 @@ def test_a_cluster_reads_and_writes_records_in_one_job(
     assert ids(tensorflow, tmp_path / "copied", "ZLIB") == [*range(4000)]
 
 
+@pytest.mark.long
 @pytest.mark.timeout(240)
 def test_two_task_managers_read_and_write_records(
     tensorflow: TensorFlowProcess, tmp_path: Path

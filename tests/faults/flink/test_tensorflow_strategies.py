@@ -120,6 +120,7 @@ def mirrored(folder: str) -> Callable[[Any], None]:
     return main
 
 
+@pytest.mark.long
 @pytest.mark.timeout(300)  # five starts of TensorFlow
 def test_a_killed_worker_of_a_coordinator_comes_back_and_no_step_is_missing(
     tmp_path: Path,
@@ -144,6 +145,7 @@ def test_a_killed_worker_of_a_coordinator_comes_back_and_no_step_is_missing(
     require_nothing_left(seen)
 
 
+@pytest.mark.long
 @pytest.mark.timeout(300)  # four starts of TensorFlow
 def test_a_mirrored_group_whose_worker_is_killed_goes_on_from_its_latest_checkpoint(
     tmp_path: Path,
