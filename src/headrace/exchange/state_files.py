@@ -130,7 +130,7 @@ class StateFiles:
     To make the pages of a file takes several times as long as to fill it. So who knows how
     large the state is says so (`expect`), and the first file is made on a thread meanwhile; the
     next one, too, once a file is out that this process reads for longer than its credit takes.
-    Otherwise one file is used again and again: Flink begins a checkpoint when the one before is over.
+    Otherwise one file is used all the time: a checkpoint begins when the one before is over.
     `take` and `close` end that thread; neither waits for more than a piece of its work.
 
     Thread model: one thread at a time.
