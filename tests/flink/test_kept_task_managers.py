@@ -28,7 +28,7 @@ from .system import Process, descendants
 
 Manager = subprocess.Popen[bytes]
 
-ROWS = 16_000
+ROWS_PER_BLOW = 5_000
 _HEARTBEAT_S = 5.0
 _SLACK_S = 5.0  # for a beat more, the word to the other TaskManager, and the end there
 _CLEAN_S = 5.0
@@ -92,8 +92,8 @@ class Trial:
         )
         assert self._times(known)[-1] < self._times(self._logs_of_steps() - known)[0]
         cause = self.causes()[0]
-        wanted = "heartbeat .* timed out" if self.frozen else "is no longer reachable"
-        assert re.search(f"TaskManager with id .*{wanted}", cause), cause
+        wanted = "timed out" if self.frozen else "is no longer reachable"
+        assert re.search(rf"TaskManager with id \S+ {wanted}", cause), cause
 
     def thaw(self) -> None:
         """Let the frozen TaskManager go on; what it had started has ended by itself."""
@@ -178,7 +178,7 @@ KILLED = Blow(number=signal.SIGKILL)
 CRASHED = Blow(number=signal.SIGSEGV)
 
 
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize(
     ("framework", "blows"),
     [
@@ -208,7 +208,8 @@ def test_a_training_counts_every_row_once_after_the_loss_of_task_managers(
     tmp_path: Path, framework: Literal["pytorch", "tensorflow"], blows: list[Blow]
 ) -> None:
     places = Places(tmp_path / "job")
-    arguments = (places.folder, framework, "--name", "kept", "--rows", str(ROWS))
+    rows = ROWS_PER_BLOW * len(blows)
+    arguments = (places.folder, framework, "--name", "kept", "--rows", str(rows))
     with two_task_managers(tmp_path) as cluster:
         with cluster.started(*KEEP, *arguments) as program:
             job = cluster.wait_for_job("kept", "RUNNING")
@@ -223,7 +224,7 @@ def test_a_training_counts_every_row_once_after_the_loss_of_task_managers(
             trial.thaw()
             cluster.wait_for_slots()
         assert summary["attempt"] > len(blows)
-        require_exact_results(Case(framework, 2, ROWS, 0), summary["reports"], places)
+        require_exact_results(Case(framework, 2, rows, 0), summary["reports"], places)
         until(lambda: not any(processes(each) for each in cluster.task_managers), "end of all")
         until(
             lambda: not files_left(cluster.tmp_dir),

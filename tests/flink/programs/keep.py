@@ -22,7 +22,7 @@ from headrace.config import TimeoutConfig
 from tests.faults.chaos.jobs import Case, OnStep, Places, submit
 from tests.flink import training_jobs
 
-_LIMIT_S = 250.0
+_LIMIT_S = 500.0
 
 
 def open_environment(
