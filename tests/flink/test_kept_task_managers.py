@@ -178,6 +178,7 @@ KILLED = Blow(number=signal.SIGKILL)
 CRASHED = Blow(number=signal.SIGSEGV)
 
 
+@pytest.mark.long  # test_standalone_faults.py loses a TaskManager in CI
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize(
     ("framework", "blows"),
@@ -188,19 +189,16 @@ CRASHED = Blow(number=signal.SIGSEGV)
             "pytorch",
             [KILLED, FROZEN, CRASHED, TO_THE_END],
             id="PyTorch, killed, frozen, crashed",
-            marks=pytest.mark.long,
         ),
         pytest.param(
             "tensorflow",
             [FROZEN, KILLED, CRASHED, TO_THE_END],
             id="TensorFlow, frozen, killed, crashed",
-            marks=pytest.mark.long,
         ),
         pytest.param(
             "tensorflow",
             [Blow(number=signal.SIGSEGV, of_the_master=True)],
             id="TensorFlow, crashed",
-            marks=pytest.mark.long,
         ),
     ],
 )

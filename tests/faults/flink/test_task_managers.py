@@ -14,7 +14,7 @@ from tests.faults.flink.task_managers import task_managers
 _SEED = 1
 
 
-@pytest.mark.long  # tests/flink/test_kept_task_managers.py has a case for CI
+@pytest.mark.long  # tests/flink/test_standalone_faults.py loses a TaskManager in CI
 @pytest.mark.timeout(240)
 def test_a_job_survives_its_task_managers_and_they_leave_nothing_behind() -> None:
     faults = pairwise(_SEED, (Target.TASK_MANAGER,))[: len(Moment)]
