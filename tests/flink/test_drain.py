@@ -347,5 +347,6 @@ def test_a_drain_that_fails_is_told_and_tried_again_with_the_next_wait(
     assert str(blocked) in caught.value.cause
     blocked.unlink()
     assert job.wait(timeout_s=LIMIT_S, show_progress=False).status.state == "FINISHED"
+    job.cancel()  # stays as it is
     (savepoint,) = (blocked / "saved").iterdir()
     require_complete(savepoint.as_uri(), blocked / "saved")

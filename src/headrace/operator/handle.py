@@ -35,6 +35,7 @@ __all__ = ["JobHandle", "JobResult"]
 _LOG = logging.getLogger(__name__)
 _FAILING_MS = 2_000  # from Flink's answer to the end of a job that fails with it
 _ANSWER_MS = 10_000  # from the end of a job to Flink's answer about its savepoint
+_ENDED = ("FAILED", "CANCELED", "FINISHED")
 _ENDING = ("FAILING", "FAILED", "CANCELLING", "CANCELED", "FINISHED")
 _STATUS_ACCUMULATOR = "headrace.status"
 
@@ -218,7 +219,9 @@ class JobHandle:
         try:
             self._client.cancel().result()
         except Py4JJavaError as exc:
-            if not self._client.get_job_status().result().is_globally_terminal_state():
+            # An embedded cluster that is gone with its job tells no state any more.
+            ended = has_ended(self._j_client.getJobExecutionResult(), 0)
+            if not ended and state_of(self._client) not in _ENDED:
                 raise
             _LOG.debug("job %s had ended already: %s", self.job_name, cause_text(exc))
 
