@@ -10,6 +10,6 @@ import pytest
 
 @pytest.fixture(scope="module", autouse=True)
 def collected() -> Iterator[None]:
-    """Collect graphs and functions here: of several files at once it took 45 s of a later test."""
+    """Collect graphs and functions: those of several files took 45 s of a later test."""
     yield
     gc.collect()
