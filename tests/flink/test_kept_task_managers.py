@@ -34,6 +34,8 @@ _SLACK_S = 5.0  # for a beat more, the word to the other TaskManager, and the en
 _CLEAN_S = 5.0
 _GO_ON_S = 90.0
 _LOOK_S = 1.0
+_TIMED_OUT = r"TaskManager with id \S+ timed out"
+_LOST = r"TaskManager with id \S+ is no longer reachable|[Cc]onnection .*task manager"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,6 +78,7 @@ class Trial:
         assert len(former) == 5, "master, two nodes, two processes"
         below = processes(victim)  # those that stand by as well
         known = self._logs_of_steps()
+        failures = len(self.causes())
         victim.send_signal(blow.number)
         if blow.number is signal.SIGSTOP:
             self.frozen = victim, below
@@ -91,9 +94,8 @@ class Trial:
             self.cluster.logs,
         )
         assert self._times(known)[-1] < self._times(self._logs_of_steps() - known)[0]
-        cause = self.causes()[0]
-        wanted = "timed out" if self.frozen else "is no longer reachable"
-        assert re.search(rf"TaskManager with id \S+ {wanted}", cause), cause
+        cause = self.causes()[-failures - 1]  # it may have been deployed to the dead one again
+        assert re.search(_TIMED_OUT if self.frozen else _LOST, cause), cause
 
     def thaw(self) -> None:
         """Let the frozen TaskManager go on; what it had started has ended by itself."""
@@ -156,6 +158,7 @@ def has_master(manager: Manager) -> bool:
 def two_task_managers(folder: Path) -> Iterator[Standalone]:
     """Start them, with two slots each; one that is frozen in the end goes on."""
     options = {
+        "web.refresh-interval": "100",  # ms; how old an answer may be
         "heartbeat.interval": "500 ms",
         "heartbeat.timeout": f"{_HEARTBEAT_S * 1000:.0f} ms",
         "env.java.opts.taskmanager": (  # what it writes when it crashes is not for our folder
