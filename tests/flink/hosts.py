@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -43,6 +44,8 @@ class Network:
 def network(folder: Path, names: Sequence[str]) -> Iterator[Network]:
     """Make hosts, and remove them again whatever happens.
 
+    Those of test processes that were killed are removed first.
+
     Skips the test where the machine does not allow it.
 
     Args:
@@ -52,6 +55,7 @@ def network(folder: Path, names: Sequence[str]) -> Iterator[Network]:
     reason = _obstacle()
     if reason:
         pytest.skip(f"two hosts need network namespaces: {reason}")
+    _remove_left()
     number = os.getpid()
     switch = f"hrs{number}"
     subnet = f"10.213.{number % 250 + 1}"
@@ -98,6 +102,19 @@ def network(folder: Path, names: Sequence[str]) -> Iterator[Network]:
         ]
         (folder / "hosts").write_text("\n".join(lines) + "\n")
         yield Network(hosts=hosts, links=links)
+
+
+def _remove_left() -> None:
+    """Remove the networks of processes that are gone; nobody runs there any more."""
+    names = {
+        r"hr(\d+)-\w+": ("netns", Path("/run/netns")),
+        r"hrs(\d+)": ("link", Path("/sys/class/net")),
+    }
+    for pattern, (kind, folder) in names.items():
+        for each in sorted(folder.iterdir()) if folder.exists() else []:
+            found = re.fullmatch(pattern, each.name)
+            if found and not Path("/proc", found[1]).exists():
+                subprocess.run(["ip", kind, "del", each.name])  # another may be as quick
 
 
 def _programs() -> str:

@@ -20,6 +20,7 @@ import pyflink
 from ruamel.yaml import YAML
 
 from headrace._environ import copy_environment
+from headrace.framework.node.family import build_parent_watch
 from tests.ports import free_ports
 from tests.waiting import until
 
@@ -122,6 +123,7 @@ class Standalone:
             stderr=subprocess.PIPE,
             text=True,
             start_new_session=True,  # a JVM is below it
+            preexec_fn=build_parent_watch(os.getpid()),
         )
         with program:
             try:
@@ -203,6 +205,7 @@ class Standalone:
             env=environment,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
+            preexec_fn=build_parent_watch(os.getpid()),  # tests that are killed end nothing
         )
 
 

@@ -5,6 +5,7 @@ Everything comes from the pip package, ZooKeeper too: `bin/zookeeper.sh`.
 
 from __future__ import annotations
 
+import os
 import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -15,6 +16,7 @@ import pyflink
 import pytest
 
 from headrace._environ import copy_environment
+from headrace.framework.node.family import build_parent_watch
 from tests.faults.chaos.jobs import Case, Places
 from tests.faults.chaos.proof import require_exact_results
 from tests.ports import free_ports
@@ -57,6 +59,7 @@ def zookeeper(folder: Path) -> Iterator[int]:
         },
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
+        preexec_fn=build_parent_watch(os.getpid()),
     )
     try:
         yield port
