@@ -304,11 +304,10 @@ def test_each_job_of_a_program_has_directories_of_its_own(make_t_env: MakeEnviro
         assert not any(path.exists() for path in paths)
 
 
-def test_a_drain_goes_to_the_directory_that_is_configured(
-    make_t_env: MakeEnvironment, tmp_path: Path
-) -> None:
-    place = {"execution_checkpointing_savepoint__dir": (tmp_path / "saved").as_uri()}
-    t_env = make_t_env(**RARELY, **in_dir(tmp_path / "cp"), **place)
+def submit_endless(make_t_env: MakeEnvironment, checkpoints: Path, saved: Path) -> JobHandle:
+    """Start a job whose process ends before its endless input; its savepoints go to `saved`."""
+    place = {"execution_checkpointing_savepoint__dir": saved.as_uri()}
+    t_env = make_t_env(**RARELY, **in_dir(checkpoints), **place)
     t_env.execute_sql(
         "CREATE TEMPORARY TABLE endless (id BIGINT) WITH ('connector'='datagen', "
         "'rows-per-second'='100')"
@@ -317,7 +316,13 @@ def test_a_drain_goes_to_the_directory_that_is_configured(
     cluster.add_am_role(AMConfig(timeouts=HASTY))
     worker = RoleConfig(entry=lambda ctx: next(ctx.batches(rows=1)))  # and returns
     cluster.add_role("worker", worker, input=t_env.from_path("endless"))
-    job = cluster.submit()
+    return cluster.submit()
+
+
+def test_a_drain_goes_to_the_directory_that_is_configured(
+    make_t_env: MakeEnvironment, tmp_path: Path
+) -> None:
+    job = submit_endless(make_t_env, tmp_path / "cp", tmp_path / "saved")
     assert job._drain is not None
     assert job._drain._temporary is None
     assert job.wait(timeout_s=LIMIT_S, show_progress=False).status.state == "FINISHED"
@@ -330,17 +335,7 @@ def test_a_drain_that_fails_is_told_and_tried_again_with_the_next_wait(
 ) -> None:
     blocked = tmp_path / "blocked"
     blocked.touch()  # no directory can be made below it
-    place = {"execution_checkpointing_savepoint__dir": (blocked / "saved").as_uri()}
-    t_env = make_t_env(**RARELY, **in_dir(tmp_path / "cp"), **place)
-    t_env.execute_sql(
-        "CREATE TEMPORARY TABLE endless (id BIGINT) WITH ('connector'='datagen', "
-        "'rows-per-second'='100')"
-    )
-    cluster = Cluster(t_env, name="endless")
-    cluster.add_am_role(AMConfig(timeouts=HASTY))
-    worker = RoleConfig(entry=lambda ctx: next(ctx.batches(rows=1)))  # and returns
-    cluster.add_role("worker", worker, input=t_env.from_path("endless"))
-    job = cluster.submit()
+    job = submit_endless(make_t_env, tmp_path / "cp", blocked / "saved")
     with pytest.raises(StopError, match=r"call wait\(\) again") as caught:
         job.wait(timeout_s=LIMIT_S, show_progress=False)
     assert caught.value.job_state == "RUNNING"
