@@ -91,11 +91,13 @@ class Drain:
             return
         try:
             order.savepoint()
-        except (Py4JJavaError, Py4JError) as error:
+        except Py4JError as error:
             cause = cause_text(error)
         else:
             return  # the job's end is near
         state = state_of(client)
+        if state is None:
+            return  # looked at again with the next status
         if state != "RUNNING":  # it has ended by itself or is restarting, and says why
             _LOG.info("The job was not drained (%s): %s", state, cause)
             self._order = None
