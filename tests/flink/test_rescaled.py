@@ -65,7 +65,7 @@ def start(
 def test_a_training_goes_on_with_another_number_of_workers_and_every_row_once(
     make_t_env: MakeEnvironment, tmp_path: Path, before: int, after: int
 ) -> None:
-    first = start(make_t_env, tmp_path, before, 1_000)
+    first = start(make_t_env, tmp_path, before, 250)
     until(lambda: first.status().rows_in > 500, "rows")
     stopped = first.stop(tmp_path / "saved", timeout_s=LIMIT_S)
     assert stopped.savepoint is not None

@@ -60,7 +60,7 @@ def test_a_job_goes_on_from_the_savepoint_of_its_stop_with_every_row_once(
 ) -> None:
     rows, out = 12_000, tmp_path / "out"
     options = {**CHECKPOINTS, **NARROW, **in_dir(tmp_path / "cp")}
-    first = submit(make_t_env(**options), count_rows(), rows=rows, per_second=2_000, out=out)
+    first = submit(make_t_env(**options), count_rows(), rows=rows, per_second=1_000, out=out)
     until(lambda: reported(first, "count") > 2_000, "rows")
     result = first.stop(tmp_path / "saved", drain=drain, timeout_s=LIMIT_S)
     savepoint = require_complete(result.savepoint, tmp_path / "saved")
@@ -98,7 +98,7 @@ def test_a_training_that_is_stopped_saves_the_model_of_its_last_row_and_goes_on_
         for name, value in model.state_dict().items():
             assert torch.equal(trained[name], value), name
 
-    job = start(1_000)
+    job = start(250)
     until(lambda: job.status().rows_in > 500, "rows")
     result = job.stop(tmp_path / "saved", timeout_s=LIMIT_S)
     savepoint = require_complete(result.savepoint, tmp_path / "saved")

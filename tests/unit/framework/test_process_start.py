@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +53,25 @@ def life_of(
 
 
 def children() -> set[str]:
-    return set(Path(f"/proc/self/task/{os.getpid()}/children").read_text().split())
+    """Return the living ones: somebody else may take the status of those that have ended."""
+    found = set(Path(f"/proc/self/task/{os.getpid()}/children").read_text().split())
+    return {each for each in found if not is_ended(each)}
+
+
+def is_ended(pid: str) -> bool:
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return True
+    return stat.rpartition(")")[2].split()[0] in "ZX"
+
+
+@pytest.fixture
+def bystander() -> Iterator[None]:
+    """A child that has nothing to do with the life: `children` must go on to have it."""
+    with subprocess.Popen(["sleep", "100"]) as child:
+        yield
+        child.kill()
 
 
 @pytest.mark.parametrize("name", ["headrace-wait-", "headrace-output-"])
@@ -89,7 +107,7 @@ def test_a_command_that_does_not_exist_leaves_no_directory(tmp_path: Path) -> No
 
 @pytest.mark.parametrize("is_stopped", [True, False], ids=["stopped", "no command"])
 def test_a_life_that_does_not_take_the_process_started_for_it_ends_it(
-    tmp_path: Path, is_stopped: bool
+    tmp_path: Path, is_stopped: bool, bystander: None
 ) -> None:
     payload = tmp_path / "payload"
     payload.write_bytes(dump_payload(entry=print))
@@ -114,6 +132,7 @@ def test_a_life_that_does_not_take_the_process_started_for_it_ends_it(
             payload_path=str(payload),
             sink=lambda line: None,
             on_state=tell,
+            is_subreaper=False,  # else it ends all that other tests use
         )
         await asyncio.wait_for(ready.wait(), 15)
         life = life_of(tmp_path, LONG, command=None if is_stopped else fail, ahead=ahead)

@@ -51,6 +51,8 @@ class AheadProcess:
         sink: Takes the output, line by line, on a thread.
         on_state: Told of "loading", with the pid, then of "ready" and of "ended". Not told once
             the process was handed over.
+        is_subreaper: Whether this process is a child subreaper: then every descendant of it is
+            killed behind the process.
 
     Attributes:
         work_dir: Directory of the process; its spec must name it.
@@ -69,6 +71,7 @@ class AheadProcess:
         payload_path: str,
         sink: Callable[[bytes], None],
         on_state: Callable[[AheadState, int], None],
+        is_subreaper: bool,
     ) -> None:
         self.work_dir = work_dir
         self._role = role
@@ -92,7 +95,7 @@ class AheadProcess:
             spec_path=str(spec_path_in(work_dir)),
             on_line=self._on_line,
             sink=sink,
-            is_subreaper=True,
+            is_subreaper=is_subreaper,
             has_stdin=True,
         )
         self.pid = self._process.pid

@@ -50,6 +50,7 @@ class SpareNode:
                     payload_path=prepare.payload_path,
                     sink=write_to_log,
                     on_state=self._tell,
+                    is_subreaper=True,
                 )
             except (OSError, RuntimeError) as exc:  # no memory, process number or thread
                 _LOG.warning("no process could be started ahead: %s", exc)
