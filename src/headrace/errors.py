@@ -88,12 +88,15 @@ class JobFailedError(HeadraceError):
     Attributes:
         job_name: Name of the job.
         cause: Text of the first cause, Python traceback included where user code raised.
+        advice: How another job can go on from what this one leaves; "" where it leaves nothing.
     """
 
-    def __init__(self, job_name: str, cause: str) -> None:
+    def __init__(self, job_name: str, cause: str, advice: str = "") -> None:
         self.job_name = job_name
         self.cause = cause
-        super().__init__(f"Job {job_name!r} failed. Cause:\n{cause}")
+        self.advice = advice
+        behind = f"\n{advice}" if advice else ""
+        super().__init__(f"Job {job_name!r} failed. Cause:\n{cause}{behind}")
 
 
 class StopError(HeadraceError):

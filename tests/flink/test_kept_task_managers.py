@@ -233,3 +233,34 @@ def test_a_training_counts_every_row_once_after_the_loss_of_task_managers(
             _CLEAN_S,
             lambda: str(files_left(cluster.tmp_dir)),
         )
+
+
+@pytest.mark.long  # a cluster of three JVMs for a wait
+@pytest.mark.timeout(300)
+def test_a_training_waits_longer_than_the_gather_limit_for_a_lost_task_manager(
+    tmp_path: Path,
+) -> None:
+    places = Places(tmp_path / "job")
+    limit_s, rows = 15, 3_000
+    arguments = (places.folder, "pytorch", "--name", "kept", "--rows", str(rows))
+    limit = ("--gather-timeout", str(limit_s))
+    with (
+        standalone_cluster(tmp_path, slots=1, options=NARROW) as cluster,
+        cluster.started(*KEEP, *arguments, *limit) as program,
+    ):
+        job = cluster.wait_for_job("kept", "RUNNING")
+        trial = Trial(cluster=cluster, places=places, job=job)
+        await_kept(places, cluster.logs)
+        cluster.kill(cluster.task_managers[0])
+        until(
+            lambda: any("had not all registered again" in each for each in trial.causes()),
+            "the limit",
+            limit_s + 30,
+            cluster.logs,
+        )
+        assert any(f"again after {limit_s}.0 s" in each for each in trial.causes())
+        cluster.add_task_manager()
+        await_kept(places, cluster.logs)
+        (places.folder / "go").touch()
+        summary = cluster.finish(program)
+    require_exact_results(Case("pytorch", 2, rows, 0), summary["reports"], places)

@@ -15,7 +15,7 @@ from headrace.operator.flink_options import (
     names_of,
 )
 
-__all__ = ["warn_of_small_storage"]
+__all__ = ["has_directory"]
 
 _LOG = logging.getLogger(__name__)
 _PLACES = (CHECKPOINT_DIR, CHECKPOINT_STORAGE)
@@ -29,27 +29,31 @@ _SMALL = (
 _UNKNOWN = " by this program (what the cluster itself has set is not known: %s)"
 
 
-def warn_of_small_storage(flink: FlinkEnvironment, job_name: str) -> None:
-    """Log a warning if a job that has processes with an input has no directory.
+def has_directory(flink: FlinkEnvironment, job_name: str) -> bool:
+    """Return whether the checkpoints of a job go to a directory that the user has set.
 
+    Logs a warning if they go to none; to be asked for jobs that have processes with an input.
     How large a state becomes is not known before the processes run, and a cluster may have a
     directory for all its jobs: so it is no error. The embedded cluster gets a directory, see
     `LocalCheckpoints`, but where the user has said which checkpoints stay and not where. Never
     raises, never blocks for more than 3 s.
     """
-    if not flink.has_checkpoints or any(flink.option(key) is not None for key in _PLACES):
-        return
+    if not flink.has_checkpoints:
+        return False
+    if any(flink.option(key) is not None for key in _PLACES):
+        return flink.option(CHECKPOINT_DIR) is not None
     if flink.is_embedded:
         if flink.option(CHECKPOINT_RETENTION) is not None:
             _LOG.warning(_SMALL, job_name, "")
-        return
+        return False
     try:
         own = set(_keys_of_cluster(flink))
     except (OSError, ValueError, KeyError, TypeError) as exc:
         _LOG.warning(_SMALL, job_name, _UNKNOWN % exc)
-        return
+        return False
     if own.isdisjoint(name for key in _PLACES for name in names_of(key)):
         _LOG.warning(_SMALL, job_name, "")
+    return not own.isdisjoint(names_of(CHECKPOINT_DIR))
 
 
 def _keys_of_cluster(flink: FlinkEnvironment) -> Iterable[str]:

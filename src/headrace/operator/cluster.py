@@ -12,11 +12,16 @@ from pyflink.table import StatementSet, StreamTableEnvironment, Table
 
 from headrace.config import AMConfig, RoleConfig
 from headrace.errors import PlanError
-from headrace.operator.checkpoint_place import warn_of_small_storage
+from headrace.operator.checkpoint_place import has_directory
 from headrace.operator.drain import Drain
 from headrace.operator.environment import open_environment
 from headrace.operator.failure import cause_text
-from headrace.operator.flink_options import RESTART_STRATEGY, SAVEPOINT_DIR, failure_defaults
+from headrace.operator.flink_options import (
+    CHECKPOINT_RETENTION,
+    RESTART_STRATEGY,
+    SAVEPOINT_DIR,
+    failure_defaults,
+)
 from headrace.operator.handle import JobHandle
 from headrace.operator.local_checkpoints import LocalCheckpoints
 from headrace.operator.offer import slot_offer
@@ -28,6 +33,7 @@ from headrace.operator.plan import (
     role_document,
     role_payload,
 )
+from headrace.operator.retained_checkpoint import RETAINED_ON_FAILURE, RetainedCheckpoint
 from headrace.operator.schema import OutputSchema, to_java_row_type
 from headrace.operator.streams import input_stream, is_bounded, is_fed_by, output_of
 
@@ -217,8 +223,7 @@ class Cluster:
                 statements.attach_as_datastream()
             self._bind_parallelism()
             undo.callback(self._builder_class.unbindParallelism, self._j_env)
-            if any(self._has_input_by_role.values()):
-                warn_of_small_storage(self._flink, self._name)
+            retained = self._retain(undo)
             drain = Drain(self._flink, self._name) if self._has_unbounded_input else None
             checkpoints = LocalCheckpoints(self._flink, is_drained=self._has_unbounded_input)
             undo.callback(checkpoints.forget)
@@ -237,6 +242,7 @@ class Cluster:
             drain=drain,
             checkpoints=checkpoints,
             savepoint_dir=self._flink.option(SAVEPOINT_DIR),
+            retained=retained,
             fed_roles=[name for name, is_fed in self._has_input_by_role.items() if is_fed],
         )
 
@@ -276,6 +282,15 @@ class Cluster:
         for key, value in defaults.items():
             if self._flink.set_default(key, value):
                 undo.callback(self._flink.remove_option, key)
+
+    def _retain(self, undo: ExitStack) -> RetainedCheckpoint | None:
+        """Let the newest checkpoint outlive a job that fails, unless the user has said else."""
+        has_rows = any(self._has_input_by_role.values())
+        if not has_rows or not has_directory(self._flink, self._name):
+            return None
+        if self._flink.set_default(CHECKPOINT_RETENTION, RETAINED_ON_FAILURE):
+            undo.callback(self._flink.remove_option, CHECKPOINT_RETENTION)
+        return RetainedCheckpoint.of(self._flink)
 
     def _require_from_outside(self, name: str, j_input: Any) -> None:
         for feeder, j_stream in self._j_output_by_role.items():

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-__all__ = ["cause_text"]
+__all__ = ["cause_text", "is_cancelled"]
 
 _OURS = "org.headrace."
+_CANCELLED = "org.apache.flink.runtime.client.JobCancellationException"
 _MOST_CAUSES = 50
 
 
@@ -25,6 +26,13 @@ def cause_text(error: BaseException) -> str:
         if name.startswith(_OURS):
             return text
     return "\n  caused by: ".join(" - ".join(_name_and_text(t)) for t in (chain[0], chain[-1]))
+
+
+def is_cancelled(error: BaseException) -> bool:
+    """Return whether a PyFlink call raised this because the job was cancelled."""
+    java = getattr(error, "java_exception", None)
+    chain = [] if java is None else _chain(java)
+    return any(_name_and_text(throwable)[0] == _CANCELLED for throwable in chain)
 
 
 def _chain(java: Any) -> list[Any]:

@@ -16,9 +16,10 @@ from pyflink.java_gateway import get_gateway
 from headrace.errors import JobFailedError, StopError
 from headrace.framework.status import JobStatus
 from headrace.operator.drain import Drain
-from headrace.operator.failure import cause_text
+from headrace.operator.failure import cause_text, is_cancelled
 from headrace.operator.local_checkpoints import LocalCheckpoints
 from headrace.operator.progress import Progress
+from headrace.operator.retained_checkpoint import RetainedCheckpoint
 from headrace.operator.stop import (
     SavepointStop,
     has_ended,
@@ -75,6 +76,7 @@ class JobHandle:
         checkpoints: LocalCheckpoints | None = None,
         fed_roles: Iterable[str] = (),
         savepoint_dir: str | None = None,
+        retained: RetainedCheckpoint | None = None,
     ) -> None:
         self._client = client
         self._j_client = client._j_job_client  # noqa: SLF001 - PyFlink has no public way
@@ -83,6 +85,7 @@ class JobHandle:
         self._checkpoints = checkpoints
         self._fed_roles = frozenset(fed_roles)
         self._savepoint_dir = savepoint_dir
+        self._retained = retained
         self._stop: SavepointStop | None = None
         self._last_status = JobStatus()
         self.job_name = job_name
@@ -368,7 +371,9 @@ class JobHandle:
         try:
             j_result = j_future.get()
         except Exception as exc:
-            raise JobFailedError(job_name=self.job_name, cause=cause_text(exc)) from exc
+            retained = None if is_cancelled(exc) else self._retained
+            advice = "" if retained is None else retained.advice(self.job_id)
+            raise JobFailedError(self.job_name, cause_text(exc), advice) from exc
         text = j_result.getAllAccumulatorResults().get(f"{_STATUS_ACCUMULATOR}.{self._am_uid}")
         if text:
             self._last_status = JobStatus.from_json(str(text))

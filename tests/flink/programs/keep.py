@@ -51,6 +51,7 @@ def main() -> None:
     parser.add_argument("--name", required=True)
     parser.add_argument("--rows", type=int, required=True)
     parser.add_argument("--heartbeat-timeout", type=float, default=10.0)
+    parser.add_argument("--gather-timeout", type=float, default=120.0)
     options = parser.parse_args()
     for module in (training_jobs, sys.modules[__name__]):  # the workers have no tests
         cloudpickle.register_pickle_by_value(module)
@@ -59,6 +60,7 @@ def main() -> None:
         Places(options.folder),
         name=options.name,
         timeouts=TimeoutConfig(
+            gather_timeout_s=options.gather_timeout,
             heartbeat_every_s=0.5,
             heartbeat_timeout_s=options.heartbeat_timeout,
             master_lost_timeout_s=options.heartbeat_timeout,

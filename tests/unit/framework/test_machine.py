@@ -85,11 +85,16 @@ def lost(node: str, attempt: int = 1, instance: str = "first") -> NodeLost:
 
 
 def gathering(
-    machine: Machine = ALL_FINISH, *, has_input: bool = False, max_restarts: int = 3
+    machine: Machine = ALL_FINISH,
+    *,
+    has_input: bool = False,
+    max_restarts: int = 3,
+    attempt: int = 1,
 ) -> JobMachine:
     roles = {"worker": RoleFacts(planned_parallelism=2, has_input=has_input)}
-    at_work = JobMachine(machine, machine.initial_job(roles, max_restarts=max_restarts))
-    at_work.handle(MasterStarted(attempt=1))
+    job = machine.initial_job(roles, max_restarts=max_restarts, attempt=attempt)
+    at_work = JobMachine(machine, job)
+    at_work.handle(MasterStarted(attempt=attempt))
     return at_work
 
 
@@ -143,12 +148,15 @@ def test_nodes_that_disagree_about_their_number_fail_the_job() -> None:
     assert "3 nodes; the others say 2" in command.message
 
 
-def test_a_missed_gather_deadline_names_the_missing_nodes_and_the_setting() -> None:
-    at_work = gathering()
-    at_work.handle(registered("worker-1", of=2))
-    (command,) = at_work.handle(GatherDeadlineReached(attempt=1, limit_s=120.0))
+@pytest.mark.parametrize("attempt", [1, 2])
+def test_a_missed_gather_deadline_names_the_missing_nodes_and_the_setting(
+    attempt: int,
+) -> None:
+    at_work = gathering(attempt=attempt)
+    at_work.handle(registered("worker-1", of=2, attempt=attempt))
+    (command,) = at_work.handle(GatherDeadlineReached(attempt=attempt, limit_s=120.0))
     assert isinstance(command, FailJob)
-    assert not command.is_restartable
+    assert command.is_restartable == (attempt > 1), "later ones may have lost a host"
     assert "1 of 2 came, missing worker-0" in command.message
     assert "timeouts.gather_timeout_s" in command.message
 

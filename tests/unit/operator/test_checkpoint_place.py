@@ -13,7 +13,7 @@ from typing import Any, cast
 
 import pytest
 
-from headrace.operator.checkpoint_place import warn_of_small_storage
+from headrace.operator.checkpoint_place import has_directory
 from headrace.operator.environment import FlinkEnvironment
 from headrace.operator.flink_options import names_of
 from tests.ports import free_ports
@@ -38,8 +38,8 @@ class Options:
         )
 
 
-def warn(options: Options) -> None:
-    warn_of_small_storage(cast("FlinkEnvironment", options), "trained")
+def look(options: Options) -> bool:
+    return has_directory(cast("FlinkEnvironment", options), "trained")
 
 
 @contextmanager
@@ -67,23 +67,28 @@ def cluster_with(reply: Any) -> Iterator[dict[str, str]]:
 
 
 @pytest.mark.parametrize(
-    ("options", "own", "is_warned"),
+    ("options", "own", "is_warned", "has"),
     [
-        (CHECKPOINTS, ["rest.port"], True),
-        ({}, ["rest.port"], False),
-        ({**CHECKPOINTS, "execution.checkpointing.dir": "file:///cp"}, [], False),
-        ({**CHECKPOINTS, "execution.checkpointing.storage": "jobmanager"}, [], False),
-        ({**CHECKPOINTS, "state.checkpoints.dir": "file:///cp"}, [], False),
-        (CHECKPOINTS, ["execution.checkpointing.dir"], False),
-        (CHECKPOINTS, ["state.checkpoints.dir"], False),
+        (CHECKPOINTS, ["rest.port"], True, False),
+        ({}, ["rest.port"], False, False),
+        ({**CHECKPOINTS, "execution.checkpointing.dir": "file:///cp"}, [], False, True),
+        ({**CHECKPOINTS, "execution.checkpointing.storage": "jobmanager"}, [], False, False),
+        ({**CHECKPOINTS, "state.checkpoints.dir": "file:///cp"}, [], False, True),
+        (CHECKPOINTS, ["execution.checkpointing.dir"], False, True),
+        (CHECKPOINTS, ["execution.checkpointing.storage"], False, False),
+        (CHECKPOINTS, ["state.checkpoints.dir"], False, True),
     ],
 )
 def test_without_a_directory_anywhere_there_is_a_warning_with_the_setting(
-    options: dict[str, str], own: list[str], is_warned: bool, caplog: pytest.LogCaptureFixture
+    options: dict[str, str],
+    own: list[str],
+    is_warned: bool,
+    has: bool,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     entries = [{"key": key, "value": "x"} for key in own]
     with caplog.at_level(logging.WARNING), cluster_with(entries) as place:
-        warn(Options({**options, **place}))
+        assert look(Options({**options, **place})) == has
     told = "Checkpoints of trained are on, and no directory is set for them. Flink"
     assert (told in caplog.text) == is_warned
     assert ("`execution.checkpointing.dir`" in caplog.text) == is_warned
@@ -95,16 +100,17 @@ def test_a_cluster_that_cannot_be_asked_may_have_one(
 ) -> None:
     with caplog.at_level(logging.WARNING):
         with cluster_with(reply) as place:
-            warn(Options({**CHECKPOINTS, **place}))
+            assert not look(Options({**CHECKPOINTS, **place}))
         (port,) = free_ports(1)
-        warn(Options({**CHECKPOINTS, "rest.address": "localhost", "rest.port": str(port)}))
+        nobody = {"rest.address": "localhost", "rest.port": str(port)}
+        assert not look(Options({**CHECKPOINTS, **nobody}))
     assert caplog.text.count("what the cluster itself has set is not known: ") == 2
 
 
 def test_the_embedded_cluster_has_a_directory_of_its_own(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    warn(Options(CHECKPOINTS, is_embedded=True))
+    assert not look(Options(CHECKPOINTS, is_embedded=True))
     assert caplog.text == ""
 
 
@@ -114,5 +120,5 @@ def test_the_embedded_cluster_has_none_where_checkpoints_are_to_stay_without_a_p
     retained = {
         "execution.checkpointing.externalized-checkpoint-retention": "RETAIN_ON_CANCELLATION"
     }
-    warn(Options({**CHECKPOINTS, **retained}, is_embedded=True))
+    assert not look(Options({**CHECKPOINTS, **retained}, is_embedded=True))
     assert "no directory is set for them" in caplog.text

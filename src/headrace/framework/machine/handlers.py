@@ -194,7 +194,7 @@ def on_stop_requested(job: Job, event: StopRequested) -> Step:
 
 
 def on_gather_deadline(job: Job, event: GatherDeadlineReached) -> Step:
-    """Fail: the nodes did not come."""
+    """Fail: the nodes did not come. In a later attempt they may be away for a while only."""
     error = WaitTimeoutError(
         waited_for=f"every node to register: {len(job.nodes)} of "
         f"{job.expected or _planned(job)} came, missing {_some(job.missing)}",
@@ -203,7 +203,7 @@ def on_gather_deadline(job: Job, event: GatherDeadlineReached) -> Step:
         hint="Preparing the Python environment of a node may take longer: raise the setting. "
         "See the TaskManager log of the missing nodes.",
     )
-    return fail(job, None, str(error), is_restartable=False)
+    return fail(job, None, str(error), is_restartable=job.attempt > 1)
 
 
 def on_recover_deadline(job: Job, event: RecoverDeadlineReached) -> Step:

@@ -57,6 +57,7 @@ final class AmCoordinator implements OperatorCoordinator, CoordinationRequestHan
     private int lastAttempt;
     private int deployment;
     private boolean isDeployed;
+    private boolean hasGathered; // in this deployment or one before, in this JobManager or another
     private final Map<String, Set<Integer>> endedInputs = new HashMap<>();
     private final Map<String, Integer> inputs = new HashMap<>();
     private String finishedSource;
@@ -154,6 +155,7 @@ final class AmCoordinator implements OperatorCoordinator, CoordinationRequestHan
     public synchronized void resetToCheckpoint(long checkpointId, byte[] state) {
         if (state != null && state.length == Integer.BYTES) {
             lastAttempt = Math.max(lastAttempt, ByteBuffer.wrap(state).getInt());
+            hasGathered = true; // there was a checkpoint
         }
         onRestart();
     }
@@ -170,6 +172,9 @@ final class AmCoordinator implements OperatorCoordinator, CoordinationRequestHan
     public synchronized void executionAttemptReady(int subtask, int attemptNumber, SubtaskGateway gateway) {
         deployment = attemptNumber;
         isDeployed = true;
+        if (hasGathered && gatherTimer != null) {
+            startGatherTimer(); // the wait for slots was another one
+        }
     }
 
     @Override
@@ -179,13 +184,14 @@ final class AmCoordinator implements OperatorCoordinator, CoordinationRequestHan
         status = changed;
         lastAttempt = Math.max(lastAttempt, changed.path("attempt").asInt(0));
         if (!GATHERING.equals(changed.path("state").asText(GATHERING))) {
+            hasGathered = true;
             stopGatherTimer();
         }
     }
 
     /**
-     * A deployment that was never made does not renew the limit: a lack of slots makes Flink retry
-     * without end, and each retry is part of the same wait.
+     * A deployment that was never made does not renew the limit, unless that has ended it: a lack of slots makes
+     * Flink retry without end, and each retry is part of the same wait.
      */
     private void onRestart() {
         status = emptyStatus();
@@ -196,7 +202,7 @@ final class AmCoordinator implements OperatorCoordinator, CoordinationRequestHan
         isDrainRequested = false;
         sourceEndedNs = null;
         endHold();
-        if (isDeployed) {
+        if (isDeployed || gatherTimer == null) {
             isDeployed = false;
             startGatherTimer();
         }
@@ -292,19 +298,24 @@ final class AmCoordinator implements OperatorCoordinator, CoordinationRequestHan
         }
     }
 
+    /**
+     * What never gathered is planned for more than there is. What did has lost something, which may come back: the
+     * job's restart strategy says how often that is waited for.
+     */
     private synchronized void onGatherTimeout() {
         if (gatherTimer == null || timers == null) {
             return;
         }
         gatherTimer = null;
-        context.failJob(
-                new SuppressRestartsException(
-                        new GatherTimeoutException(
-                                cluster.name(),
-                                cluster.timeouts().gather(),
-                                plannedRoles,
-                                describeRegistered(),
-                                cluster.offer())));
+        GatherTimeoutException failure =
+                new GatherTimeoutException(
+                        cluster.name(),
+                        cluster.timeouts().gather(),
+                        plannedRoles,
+                        describeRegistered(),
+                        cluster.offer(),
+                        hasGathered);
+        context.failJob(hasGathered ? failure : new SuppressRestartsException(failure));
     }
 
     private String describeRegistered() {

@@ -19,12 +19,8 @@ import java.util.concurrent.TimeUnit;
 /** What keeps the control stream open, and until when; with Flink's own store of coordinators. */
 public final class AmCoordinatorBehaviours {
 
-    private static final String TIMEOUTS =
-            "{\"gather_timeout_s\": 60, \"process_start_timeout_s\": 60, \"stop_grace_s\": 1, \"stop_timeout_s\": 2,"
-                    + " \"checkpoint_hold_timeout_s\": 60}";
-    private static final ClusterPlan CLUSTER =
-            ClusterPlan.parse(
-                    "{\"name\": \"c\", \"uid_prefix\": \"c\", \"timeouts\": " + TIMEOUTS + "}", new Configuration());
+    private static final ClusterPlan CLUSTER = cluster(60);
+    private static final ClusterPlan IMPATIENT = cluster(1);
     private static final long CLOSING_MS = 8_000; // both and five seconds
     private static final long PATIENCE_S = 10;
 
@@ -77,17 +73,65 @@ public final class AmCoordinatorBehaviours {
         }
     }
 
+    public static void whatNeverGatheredFailsForGood() throws Exception {
+        try (Scene scene = new Scene(IMPATIENT, true)) {
+            scene.coordinator.subtaskReset(0, 1); // Flink tries again: part of the same wait
+            String told = scene.told.poll(PATIENCE_S, TimeUnit.SECONDS);
+            check(told != null && told.contains("SuppressRestartsException"), "told: " + told);
+        }
+    }
+
+    public static void whatHasGatheredFailsAgainAndAgainAsOftenAsItIsRestarted() throws Exception {
+        try (Scene scene = new Scene(IMPATIENT, true)) {
+            scene.coordinator.executionAttemptReady(0, 1, null);
+            scene.coordinator.handleEventFromOperator(
+                    0, 1, new AmEvents.StatusChanged("{\"state\": \"RUNNING\", \"attempt\": 1}"));
+            String early = scene.told.poll(1_500, TimeUnit.MILLISECONDS);
+            check(early == null, "a limit while it runs: " + early);
+            for (int restart = 0; restart < 2; restart++) { // the second one was never deployed
+                scene.coordinator.subtaskReset(0, 1);
+                requireRestartable(scene.told.poll(PATIENCE_S, TimeUnit.SECONDS));
+            }
+        }
+    }
+
+    public static void aRestoredJobHasGatheredBefore() throws Exception {
+        byte[] attempt = {0, 0, 0, 3};
+        try (Scene scene = new Scene(IMPATIENT, true)) {
+            scene.coordinator.resetToCheckpoint(7, attempt);
+            scene.coordinator.executionAttemptReady(0, 1, null);
+            requireRestartable(scene.told.poll(PATIENCE_S, TimeUnit.SECONDS));
+        }
+    }
+
+    private static void requireRestartable(String told) {
+        check(told != null && told.startsWith(GatherTimeoutException.class.getName()), "told: " + told);
+        check(told.contains("had not all registered again after 1.0 s"), "told: " + told);
+    }
+
+    private static ClusterPlan cluster(int gatherS) {
+        String timeouts =
+                "{\"gather_timeout_s\": " + gatherS + ", \"process_start_timeout_s\": 60, \"stop_grace_s\": 1,"
+                        + " \"stop_timeout_s\": 2, \"checkpoint_hold_timeout_s\": 60}";
+        return ClusterPlan.parse(
+                "{\"name\": \"c\", \"uid_prefix\": \"c\", \"timeouts\": " + timeouts + "}", new Configuration());
+    }
+
     private static final class Scene implements AutoCloseable {
 
         final BlockingQueue<String> told = new LinkedBlockingQueue<>();
         final AmCoordinator coordinator;
 
         Scene(boolean hasSource) {
+            this(CLUSTER, hasSource);
+        }
+
+        Scene(ClusterPlan cluster, boolean hasSource) {
             CoordinatorStore store = new CoordinatorStoreImpl();
             if (hasSource) {
-                store.putIfAbsent(AmStream.listeningId(CLUSTER), source());
+                store.putIfAbsent(AmStream.listeningId(cluster), source());
             }
-            coordinator = new AmCoordinator(context(store), CLUSTER, Map.of());
+            coordinator = new AmCoordinator(context(store), cluster, Map.of());
             coordinator.start();
         }
 
