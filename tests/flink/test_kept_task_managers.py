@@ -241,7 +241,7 @@ def test_a_training_waits_longer_than_the_gather_limit_for_a_lost_task_manager(
     tmp_path: Path,
 ) -> None:
     places = Places(tmp_path / "job")
-    limit_s, rows = 15, 3_000
+    limit_s, rows = 30, 3_000
     arguments = (places.folder, "pytorch", "--name", "kept", "--rows", str(rows))
     limit = ("--gather-timeout", str(limit_s))
     with (
