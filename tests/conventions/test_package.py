@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 
 import headrace
+from headrace import errors
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -36,6 +37,11 @@ def test_pins_carry_no_local_version_and_no_address() -> None:
     for line in (ROOT / "constraints.txt").read_text().splitlines():
         if not line.startswith("#"):
             assert re.fullmatch(r'[\w.-]+==[\w.]+(?: ; python_version >= "3\.11")?', line)
+
+
+def test_every_error_that_users_meet_can_be_imported_from_the_top() -> None:
+    assert set(errors.__all__) <= set(headrace.__all__)
+    assert all(getattr(headrace, name) is getattr(errors, name) for name in errors.__all__)
 
 
 def test_the_version_is_a_number_of_three_parts() -> None:
