@@ -35,7 +35,8 @@ _LOG = logging.getLogger(__name__)
 _REPORT_EVERY_S = 0.1
 _ANSWER_MARGIN_S = 10.0
 _RECEIVE_BYTES = 65_536
-_PUBLISH_CHARACTERS = 1024 * 1024
+_PUBLISH_BYTES = 1024 * 1024
+_EMPTY_BYTES = len(encode_line(PublishLine(key="", value="")))
 
 
 class ProcessLink:
@@ -110,16 +111,20 @@ class ProcessLink:
         Does not wait for an answer. A later value replaces an earlier one.
 
         Raises:
-            UsageError: Key and value are longer than 1 MiB together.
+            UsageError: Key and value are longer than 1 MiB together, in JSON and UTF-8: what
+                the RPC takes has a limit.
             HeadraceError: The node has ended.
         """
-        if len(key) + len(value) > _PUBLISH_CHARACTERS:
+        line = PublishLine(key=key, value=value)
+        size_bytes = len(encode_line(line)) - _EMPTY_BYTES
+        if size_bytes > _PUBLISH_BYTES:
             msg = (
-                f"publish({key[:100]!r}) of {len(value)} characters: at most "
-                f"{_PUBLISH_CHARACTERS} may be published. Publish where the data is instead."
+                f"publish({key[:100]!r}) of {len(value)} characters, {size_bytes} bytes in "
+                f"JSON: at most {_PUBLISH_BYTES} may be published. Publish where the data is "
+                "instead."
             )
             raise UsageError(msg)
-        self._send(PublishLine(key=key, value=value))
+        self._send(line)
 
     def lookup(
         self, key: str, timeout_s: float, setting: str = "the caller's timeout_s"

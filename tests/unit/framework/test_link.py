@@ -6,6 +6,7 @@ import os
 import socket
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -104,12 +105,18 @@ def test_values_that_json_cannot_hold_are_left_out_and_numbers_of_any_kind_taken
     assert node.read() == ReportLine(values={"step": 1.0, "rate": 1.0}, progress=1)
 
 
+@pytest.mark.parametrize(("text", "size_bytes"), [("x", 1), ("\N{SNOWMAN}", 3), ("\0", 6)])
 def test_a_value_that_is_too_long_to_publish_is_refused_at_once(
-    ends: tuple[ProcessLink, FakeNode],
+    ends: tuple[ProcessLink, FakeNode], text: str, size_bytes: int
 ) -> None:
-    link, _ = ends
+    link, node = ends
+    value = text * ((1 << 20) // size_bytes)
     with pytest.raises(UsageError, match="at most 1048576"):
-        link.publish("model", "x" * 2_000_000)
+        link.publish("model", value)  # with the key it is over
+    with ThreadPoolExecutor(1) as pool:
+        read = pool.submit(node.read)
+        link.publish("", value)
+        assert read.result(5) == PublishLine(key="", value=value)
 
 
 def test_a_report_that_was_held_back_leaves_before_the_next_message(
