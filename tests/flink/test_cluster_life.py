@@ -14,10 +14,11 @@ from typing import Any
 import cloudpickle
 import msgspec
 import pytest
+from pyflink.common import JobClient
 from pyflink.table import DataTypes, StreamTableEnvironment, Table
 
 from headrace.config import AMConfig, RoleConfig, TimeoutConfig
-from headrace.errors import JobFailedError
+from headrace.errors import HeadraceError, JobFailedError
 from headrace.framework.machine import NodeRegistered, decode_log
 from headrace.operator import Cluster, JobHandle
 from tests.waiting import live_until_ended, until
@@ -268,6 +269,34 @@ def test_cancel_between_two_of_many_failures_ends_within_5_s(
     with pytest.raises(JobFailedError):
         job.wait(timeout_s=30, show_progress=False)
     assert time.monotonic() - started_at < 5
+
+
+def test_cancel_takes_an_unknown_job_for_ended_and_refuses_where_the_cluster_is_gone(
+    classes: Any,
+) -> None:
+    runtime, client = classes.org.apache.flink.runtime, classes.org.apache.flink.client
+    settings = runtime.minicluster.MiniClusterConfiguration.Builder().build()
+    cluster = runtime.minicluster.MiniCluster(settings)
+    cluster.start()
+    try:
+        address = cluster.getRestAddress().get()
+        options = classes.org.apache.flink.configuration.Configuration()
+        options.setString("rest.address", address.getHost())
+        options.setString("rest.port", str(address.getPort()))
+        options.setString("rest.retry.delay", "1 ms")
+        factory = client.deployment.StandaloneClientFactory()
+        id_ = client.deployment.StandaloneClusterId.getInstance()
+        provider = factory.createClusterDescriptor(options).retrieve(id_)
+        loader = classes.Thread.currentThread().getContextClassLoader()
+        j_client = client.deployment.ClusterClientJobClientAdapter(
+            provider, classes.org.apache.flink.api.common.JobID(), loader
+        )
+        job = JobHandle(JobClient(j_client), job_name="lost", am_uid="headrace-lost-am")
+        job.cancel()
+    finally:
+        cluster.close()
+    with pytest.raises(HeadraceError, match=r"(?s)Job 'lost' was not cancelled: .*refused"):
+        job.cancel()
 
 
 def test_stop_job_ends_every_role_with_success(

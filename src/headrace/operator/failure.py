@@ -4,10 +4,17 @@ from __future__ import annotations
 
 from typing import Any
 
-__all__ = ["cause_text", "is_cancelled"]
+from py4j.protocol import Py4JJavaError
+from pyflink.util.java_utils import is_instance_of
+
+__all__ = ["cause_text", "is_cancelled", "is_end_of_job", "is_of_unknown_job"]
 
 _OURS = "org.headrace."
 _CANCELLED = "org.apache.flink.runtime.client.JobCancellationException"
+_END_OF_JOB = "org.apache.flink.runtime.client.JobExecutionException"
+_UNKNOWN_JOB = "org.apache.flink.runtime.messages.FlinkJobNotFoundException"
+_BY_REST = "org.apache.flink.runtime.rest.util.RestClientException"
+_NOT_FOUND = 404
 _MOST_CAUSES = 50
 
 
@@ -33,6 +40,20 @@ def is_cancelled(error: BaseException) -> bool:
     java = getattr(error, "java_exception", None)
     chain = [] if java is None else _chain(java)
     return any(_name_and_text(throwable)[0] == _CANCELLED for throwable in chain)
+
+
+def is_end_of_job(error: Py4JJavaError) -> bool:
+    """Return whether it says how a job ended, and not that Flink could not be asked."""
+    return any(is_instance_of(each, _END_OF_JOB) for each in _chain(error.java_exception))
+
+
+def is_of_unknown_job(error: Py4JJavaError) -> bool:
+    """Return whether Flink says that it has no such job: it never had, or has no longer."""
+    return any(
+        is_instance_of(each, _UNKNOWN_JOB)
+        or (is_instance_of(each, _BY_REST) and each.getHttpResponseStatus().code() == _NOT_FOUND)
+        for each in _chain(error.java_exception)
+    )
 
 
 def _chain(java: Any) -> list[Any]:

@@ -13,7 +13,7 @@ from py4j.protocol import Py4JError, Py4JJavaError
 from pyflink.common import JobClient
 from pyflink.java_gateway import get_gateway
 
-from headrace.errors import JobFailedError, StopError
+from headrace.errors import HeadraceError, JobFailedError, StopError
 from headrace.framework.status import JobStatus
 from headrace.operator.drain import Drain
 from headrace.operator.failure import cause_text, is_cancelled
@@ -24,6 +24,7 @@ from headrace.operator.stop import (
     SavepointStop,
     has_ended,
     hold,
+    is_over,
     release,
     savepoint_uri,
     state_of,
@@ -36,7 +37,6 @@ __all__ = ["JobHandle", "JobResult"]
 _LOG = logging.getLogger(__name__)
 _FAILING_MS = 2_000  # from Flink's answer to the end of a job that fails with it
 _ANSWER_MS = 10_000  # from the end of a job to Flink's answer about its savepoint
-_ENDED = ("FAILED", "CANCELED", "FINISHED")
 _ENDING = ("FAILING", "FAILED", "CANCELLING", "CANCELED", "FINISHED")
 _STATUS_ACCUMULATOR = "headrace.status"
 
@@ -59,11 +59,16 @@ class JobResult:
 
 
 class JobHandle:
-    """A submitted job.
+    """A submitted job; `Cluster.submit` returns it.
+
+    Attributes:
+        job_name: Name of the job.
+        job_id: Flink's job id, 32 hexadecimal digits.
 
     Thread model: one thread at a time. Two at once make PyFlink's gateway open a connection on
     which it does not find Headrace's classes. All methods talk to Flink and block for at most
-    a few seconds, `wait` and `stop` until the job has ended.
+    a few seconds, `wait` and `stop` until the job has ended; where the cluster does not answer,
+    as long as Flink's client tries (`rest.retry.max-attempts`, `rest.retry.delay`).
     """
 
     def __init__(
@@ -94,8 +99,11 @@ class JobHandle:
     def status(self) -> JobStatus:
         """Ask the am operator's coordinator for the present status.
 
-        The last one known, if the job has ended or Flink cannot answer now (it is restarting
-        the job, for example).
+        Returns:
+            The last one known, if the job has ended or Flink cannot answer now (it is
+            restarting the job, for example).
+
+        Source: docs/lifecycle.md, section 4.
         """
         return self._present_status() or self._last_status
 
@@ -132,6 +140,7 @@ class JobHandle:
                 could not be drained, and goes on.
             UsageError: A process has asked for a savepoint, and there is no directory for it;
                 the job goes on.
+            ConfigError: Likewise, and `savepoint` is empty.
         """
         progress = Progress(self.job_name) if show_progress else None
         limit = WaitLimit(self.job_name, "wait()", timeout_s)
@@ -202,6 +211,9 @@ class JobHandle:
             JobFailedError: The job has failed, or had.
             WaitTimeoutError: `timeout_s` has passed.
             UsageError: It is being stopped with another directory, or another `drain`.
+            ConfigError: `savepoint` is empty.
+
+        Source: Flink's `JobClient.stopWithSavepoint`; docs/adr/0118.
         """
         target = savepoint_uri(savepoint)
         limit = WaitLimit(self.job_name, "stop()", timeout_s)
@@ -217,15 +229,20 @@ class JobHandle:
     def cancel(self) -> None:
         """Cancel the job and block until Flink has accepted it.
 
-        A job that has ended already stays as it is.
+        A job that has ended already, or that its cluster no longer knows, stays as it is.
+
+        Raises:
+            HeadraceError: Flink did not accept it, or its cluster cannot be reached: the job
+                may go on.
+
+        Source: Flink's `JobClient.cancel`.
         """
         try:
             self._client.cancel().result()
         except Py4JJavaError as exc:
-            # An embedded cluster that is gone with its job tells no state any more.
-            ended = has_ended(self._j_client.getJobExecutionResult(), 0)
-            if not ended and state_of(self._client) not in _ENDED:
-                raise
+            if not is_over(self._client, exc):
+                msg = f"Job {self.job_name!r} was not cancelled: {cause_text(exc)}"
+                raise HeadraceError(msg) from exc
             _LOG.debug("job %s had ended already: %s", self.job_name, cause_text(exc))
 
     def _present_status(self) -> JobStatus | None:

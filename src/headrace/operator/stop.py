@@ -12,12 +12,13 @@ from pyflink.java_gateway import get_gateway
 
 from headrace.errors import ConfigError, StopError, UsageError
 from headrace.framework.status import JobStatus
-from headrace.operator.failure import cause_text
+from headrace.operator.failure import cause_text, is_end_of_job, is_of_unknown_job
 
 __all__ = [
     "SavepointStop",
     "has_ended",
     "hold",
+    "is_over",
     "release",
     "savepoint_uri",
     "state_of",
@@ -26,6 +27,7 @@ __all__ = [
 
 _LOG = logging.getLogger(__name__)
 _HOLD_S = 60
+_ENDED = ("FAILED", "CANCELED", "FINISHED")
 
 
 class SavepointStop:
@@ -184,6 +186,26 @@ def state_of(client: JobClient) -> str | None:
     except Py4JJavaError as exc:
         _LOG.debug("Flink did not tell the job's state: %s", cause_text(exc))
         return None
+
+
+def is_over(client: JobClient, refusal: Py4JJavaError) -> bool:
+    """Return whether a job that Flink did not cancel runs no longer.
+
+    Args:
+        client: Flink's client of the job.
+        refusal: What Flink answered.
+    """
+    if is_of_unknown_job(refusal) or state_of(client) in _ENDED:
+        return True
+    # An embedded cluster that is gone with its job knows no state, but how the job has ended.
+    j_result = client._j_job_client.getJobExecutionResult()  # noqa: SLF001 (no public way)
+    if not has_ended(j_result, 0):
+        return False
+    try:
+        j_result.get()
+    except Py4JJavaError as exc:
+        return is_end_of_job(exc)
+    return True
 
 
 _UNFINISHED = (
