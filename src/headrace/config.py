@@ -32,12 +32,18 @@ class ExchangeConfig:
     Attributes:
         batch_rows: Most rows in one batch on the queue, 1 to 1,048,576. What the entry function
             gets is set by `ctx.batches(rows=...)`, not by this.
-        slots: Batches that fit into one direction of the queue; at least 2.
-        slot_bytes: Bytes of one batch; a multiple of 4096, at least 65,536. A direction takes
-            `slots * slot_bytes` of shared memory.
-        linger_ms: How long a batch that is not full may wait for more rows, in milliseconds. 0:
-            it leaves as soon as the process is free.
+        slots: Batches that fit into one direction of the queue, 2 to 1,024.
+        slot_bytes: Bytes of one batch; a multiple of 4096, 65,536 to 536,870,912. A direction
+            takes `slots * slot_bytes` of shared memory, less than 2 GiB.
+        linger_ms: How long a batch that is not full may wait for more rows, in milliseconds, at
+            most 3,600,000. 0: it leaves as soon as the process is free.
         max_row_bytes: A row over this is an error; a row over `slot_bytes` takes a slower path.
+            1 to 2,147,483,647.
+
+    Raises:
+        ConfigError: A value is out of its limits; the text offers one that works.
+
+    Source: docs/exchange.md.
     """
 
     batch_rows: int = 4096
@@ -91,6 +97,10 @@ class TimeoutConfig:
         checkpoint_hold_timeout_s: How long a Flink checkpoint waits for the process to have
             handled the rows before its barrier.
         collective_timeout_s: Longest wait of one collective operation (all-reduce).
+
+    Raises:
+        ConfigError: A value is no finite number over 0, or `heartbeat_timeout_s` is not longer
+            than `heartbeat_every_s`.
     """
 
     gather_timeout_s: float = 120.0
@@ -135,6 +145,11 @@ class AMConfig:
             alone, also how often each may be within an attempt.
         max_master_restarts: Restarts of a lost master process before the job fails.
         timeouts: Limits on every wait.
+
+    Raises:
+        ConfigError: A number of restarts is no whole number from 0 to 1,000,000.
+
+    Source: docs/lifecycle.md.
     """
 
     state_machine: object = "all_finish"
@@ -153,8 +168,11 @@ class MirrorConfig:
 
     Attributes:
         uri: A file or directory, on any file system that Flink reads.
-        every_s: Seconds between two looks for changes, which are then copied as well; None
-            copies once.
+        every_s: Seconds between two looks for changes, at least 0.001, which are then copied as
+            well; None copies once.
+
+    Raises:
+        ConfigError: `uri` is no URI, or `every_s` is too small.
     """
 
     uri: str
@@ -177,9 +195,9 @@ class RoleConfig:
         entry: Function of one argument, the role's context (it travels by cloudpickle), a
             `headrace.role.RoleEntry`, or the path of a script for `runner="script"`. None for a
             runner that needs none.
-        parallelism: Nodes of this role, at least 1.
+        parallelism: Nodes of this role, 1 to 32,768.
         min_parallelism: With how few of them Flink's adaptive scheduler may run the job, where
-            there are fewer slots; None: with `parallelism` alone.
+            there are fewer slots, at least 1; None: with `parallelism` alone.
         runner: "function", "script", "tensorboard" (shows `options["log_dir"]`), or a subclass
             of `headrace.framework.runner.Runner`.
         args: Command-line arguments of a script, or further flags of TensorBoard.
@@ -201,6 +219,9 @@ class RoleConfig:
             of the imported framework. Where fewer processes run than are planned, and there is
             a slot for another one, a second spare stands by for it. None: no spare; nor is
             there one where Flink does not restart the job (`restart-strategy.type: none`).
+
+    Raises:
+        ConfigError: A value is of a wrong type or out of its limits.
     """
 
     entry: Callable[..., object] | str | None = None

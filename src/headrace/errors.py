@@ -186,7 +186,13 @@ class UserCodeError(HeadraceError):
 
 
 class NodeLostError(HeadraceError):
-    """A node sent no heartbeat for too long."""
+    """A node sent no heartbeat for too long.
+
+    Attributes:
+        node: For example "worker-0".
+        silent_s: For how long, in seconds.
+        limit_s: The limit, in seconds.
+    """
 
     def __init__(self, *, node: str, silent_s: float, limit_s: float) -> None:
         self.node = node
@@ -200,7 +206,14 @@ class NodeLostError(HeadraceError):
 
 
 class MasterLostError(HeadraceError):
-    """The master cannot be reached."""
+    """The master cannot be reached.
+
+    Attributes:
+        node: Who looked for it, for example "worker-0".
+        address: The "host:port" where it was last.
+        silent_s: For how long it has not answered, in seconds.
+        limit_s: The limit, in seconds.
+    """
 
     def __init__(self, *, node: str, address: str, silent_s: float, limit_s: float) -> None:
         self.node = node
@@ -309,7 +322,12 @@ class PeerLostError(ExchangeError):
 
 
 class RowTooLargeError(ExchangeError):
-    """One row needs more bytes than `exchange.max_row_bytes` allows."""
+    """One row needs more bytes than `exchange.max_row_bytes` allows.
+
+    Attributes:
+        row_bytes: How many it needs.
+        limit_bytes: The limit.
+    """
 
     def __init__(self, *, row_bytes: int, limit_bytes: int) -> None:
         self.row_bytes = row_bytes
@@ -325,7 +343,13 @@ class ProtocolError(HeadraceError):
 
 
 class IllegalTransitionError(ProtocolError):
-    """An event has no row in the state machine's table for the present state."""
+    """An event has no row in the state machine's table for the present state.
+
+    Attributes:
+        event: The event, as text.
+        state: Name of the state.
+        history: The last transitions before it, as texts, oldest first.
+    """
 
     def __init__(self, *, event: str, state: str, history: tuple[str, ...]) -> None:
         self.event = event

@@ -90,11 +90,14 @@ class Estimator(Parameters, ABC, Generic[F]):
             The fitted model.
 
         Raises:
-            ConfigError: A parameter cannot work.
+            ConfigError: A parameter cannot work; or what the fit has saved is not in
+                `model_dir` here.
             PlanError: The job cannot be planned like this; with `export_to`, Flink's
                 checkpoints are not set.
             JobFailedError: The job failed; the text has the cause.
             WaitTimeoutError: `timeout_s` has passed.
+            StopError: The job could not be drained, and goes on.
+            Py4JJavaError, TableException: As `TrainingPlan.submit`.
         """
         plan = self.plan_fit(
             table,
@@ -120,6 +123,9 @@ class Estimator(Parameters, ABC, Generic[F]):
 
         The parameters count as they are now. The arguments are those of `fit`. The plan stays
         in the table's environment: without `submit` it is part of its next job.
+
+        Returns:
+            The plan.
 
         Raises:
             ConfigError: A parameter cannot work.
@@ -191,6 +197,7 @@ class Estimator(Parameters, ABC, Generic[F]):
 
         Raises:
             ConfigError: A parameter cannot be pickled; the text has its name.
+            OSError: It cannot be written there.
         """
         write_parameters(Path(path), self)
 

@@ -22,6 +22,9 @@ class EarlyStopping:
         min_delta: What is better by less than this does not count, at least 0.
         mode: Whether a smaller ("min") or a larger value ("max") is better.
         restore_best: Whether the model of the best epoch is kept, and not that of the last.
+
+    Raises:
+        ConfigError: A value is unknown or out of its limits.
     """
 
     monitor: str = "loss"

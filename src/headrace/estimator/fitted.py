@@ -69,12 +69,13 @@ class FittedModel(ABC, Generic[E]):
         Args:
             rows: A Table or DataStream, insert-only, with the columns of `features`.
             keep: Columns of `rows` that pass through, before the new ones; None: all of them.
-            postprocess: Function of what the model returned and the columns of the batch that
-                makes the new columns.
+            postprocess: Function of what the model returned and the columns of the batch, as
+                arrays by name, that makes the new columns; see `predict`.
             on_error: What becomes of a row that cannot be scored: "fail" fails the job, "null"
                 makes its new columns NULL, "side_output" returns it apart, as with `predict`.
             error_column: Name of the STRING column that says why a row has no scores.
-            parallelism: How many workers; None: the default parallelism of the environment.
+            parallelism: How many workers, at least 1; None: the default parallelism of the
+                environment.
             device: As with `predict`; None: that of the estimator, "auto" where it has none.
             environment: Environment variables of the workers; None: those of the estimator.
             name: Name of the operator: each one of a job needs its own.
@@ -114,6 +115,7 @@ class FittedModel(ABC, Generic[E]):
 
         Raises:
             ConfigError: A parameter cannot be pickled; the text has its name.
+            OSError: A file cannot be read here, or written there.
         """
         place = Path(path)
         for file in (self.model_file, HISTORY_FILE):

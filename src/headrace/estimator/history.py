@@ -66,7 +66,11 @@ class History(Mapping[str, tuple[float, ...]]):
 
     @classmethod
     def from_json(cls, text: str) -> History:
-        """Return what `to_json` has written."""
+        """Return what `to_json` has written.
+
+        Raises:
+            ValueError, KeyError: It is something else.
+        """
         found: dict[str, Any] = json.loads(text)
         return cls(found["epochs"], best_epoch=found["best_epoch"])
 

@@ -18,6 +18,8 @@ class Parameters:
     So `sklearn.base.clone` works, and searches that set parameters by name. Subclasses take
     keyword arguments and assign each to the attribute of its name; what cannot work is told
     when it is used.
+
+    Source: scikit-learn, https://scikit-learn.org/stable/developers/develop.html.
     """
 
     @classmethod

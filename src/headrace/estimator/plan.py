@@ -35,8 +35,11 @@ class FitPlan(Generic[F]):
             statements: A `StatementSet` of the same table environment whose INSERTs join the
                 job.
 
+        Returns:
+            The running fit.
+
         Raises:
-            PlanError: It was submitted already.
+            PlanError, Py4JJavaError, TableException: As `TrainingPlan.submit`.
         """
         return FitJob(handle=self.training.submit(statements), open_fitted=self.open_fitted)
 
@@ -61,9 +64,15 @@ class FitJob(Generic[F]):
                 end.
             show_progress: Whether to show a live line (terminal) or a line each 10 s (log).
 
+        Returns:
+            The fitted model.
+
         Raises:
             JobFailedError: The job failed or was cancelled; the text has the cause.
             WaitTimeoutError: `timeout_s` has passed.
+            StopError, UsageError: As `JobHandle.wait`, where other roles were added that ask
+                for a savepoint, or the job cannot be drained.
+            ConfigError: What the fit has saved is not in `model_dir` here.
         """
         self.handle.wait(timeout_s=timeout_s, show_progress=show_progress)
         return self.open_fitted()

@@ -67,9 +67,15 @@ class LoadedModel(Protocol):
         """Return an array, which nobody else has, as a tensor."""
 
     def __call__(self, args: Sequence[Any], named: Mapping[str, Any]) -> Any:
-        """Score one batch: a tensor, several in a tuple, or a mapping of names to them.
+        """Score one batch.
 
-        What it returns stays as it is when the next batch is scored.
+        Args:
+            args: Tensors by position, their first dimension the rows.
+            named: Tensors by name.
+
+        Returns:
+            A tensor, several in a tuple, or a mapping of names to them; the first dimension is
+            the rows. It stays as it is when the next batch is scored.
         """
 
 
@@ -87,6 +93,9 @@ class Model(Protocol):
             threads: With how many the process computes; None leaves it as it is.
             copy: Where to read it: what a link at `path` leads to, or where a copy of it is on
                 this host. None: at `path`.
+
+        Returns:
+            The model in memory.
 
         Raises:
             ConfigError: There is no such model, or it is of another kind.

@@ -56,12 +56,13 @@ def predict(
         model: The model, for example `TorchModel`, `SavedModel`, `KerasModel` or `PythonModel`.
         outputs: What the model returns, column name to `DataTypes`: a tensor (rows,) or
             (rows, 1) is a column of numbers, (rows, k) an ARRAY. Several are taken in order,
-            or by name where the model returns a mapping.
+            or by name where the model returns a mapping. Values are cast to the column's type;
+            where it cannot hold one, the row cannot be scored.
         inputs: What of the columns goes into the model; see `headrace.inference.Inputs`.
         keep: Columns of `rows` that pass through, before the outputs; None: all of them.
-        postprocess: Function of what the model returned and the columns of the batch that
-            makes the outputs.
-        batch_rows: Most rows in one call of the model.
+        postprocess: Function of what the model returned and the columns of the batch (a
+            mapping of name to tensor, as `inputs` has them) that makes the outputs.
+        batch_rows: Most rows in one call of the model, at least 1.
         linger_ms: How long a batch that is not full waits for more rows, in milliseconds. 0: it
             is scored as soon as the worker is free, so batches grow with the load.
         on_error: What becomes of a row that cannot be scored: "fail" fails the job, "null"
@@ -70,9 +71,10 @@ def predict(
         error_column: Name of a STRING column that says why a row has no scores: with "null"
             beside the outputs, None without it; with "side_output" that of the side output,
             None for "error".
-        parallelism: How many workers; None: the default parallelism of the environment.
-        threads: With how many threads a worker computes; None: the cores of its host divided
-            by the number of workers, unless the environment says OMP_NUM_THREADS.
+        parallelism: How many workers, at least 1; None: the default parallelism of the
+            environment.
+        threads: With how many threads a worker computes, at least 1; None: the cores of its
+            host divided by the number of workers, unless the environment says OMP_NUM_THREADS.
         device: "auto": each worker has a GPU for itself where Flink has assigned GPUs to its
             TaskManager; "cuda": it must have one; "cpu": none.
         reload: "path changes": each worker looks at the model's path, loads a new version
@@ -81,13 +83,13 @@ def predict(
             is waited for, at most `timeouts.gather_timeout_s` and
             `timeouts.process_start_timeout_s` together. None: the version at the start scores
             to the end.
-        reload_every_s: Seconds between two looks.
+        reload_every_s: Seconds between two looks, above 0.
         version_column: Name of a TIMESTAMP_LTZ(3) column that says which version scored a row:
             when its files were changed.
         name: Name of the operator: each `predict` of a job needs its own.
         environment: Environment variables of the worker processes.
         exchange: Size of the memory queue; its `linger_ms` counts in place of the above.
-        timeouts: Limits on every wait.
+        timeouts: Limits on every wait, in seconds.
 
     Returns:
         The rows with their scores, a Table or DataStream as `rows` is. With
@@ -96,6 +98,8 @@ def predict(
     Raises:
         ConfigError: A setting cannot work.
         PlanError: The job cannot be planned like this.
+
+    Source: docs/adr/0103, 0104, 0105.
 
     Example:
         >>> model = TorchModel("trained/model.pt", Delay)  # doctest: +SKIP

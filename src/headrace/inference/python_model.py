@@ -25,14 +25,17 @@ class PythonModel:
 
     Attributes:
         factory: Called once in each worker, and once for each new version; returns a function
-            that is called with NumPy arrays, as `inputs` says, and returns arrays. Without
-            `inputs` it is called with one mapping of all columns. The function is called on
-            one thread, which is not that of the factory, while functions given as `inputs` and
-            `postprocess` run on another for the batches around: what they share needs a lock.
-            What it returns is copied at once, so it may be memory that the next call fills
-            again. Travels by cloudpickle.
+            that is called with NumPy arrays, as `inputs` says, and returns arrays (rows,) or
+            (rows, k). Without `inputs` it is called with one mapping of all columns. The
+            function is called on one thread, which is not that of the factory, while functions
+            given as `inputs` and `postprocess` run on another for the batches around: what they
+            share needs a lock. What it returns is copied at once, so it may be memory that the
+            next call fills again. Travels by cloudpickle.
         path: File or directory of the model. With one, the factory is called with its `Path`
             on the worker's host, else without an argument. A relative one is taken from here.
+
+    Raises:
+        ConfigError: `factory` cannot be called, or `path` is a local URI with a host.
 
     Example:
         >>> PythonModel(lambda: lambda columns: columns["distance"] * 2.0)  # doctest: +SKIP
@@ -50,7 +53,7 @@ class PythonModel:
             raise ConfigError(msg)
 
     def load(self, threads: int | None, copy: Path | None = None) -> LoadedModel:
-        """Call the factory.
+        """Call the factory; see `Model.load`.
 
         Raises:
             ConfigError: There is nothing at the path, or the factory returned no function.

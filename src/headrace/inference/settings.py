@@ -15,7 +15,7 @@ __all__ = ["Postprocess", "Reload", "ScoringSettings"]
 
 Reload: TypeAlias = Literal["path changes"]
 Postprocess: TypeAlias = Callable[[Any, Mapping[str, Any]], Any]
-"""From what the model returned, and the columns of the batch, to the outputs."""
+"""From what the model returned, and the columns of the batch by name, to the outputs."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

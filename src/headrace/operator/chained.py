@@ -39,15 +39,15 @@ def chained_role(
         name: Name of the role; part of the operator's uid, so unique in a job.
         config: What the processes run.
         input: Rows for them, insert-only.
-        output: Columns that they emit.
-        timeouts: Limits on every wait.
+        output: Columns that they emit, name to `DataTypes`.
+        timeouts: Limits on every wait, in seconds.
 
     Returns:
         What the processes emit, a Table or DataStream as `input` is; order within a subtask is
         theirs.
 
     Raises:
-        PlanError: As `Cluster.add_role`.
+        PlanError: `input` is no Table or DataStream; and as `Cluster.add_role`.
     """
     flink = open_environment(environment_of(input))
     flink.apply_table_options()

@@ -57,6 +57,11 @@ class Cluster:
             mode, which every host reaches by the same path; this job gets a directory of its
             own in it. None: in the temp directory, on the embedded cluster only.
 
+    Raises:
+        PlanError: `name` is empty or has a "/"; `environment` is something else, has no
+            DataStream API, or is not in streaming mode; or the package was installed without
+            its jar.
+
     Example:
         >>> cluster = Cluster(t_env, name="delays")  # doctest: +SKIP
         >>> cluster.add_am_role(AMConfig())  # doctest: +SKIP
@@ -112,8 +117,12 @@ class Cluster:
     def add_am_role(self, config: AMConfig | None = None) -> None:
         """Add the application master; exactly once and before any other role.
 
+        Args:
+            config: Its settings; None: `AMConfig()`.
+
         Raises:
-            PlanError: There is one already, or its state machine is unknown or unsound.
+            PlanError: There is one already, its state machine is unknown or unsound, or the
+                cluster was submitted.
         """
         self._require_not_submitted()
         if self._am is not None:
@@ -162,7 +171,8 @@ class Cluster:
         Raises:
             PlanError: No AM role yet, the name is taken, the input is an updating table or
                 comes from another role of this cluster, a column has a type that does not
-                travel, or the entry does not pickle.
+                travel, the entry or the options do not fit the runner, the entry does not
+                pickle, or the cluster was submitted.
         """
         self._require_not_submitted()
         if self._am is None:
@@ -203,6 +213,11 @@ class Cluster:
         Raises:
             PlanError: No role was added, the cluster was submitted already, or something in it
                 needs Flink's checkpoints (`export_to`), and the job makes none.
+            Py4JJavaError, TableException: Of py4j and `pyflink.util.exceptions`: Flink cannot
+                plan a query, does not take the job, or its cluster cannot be reached. For
+                another try plan it anew, in a new environment.
+
+        Source: Flink's `StreamExecutionEnvironment.executeAsync`.
         """
         self._require_not_submitted()
         if self._am is None or not self._has_input_by_role:

@@ -47,6 +47,7 @@ class TrainingPlan:
         Raises:
             PlanError: It was submitted already, or `export_to` is set and Flink's checkpoints
                 are not.
+            Py4JJavaError, TableException: As `Cluster.submit`.
         """
         return self.cluster.submit(statements)
 

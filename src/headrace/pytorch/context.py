@@ -48,7 +48,8 @@ class TorchContext(TrainingContext):
     The default process group of `torch.distributed` exists already, also with one worker, so
     that `DistributedDataParallel` and other collectives work as they are.
 
-    Thread model: as `RoleContext`; the methods that are collective say so.
+    Thread model: as `RoleContext`; the methods that are collective say so, and wait for peers
+    at most `timeouts.collective_timeout_s`.
 
     Attributes:
         device: Where to compute; batches come on the CPU, ``.to(ctx.device)`` moves them.
@@ -86,7 +87,7 @@ class TorchContext(TrainingContext):
     def checkpointed(self, **objects: Any) -> Any:
         """Keep objects in Flink's checkpoints; see `RoleContext.checkpointed`.
 
-        Call it before `data_parallel`.
+        Call it before `data_parallel`. With `export_to` it chooses, too; see `exported`.
         """
         given = super().checkpointed(**objects)
         if self.is_restored:
@@ -112,10 +113,10 @@ class TorchContext(TrainingContext):
 
         Args:
             model: One of the models that `checkpointed` has named.
-            example: Arguments of one call of the model, a tuple of tensors of 2 rows or more:
-                what `torch.export` makes of the model is written, for any number of rows
-                (`latest.pt2`). None: its state dict, or the whole of a scripted one
-                (`latest.pt`).
+            example: Arguments of one call of the model, a tuple of tensors (rows, ...) of 2
+                rows or more, in the types that will be served: what `torch.export` makes of the
+                model is written, for any number of rows (`latest.pt2`). None: its state dict,
+                or the whole of a scripted one (`latest.pt`).
             dynamic_shapes: As `torch.export.export` takes it, where the first dimension of each
                 argument is not the rows.
 
@@ -153,9 +154,17 @@ class TorchContext(TrainingContext):
         Args:
             rows: Rows per batch of this worker, at least 1.
             epochs: Passes over a bounded input; None: what the job was planned with.
-            nulls: "error", or "mask" for a second tensor ``<column>__valid``.
+            nulls: "error", or "mask" for a second tensor ``<column>__valid``, bool (rows,).
             timeout_s: Longest wait for one batch, in seconds; None waits as long as the job
                 runs.
+
+        Returns:
+            Column name to tensor, on the CPU, of the column's own type: (rows,), or (rows, k)
+            of an ARRAY of numbers whose lists all have k elements.
+
+        Raises:
+            UsageError: No step came behind `all_reduce_gradients`.
+            CollectiveError: After `data_parallel`, a peer ended, or did not come in time.
         """
         return super().batches(rows, epochs, nulls=nulls, timeout_s=timeout_s)
 
@@ -169,6 +178,15 @@ class TorchContext(TrainingContext):
                 element is one row, and ``DataLoader(dataset, batch_size=n)`` groups them.
             epochs: As for `batches`.
             nulls: As for `batches`.
+
+        Returns:
+            A dataset whose elements are what `batches` yields; or, without `rows`, single rows:
+            column name to a tensor () or (k,), or to a value of NumPy or Python.
+
+        Raises:
+            ConfigError: `rows` is below 1.
+            UsageError: When it is iterated, as are the errors of `batches`: in another process
+                than the worker's; or of single rows, after `checkpointed`.
         """
         size = 1024 if rows is None else require_count("rows", rows)
 
@@ -207,7 +225,8 @@ class TorchContext(TrainingContext):
         Several batches may be accumulated into one step.
 
         Collective: every worker calls it once, with the same model, before its first step.
-        With one worker nothing is changed, bit for bit.
+        With one worker nothing is changed, bit for bit. With several, ``optimizer.step()`` may
+        raise what this does, and a `UsageError` with a closure or after all have finished.
 
         Args:
             model: On one device. Returned as it is. Floating-point buffers (running means) are
@@ -227,10 +246,12 @@ class TorchContext(TrainingContext):
         Raises:
             UsageError: It was called before.
             ConfigError: The workers' models differ, or the model or optimizer cannot be used
-            like this.
-            CollectiveError: A peer ended, or did not come within the limit.
+                like this.
+            CollectiveError: A peer ended, or did not come in time.
             PlanError: The job was restored from a Flink checkpoint, and the model was not
                 restored from it: it would get only the rows behind it.
+
+        Source: docs/adr/0030, 0031, 0095.
         """
         if self._is_data_parallel:
             msg = (
@@ -262,6 +283,9 @@ class TorchContext(TrainingContext):
 
         Args:
             rows: Rows behind the gradients of the next ``optimizer.step()``, at least 1.
+
+        Raises:
+            ConfigError: `rows` is no whole number of at least 1.
         """
         self._steps.give_rows(require_count("rows", rows))
 
@@ -274,7 +298,8 @@ class TorchContext(TrainingContext):
 
         Raises:
             UsageError: `data_parallel` was not called, or there was no step since the last
-            call.
+                call, or all workers have finished.
+            CollectiveError: A peer ended, or did not come in time.
         """
         self._require_data_parallel("all_reduce_gradients")
         self._steps.reduce_now()
@@ -285,6 +310,10 @@ class TorchContext(TrainingContext):
         For a worker that reads its own files and then goes on, for example to evaluate: its
         peers may have more steps. `batches` does this when the input ends, and returning from
         the entry function does it too. Blocks until the slowest worker is there; idempotent.
+
+        Raises:
+            UsageError: `data_parallel` was not called.
+            CollectiveError: A peer ended, or did not come in time.
         """
         self._require_data_parallel("join")
         self._steps.finish(self._drop_input)
@@ -307,6 +336,8 @@ class TorchContext(TrainingContext):
         Raises:
             UsageError: The job was planned without `output_dir`.
             ConfigError: `name` leads out of the output directory.
+            CollectiveError: A peer ended before its last step, or did not come to it.
+            OSError: The file cannot be written.
         """
         path = self._place_to_save(name)
         if self.is_saver:

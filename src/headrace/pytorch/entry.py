@@ -34,6 +34,8 @@ class TorchEntry(RoleEntry):
     Args:
         entry: Function of one argument, the `TorchContext`.
         settings: What holds for every worker.
+
+    Source: `torch.distributed.init_process_group`; docs/adr/0032.
     """
 
     context_class = TorchContext
@@ -48,6 +50,11 @@ class TorchEntry(RoleEntry):
         """Give a new context its settings, threads, device and process group.
 
         Blocks until all workers have met, at most `timeouts.gather_timeout_s`.
+
+        Raises:
+            ConfigError: There is no GPU for this worker, or it is to save and cannot write.
+            WaitTimeoutError: Not all workers came in time.
+            CollectiveError: A peer ended meanwhile.
         """
         assert isinstance(context, TorchContext)
         put_off_compiler()

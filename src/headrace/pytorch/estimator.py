@@ -35,7 +35,12 @@ class FittedTorchModel(FittedModel["TorchEstimator"]):
         return TorchModel(self.path / MODEL_FILE, self.estimator.model)
 
     def module(self) -> nn.Module:
-        """Return a new module with the trained weights, on the CPU, in evaluation mode."""
+        """Return a new module with the trained weights, on the CPU, in evaluation mode.
+
+        Raises:
+            OSError: The file is gone.
+            RuntimeError: `model` of the estimator makes another module than was trained.
+        """
         module = self.estimator.model()
         state = torch.load(self.path / MODEL_FILE, map_location="cpu", weights_only=True)
         module.load_state_dict(state)
@@ -52,24 +57,27 @@ class TorchEstimator(Estimator[FittedTorchModel]):
     Args:
         model: Makes the module, for example its class.
         loss: Function of (outputs, labels) that returns a scalar, the mean over the rows, for
-            example ``nn.MSELoss()``. Labels of the outputs' shape, but for a dimension of 1 at
-            its end, come in the outputs' shape and type; other integers come as int64.
+            example ``nn.MSELoss()``. Labels are a tensor (rows,), or (rows, k). Those of the
+            outputs' shape, but for a dimension of 1 at its end, come in the outputs' shape and
+            type; other integers come as int64.
         optimizer: Makes the optimizer of parameters, for example
             ``functools.partial(torch.optim.Adam, lr=1e-3)``.
         features: What of a row goes into the model; see `headrace.inference.Inputs`.
-        label: Column of numbers, or of arrays; or a list of columns, which become a matrix.
+        label: Column of numbers, (rows,), or of arrays of k, (rows, k); or a list of k columns
+            of numbers, which become a float32 matrix (rows, k).
         outputs: Columns that `transform` adds, name to `DataTypes`; None: "prediction", FLOAT.
-        batch_rows: Rows per batch of each worker; a step takes one of each.
-        epochs: Passes over the table, at most.
-        workers: How many processes train.
+        batch_rows: Rows per batch of each worker, at least 1; a step takes one of each.
+        epochs: Passes over the table, at most; at least 1.
+        workers: How many processes train, at least 1.
         schedule: Makes a learning-rate scheduler of the optimizer; None: the rate stays.
             ``ReduceLROnPlateau`` gets the loss on the held-out table, or else of the training.
         schedule_every: Whether it steps after each "epoch" or each "step".
         metrics: Name to a function of (outputs, labels) that returns a scalar, the mean over
             the rows.
         early_stopping: When to stop before; None: all epochs are trained.
-        seed: Of the first weights, and of what the module draws at random.
-        device: "auto" takes a GPU where a worker was assigned one.
+        seed: Of the first weights, and of what the module draws at random; at least 0.
+        device: "auto" takes a GPU where a worker was assigned one; "cuda" must have one; "cpu"
+            takes none.
         environment: Environment variables of the workers.
         exchange: Size and pace of the memory queue.
         timeouts: Limits on every wait.

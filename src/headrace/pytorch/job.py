@@ -70,13 +70,14 @@ def train(
         max_restarts: Restarts of the group before the job fails, in batch mode. In stream mode
             Flink's restart strategy decides; unless you set one, a job with checkpoints
             restarts as often, counted anew after 15 minutes without a failure.
-        checkpoint_dir: Directory for `ctx.checkpoint_path` in batch mode.
+        checkpoint_dir: Directory for `ctx.checkpoint_path` in batch mode; see `Cluster`.
         environment: Environment variables of the worker processes.
-        device: "auto" takes a GPU where the process was assigned one.
+        device: "auto" takes a GPU where the process was assigned one; "cuda" must have one;
+            "cpu" takes none.
         idle_after_s: How long a worker without rows holds up the steps of the others, in
-            seconds.
+            seconds, at least 0.
         exchange: Size and pace of the memory queue.
-        timeouts: Limits on every wait.
+        timeouts: Limits on every wait, in seconds.
         spare_after_s: In stream mode with Flink's checkpoints, when a spare for each process is
             started, in seconds after the process; see `RoleConfig`. None: never.
 

@@ -37,6 +37,9 @@ class TorchModel:
         module: For a state dict: makes the module that it belongs to, for example its class.
             Travels by cloudpickle.
 
+    Raises:
+        ConfigError: `module` is a module itself, or `path` a local URI with a host.
+
     Example:
         >>> TorchModel("trained/model.pt", Delay)  # doctest: +SKIP
     """
@@ -58,7 +61,10 @@ class TorchModel:
         """Read the model, ready for inference.
 
         Onto the GPU that this worker has for itself, else the first of CUDA_VISIBLE_DEVICES,
-        else the CPU.
+        else the CPU. Arguments as `Model.load`.
+
+        Returns:
+            The model; it is called with tensors on that device.
 
         Raises:
             ConfigError: There is no such file, it is of another kind, its state does not fit

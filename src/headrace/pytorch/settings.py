@@ -16,9 +16,13 @@ class TorchSettings(TrainingSettings):
     """Travels to every worker with the entry function.
 
     Attributes:
-        device: "auto" takes the GPU that the process was assigned, else the CPU.
+        device: "auto" takes the GPU that the process was assigned, else the CPU; "cuda" must
+            find one; "cpu" takes none.
         idle_after_s: How long a worker that waits for rows holds up the others' steps, in
-            seconds.
+            seconds, at least 0.
+
+    Raises:
+        ConfigError: A value is unknown or out of its limits.
     """
 
     device: Literal["auto", "cpu", "cuda"] = "auto"

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, cast
+from typing import Any, cast, get_args
 
 import pyarrow as pa
 
@@ -26,11 +26,12 @@ from headrace.role.polled import EpochEnded, InputEnded, PollResult, ReadyBatch
 from headrace.role.reader import BatchReader
 from headrace.role.reporting import Reporter, wait_patiently
 from headrace.role.saving_context import SavingContext
+from headrace.role.telling_context import TellingContext
 
 __all__ = ["RoleContext"]
 
 
-class RoleContext(KeepingContext, SavingContext):
+class RoleContext(KeepingContext, SavingContext, TellingContext):
     """The one argument of an entry function.
 
     Thread model: one thread at a time, in the process that runs the entry function; not in
@@ -49,11 +50,11 @@ class RoleContext(KeepingContext, SavingContext):
         addresses: Role to the "host:port" of its processes, likewise; only roles whose
             processes have ports.
         port: The TCP port kept for this process, see `RoleConfig.has_port`, or None.
-        options: What the framework layer has set.
+        options: JSON values of the role, see `RoleConfig.options`.
         checkpoint_dir: Directory that all attempts share; None if the job has none.
         is_restored: Whether the input starts behind a Flink checkpoint, so that rows before it
             will not come again.
-        timeouts: Limits on every wait.
+        timeouts: Limits on every wait, in seconds.
     """
 
     def __init__(
@@ -120,7 +121,10 @@ class RoleContext(KeepingContext, SavingContext):
 
     @property
     def timestamps_ms(self) -> pa.Array | None:
-        """Flink timestamps of the last batch's rows (int64, NULL for none), or None."""
+        """Flink timestamps of the last batch's rows: int64 (rows,), milliseconds since 1970.
+
+        NULL for a row without one; None where no row has one, and before the first batch.
+        """
         return self._timestamps_ms
 
     def batches(
@@ -150,23 +154,38 @@ class RoleContext(KeepingContext, SavingContext):
                 second array `<column>__valid`.
             timeout_s: Longest wait for one batch, in seconds; None: as long as the job runs.
 
+        Returns:
+            Column name to array: (rows,), or (rows, k) of an ARRAY of numbers whose lists all
+            have k elements. `headrace.role.arrays` has the dtypes.
+
         Raises:
+            ConfigError: `rows`, `epochs` or `nulls` makes no sense.
+            UsageError: The role has no input, or it was begun with other `epochs`; or what
+                Flink's checkpoints are to hold cannot be pickled.
+            PlanError: The job was restored from a checkpoint with which it cannot go on: its
+                objects or states were not taken up, or it was made with other `epochs`.
             DataError: A column has a NULL that its array cannot hold.
             WaitTimeoutError: No batch became complete within `timeout_s`.
-            UsageError: The role has no input.
-            ConfigError: `rows`, `epochs` or `nulls` makes no sense.
+            ExchangeError: The operator is gone, or memory or disk is too small: for the state,
+                for the rows of later passes.
         """
-        if nulls not in ("error", "mask"):
+        self._choose_nulls(nulls)
+        reader = self.open_reader(rows=rows, epochs=epochs)
+        return (self._convert(batch) for batch in self._ready(reader, timeout_s))
+
+    def _choose_nulls(self, nulls: NullRule) -> None:
+        if nulls not in get_args(NullRule):
             msg = f"nulls={nulls!r} must be 'error' or 'mask'"
             raise ConfigError(msg)
         self._nulls = nulls
-        reader = self.open_reader(rows=rows, epochs=epochs)
-        return (self._convert(batch) for batch in self._ready(reader, timeout_s))
 
     def arrow_batches(
         self, rows: int = 1024, epochs: int = 1, *, timeout_s: float | None = None
     ) -> Iterator[pa.RecordBatch]:
-        """Iterate over the input as Arrow record batches, uncopied; else like `batches`."""
+        """Iterate over the input as Arrow record batches, uncopied; NULL is no error in them.
+
+        Arguments and other errors are those of `batches`.
+        """
         return self._ready(self.open_reader(rows=rows, epochs=epochs), timeout_s)
 
     def open_reader(self, *, rows: int, epochs: int = 1) -> BatchReader:
@@ -175,10 +194,16 @@ class RoleContext(KeepingContext, SavingContext):
         There is one reader per process. A second call changes the rows per batch of the first
         one.
 
+        Args:
+            rows: Rows per batch, at least 1.
+            epochs: Passes over a bounded input, at least 1.
+
         Raises:
             UsageError: The role has no input, or the input was started with another number of
                 epochs.
             ConfigError: `rows` or `epochs` is below 1.
+            PlanError: As `batches`.
+            ExchangeError: The disk is too small for the rows of a restored pass.
         """
         if self._feed is None:
             msg = "This role has neither input nor output; read your own files"
@@ -217,15 +242,17 @@ class RoleContext(KeepingContext, SavingContext):
 
         Args:
             columns: All columns of `output_schema`, in any order: NumPy arrays, tensors, lists
-                or Arrow arrays of one length. An array of shape (rows, k) becomes a column of
-                lists. Values are cast where nothing is lost.
-            timestamps_ms: Flink timestamp of each row: milliseconds since 1970, or datetime64;
-                None for none.
+                or Arrow arrays of one length, (rows,). An array of shape (rows, k) becomes a
+                column of lists. Values are cast where nothing is lost, and DOUBLE is rounded to
+                FLOAT.
+            timestamps_ms: Flink timestamp of each row, (rows,): whole milliseconds since 1970,
+                or datetime64; None for none.
 
         Raises:
             DataError: The columns do not fit; the text names the column and both types. Nothing
                 was sent.
             RowTooLargeError: A row is over `exchange.max_row_bytes`.
+            PeerLostError: The operator is gone.
             UsageError: The role has no output.
         """
         schema = self.output_schema
@@ -244,66 +271,6 @@ class RoleContext(KeepingContext, SavingContext):
             self._feed.send(batch, piece)
             start += batch.num_rows
             self._rows_out += batch.num_rows
-
-    def report(self, **values: Any) -> None:
-        """Tell the latest values of named numbers, for Flink's metrics and the progress line.
-
-        Cheap: the latest values are kept and sent at most every 0.2 s and at the end.
-
-        Args:
-            values: One number each: a float, a NumPy scalar, or a tensor with one element
-                (reading one from a GPU waits for it).
-
-        Raises:
-            DataError: A value is not one number.
-        """
-        self._reporter.update(values)
-        if self._on_report is not None:
-            self._on_report(values)
-
-    def publish(self, key: str, value: str) -> None:
-        """Make `value` known under `key` to every process of this attempt."""
-        self._link.publish(key, value)
-
-    def lookup(self, key: str, timeout_s: float) -> str:
-        """Wait `timeout_s` s at most for what a process of this attempt publishes."""
-        return self._link.lookup(key, timeout_s)
-
-    def stop_job(self, reason: str, *, savepoint: bool = False) -> None:
-        """Ask for the end of all roles with success, after the last report. Does not wait.
-
-        All processes, this one included, are then asked to end (`StopRequestedExit` in the
-        main thread) and killed after `timeouts.stop_grace_s`: save before you call it.
-
-        With `savepoint`, nobody is ended. Who waits for the job (`JobHandle.wait`) stops it
-        with a savepoint, as `JobHandle.stop` does: sources stop, your loop uses the rows that
-        are under way and ends as at the end of the input, and what you save behind it is the
-        model of the savepoint. So go on with the loop. The first call counts, until the job is
-        restarted; further ones do nothing.
-
-        Args:
-            reason: For the status and the log.
-            savepoint: Whether the job is to be drained into a savepoint.
-
-        Raises:
-            UsageError: With `savepoint`, in a role without a master (`chained_role`), of whose
-                job nobody could be told.
-        """
-        if not savepoint:
-            self._reporter.flush()
-            self._link.stop_job(reason)
-            return
-        if self.role not in self.cluster:
-            msg = (
-                "ctx.stop_job(savepoint=True): each process of this role is one alone, without "
-                "a master that could tell whoever waits for the job. Stop it from outside "
-                "(`flink stop`), or make it a role of a Cluster"
-            )
-            raise UsageError(msg)
-        if not self._has_wished:
-            self._has_wished = True
-            self._reporter.flush()
-            self._link.stop_job(reason, with_savepoint=True)
 
     def close(self, *, is_success: bool) -> None:
         """End the process's part: send the last report and, on success, the end of the output.

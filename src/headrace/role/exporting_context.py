@@ -32,7 +32,10 @@ class ExportingContext(RoleContext):
     _refusal: ConfigError | None = None
 
     def checkpointed(self, **objects: Any) -> Any:
-        """Keep objects in Flink's checkpoints; see `RoleContext.checkpointed`."""
+        """Keep objects in Flink's checkpoints; see `RoleContext.checkpointed`.
+
+        With `export_to`, chooses what is exported; see `exported`.
+        """
         given = super().checkpointed(**objects)
         if self.settings.export_to is None:
             return given
@@ -46,7 +49,15 @@ class ExportingContext(RoleContext):
         return given
 
     def open_reader(self, *, rows: int, epochs: int = 1) -> BatchReader:
-        """Return the reader of the input; the first version is written before any row."""
+        """Return the reader of the input, once a first version is in `export_to`, if it is set.
+
+        See `RoleContext.open_reader`.
+
+        Raises:
+            UsageError: With `export_to`, no model is chosen.
+            ConfigError: With `export_to`, the model has no form to be served in, or nothing can
+                be written there.
+        """
         is_first = self._reader is None
         reader = super().open_reader(rows=rows, epochs=epochs)
         if is_first:

@@ -127,10 +127,13 @@ class KeepingContext:
                 input.
             ConfigError: An object lacks one of the methods.
             PlanError: The restored checkpoint holds other objects, or an object does not take
-                its state; the text lists what is missing, unexpected or of another shape.
+                its state; the text lists what is missing, unexpected or of another shape. Or it
+                is of another number of processes, and not all held the objects alike.
             WaitTimeoutError: In a restored job, not all came within
                 `timeouts.gather_timeout_s`.
             CollectiveError: A peer ended meanwhile.
+
+        Source: docs/adr/0110, 0114, 0117, 0119.
         """
         self._require_input("ctx.checkpointed")
         if self._reader is not None:

@@ -29,8 +29,9 @@ class SavingContext:
     def latest_checkpoint(self) -> Path | None:
         """Return what an earlier attempt saved last with `checkpoint_path`, or None.
 
-        All processes of an attempt get the same answer, whatever the attempt itself has written
-        meanwhile.
+        Of the latest attempt that saved any, the one of the highest step. All processes of an
+        attempt get the same answer, whatever the attempt itself has written meanwhile. None too
+        where the job has no checkpoint directory.
         """
         if self.checkpoint_dir is None:
             return None
@@ -45,9 +46,13 @@ class SavingContext:
         file to it, or make it a directory. One process per job should save.
 
         Args:
-            step: Number of the checkpoint; what the attempt saved under it before is replaced.
+            step: Number of the checkpoint, at least 0; what the attempt saved under it before
+                is replaced.
             keep: How many checkpoints of this job to keep, at least 1: older ones are removed,
                 except for what `latest_checkpoint` answers to this attempt. None keeps all.
+
+        Returns:
+            A context manager that gives the path; if its block raises, nothing is saved.
 
         Example:
             with ctx.checkpoint_path(step) as path:
@@ -56,6 +61,7 @@ class SavingContext:
         Raises:
             ConfigError: `step` or `keep` is no count.
             UsageError: The job has no checkpoint directory, or nothing was written.
+            OSError: It cannot be written there.
         """
         directory = require_directory(self.checkpoint_dir)
         return new_saved(directory, step, self.attempt, node=self._node, keep=keep)
@@ -84,6 +90,7 @@ class SavingContext:
 
         Raises:
             UsageError: The job has no checkpoint directory.
+            HeadraceError: The node of this process has ended.
         """
         return follow_saved(
             require_directory(self.checkpoint_dir),

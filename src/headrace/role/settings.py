@@ -25,6 +25,9 @@ class TrainingSettings:
             directory for those who write and those who serve. None: none is.
         keep_exports: How many of these are kept, at least 1.
         has_held_out: Whether the input has the column `HELD_OUT`, by which rows are kept aside.
+
+    Raises:
+        ConfigError: A count is below 1.
     """
 
     epochs: int = 1

@@ -91,13 +91,20 @@ class TrainingContext(ExportingContext):
             nulls: "error", or "mask" for a second array `<column>__valid`.
             timeout_s: Longest wait for one batch, in seconds; None waits as long as the job
                 runs.
+
+        Returns:
+            As `RoleContext.batches`.
+
+        Raises:
+            CollectiveError: Beside the errors of `RoleContext.batches`: after `data_parallel`,
+                a peer ended, or did not come within `timeouts.collective_timeout_s`.
         """
         return super().batches(rows, self._passes(epochs), nulls=nulls, timeout_s=timeout_s)
 
     def arrow_batches(
         self, rows: int = 1024, epochs: int | None = None, *, timeout_s: float | None = None
     ) -> Iterator[pa.RecordBatch]:
-        """Iterate over the input as Arrow record batches; else like `batches`."""
+        """Iterate over the input as Arrow record batches; see `RoleContext.arrow_batches`."""
         return super().arrow_batches(rows, self._passes(epochs), timeout_s=timeout_s)
 
     def passes(
@@ -113,13 +120,19 @@ class TrainingContext(ExportingContext):
             rows: Rows per batch of this process, at least 1.
             nulls: As for `batches`.
 
+        Returns:
+            An iterator over the batches of a pass for each one, to be used up before the next:
+            column name to array or tensor, as from `batches`. Behind a restored checkpoint the
+            first has the rest of its pass. Errors are those of `batches`; none comes before the
+            iteration begins.
+
         Example:
             for batches in ctx.passes(256):
                 for batch in batches:
                     train(batch)
                 loss, count = ctx.add_up(evaluate(ctx.held_out(256)))
         """
-        self._nulls = nulls
+        self._choose_nulls(nulls)
         for batches in self.arrow_passes(rows):
             yield map(self._convert, batches)
 
@@ -132,15 +145,23 @@ class TrainingContext(ExportingContext):
     def held_out(self, rows: int = 1024) -> Iterator[dict[str, Any]]:
         """Iterate over this process' part of the held-out rows, as often as is wished.
 
-        Like `batches`, but nothing is counted and no step is waited for.
+        Like `batches`, but nothing is counted and no step is waited for. NULL is treated as the
+        last call of `batches` or `passes` said.
 
         Args:
-            rows: Rows per batch, at least 1; the last has fewer.
+            rows: Rows per batch, at least 1; the last may have fewer.
+
+        Returns:
+            Column name to array or tensor, as from `batches`: (rows,), or (rows, k) of an ARRAY
+            of numbers of one length k, with the dtypes of the rows to train on.
 
         Raises:
+            ConfigError: `rows` is below 1.
             UsageError: The job was planned without `held_out`, or its input has not ended: the
                 first pass must be over.
             PlanError: The job was restored from a Flink checkpoint that does not hold them.
+            DataError: A column has a NULL that its array cannot hold.
+            ExchangeError: The operator is gone.
         """
         return map(self._convert, self.arrow_held_out(rows))
 
@@ -165,6 +186,12 @@ class TrainingContext(ExportingContext):
         Collective: every process calls it, with as many numbers. All get the same result, bit
         for bit. At the first call they meet: where one may come much later than another, say
         behind an evaluation, call ``ctx.add_up([])`` before.
+
+        Args:
+            values: This process' numbers; float64 holds each of them.
+
+        Returns:
+            The sums, in the order of `values`.
 
         Raises:
             CollectiveError: A peer ended, or did not come within
@@ -193,6 +220,9 @@ class TrainingContext(ExportingContext):
     def output_path(self, name: str) -> Path:
         """Return where `save` puts the file or directory `name`, the same in every process.
 
+        Args:
+            name: A relative path below the output directory.
+
         Raises:
             UsageError: The job was planned without `output_dir`.
             ConfigError: `name` leads out of the output directory.
@@ -205,7 +235,7 @@ class TrainingContext(ExportingContext):
     def report(self, **values: Any) -> None:
         """Tell the latest values; after `data_parallel`, `steps` is always among them.
 
-        See `RoleContext.report`.
+        See `RoleContext.report`, for the errors too.
         """
         super().report(**self._with_steps(values))
 

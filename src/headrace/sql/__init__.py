@@ -22,6 +22,8 @@ def add_jars(t_env: Any) -> None:
 
     Raises:
         PlanError: `t_env` is none, or the package was installed without its jar.
+
+    Source: Flink's `ADD JAR`; docs/adr/0107.
     """
     from headrace.operator.jars import add_sql_jars
 
@@ -32,7 +34,7 @@ def jars() -> list[Path]:
     """Return the jars that a SQL client or gateway needs, each for an option `-j`.
 
     Raises:
-        PlanError: The package was installed without its jar.
+        PlanError: The package was installed without its jar, or PyFlink is without its own.
     """
     from headrace.operator.jars import flink_python_jar, headrace_jar
 

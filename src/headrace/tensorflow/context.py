@@ -68,16 +68,6 @@ class TFContext(TFKeepingContext):
         self._error: BaseException | None = None
 
     @property
-    def cluster_spec(self) -> dict[str, list[str]]:
-        """What `tf.train.ClusterSpec` takes: role to the "host:port" of its processes."""
-        return self._cluster.spec
-
-    @property
-    def is_chief(self) -> bool:
-        """Whether this process leads: the chief, or worker 0 where there is none."""
-        return self._cluster.is_chief
-
-    @property
     def is_saver(self) -> bool:
         """Whether `save` writes in this process; see `TFCluster.is_saver`."""
         return self._cluster.is_saver(on_stream=self.settings.is_stream)
@@ -112,9 +102,16 @@ class TFContext(TFKeepingContext):
             nulls: "error", or "mask" for a second tensor ``<column>__valid``.
             defaults: Values for NULL, by column.
 
+        Returns:
+            Elements of (rows,), (rows, *shape) or ragged (rows, None), by name; the columns of
+            `label` apart, one as a tensor, several by name.
+
         Raises:
-            ConfigError: A name or type does not fit the input.
+            ConfigError: A name or type does not fit the input, or `rows` is below 1.
             UsageError: The role has no input.
+            tf.errors.OpError: When it is iterated, with the text of an error of
+                `RoleContext.batches`, of a `CollectiveError`, or of a `UsageError` as all
+                passes are over. The job's failure tells that error itself.
         """
         from headrace.tensorflow.dataset import Layout
 
@@ -182,9 +179,13 @@ class TFContext(TFKeepingContext):
         Raises:
             UsageError: It was called before, or in a role that does not train.
             ConfigError: The model is not built or not that of a peer, or has no optimizer.
-            CollectiveError: A peer ended, or did not come within the limit.
+            CollectiveError: A peer ended, or did not come within
+                `timeouts.collective_timeout_s`.
+            WaitTimeoutError: Not all came within `timeouts.gather_timeout_s`.
             PlanError: The job has parameter servers, or was restored from a Flink checkpoint
                 and the model was not.
+
+        Source: docs/adr/0030, 0095, 0096.
         """
         from headrace.tensorflow.parallel import open_lockstep
 
@@ -263,6 +264,8 @@ class TFContext(TFKeepingContext):
         Raises:
             UsageError: The job was planned without `output_dir`.
             ConfigError: `name` leads out of the output directory, or does not fit.
+            CollectiveError: A peer ended before its last step, or did not come to it.
+            OSError: The file cannot be written.
         """
         from headrace.tensorflow.saving import save_atomically
 

@@ -33,7 +33,11 @@ class FittedKerasModel(FittedModel["KerasEstimator"]):
         return KerasModel(self.path / MODEL_FILE, {} if custom is None else custom)
 
     def keras_model(self) -> Any:
-        """Return the model, not compiled. Imports Keras."""
+        """Return the model, not compiled. Imports Keras.
+
+        Raises:
+            ConfigError: Keras cannot read it here.
+        """
         from headrace.tensorflow.loaded import read_keras_model
 
         return read_keras_model(self.path / MODEL_FILE, self.estimator.custom_objects or {})
@@ -55,11 +59,12 @@ class KerasEstimator(Estimator[FittedKerasModel]):
             goes in there.
         features: What of a row goes into the model; see `headrace.inference.Inputs`. None:
             the columns that are named as the model's inputs are.
-        label: Column of numbers, or of arrays; or a list of columns, which become a matrix.
+        label: Column of numbers, (rows,), or of arrays of k, (rows, k); or a list of k columns
+            of numbers, which become a float32 matrix (rows, k).
         outputs: Columns that `transform` adds, name to `DataTypes`; None: "prediction", FLOAT.
-        batch_rows: Rows per batch of each worker; a step takes one of each.
-        epochs: Passes over the table, at most.
-        workers: How many processes train.
+        batch_rows: Rows per batch of each worker, at least 1; a step takes one of each.
+        epochs: Passes over the table, at most; at least 1.
+        workers: How many processes train, at least 1.
         schedule: Function of epoch, from 0, and present learning rate that returns the rate of
             the epoch.
         metrics: As `compile` takes them; of classes, and partials of classes, instances are
@@ -67,7 +72,7 @@ class KerasEstimator(Estimator[FittedKerasModel]):
         early_stopping: When to stop before; None: all epochs are trained.
         custom_objects: Classes and functions that the saved model names and Keras does not
             know.
-        seed: Of the first weights, and of what layers draw at random.
+        seed: Of the first weights, and of what layers draw at random; at least 0.
         environment: Environment variables of the workers.
         exchange: Size and pace of the memory queue.
         timeouts: Limits on every wait.

@@ -87,12 +87,13 @@ def train(
         max_restarts: Restarts in batch mode before the job fails. In stream mode Flink's
             restart strategy decides; unless you set one, a job with checkpoints restarts as
             often, counted anew after 15 minutes without a failure.
-        checkpoint_dir: Directory for `ctx.checkpoint_path`, which an evaluator follows.
+        checkpoint_dir: Directory for `ctx.checkpoint_path`, which an evaluator follows; see
+            `Cluster`.
         environment: Environment variables of the processes.
         idle_after_s: In synchronous training, how long a worker without rows holds up the
-            steps of the others, in seconds.
+            steps of the others, in seconds, at least 0.
         exchange: Size and pace of the memory queue.
-        timeouts: Limits on every wait.
+        timeouts: Limits on every wait, in seconds.
         spare_after_s: In stream mode with Flink's checkpoints, when a spare for each process is
             started, in seconds after the process; see `RoleConfig`. None: never.
 

@@ -280,8 +280,18 @@ class TFKeepingContext(TrainingContext):
             raise UsageError(_CUT.format(left=left, number=passes.number + 1))
 
     @property
+    def cluster_spec(self) -> dict[str, list[str]]:
+        """What `tf.train.ClusterSpec` takes: role to the "host:port" of its processes."""
+        return self._cluster.spec
+
+    @property
+    def is_chief(self) -> bool:
+        """Whether this process leads: the chief, or worker 0 where there is none."""
+        return self._cluster.is_chief
+
+    @property
     def rank(self) -> int:
-        """This process' number among the chief and the workers."""
+        """This process' number among the chief and the workers, 0 to `world_size` - 1."""
         return self._cluster.rank
 
     @property

@@ -22,6 +22,11 @@ class SavedModel:
         path: Directory, as `model.export` and `tf.saved_model.save` write it. A relative one
             is taken from here.
         signature: Which of its signatures to call.
+
+    Raises:
+        ConfigError: `path` is a local URI with a host.
+
+    Source: https://www.tensorflow.org/guide/saved_model.
     """
 
     path: str | Path
@@ -31,10 +36,11 @@ class SavedModel:
         object.__setattr__(self, "path", absolute_path(self.path))
 
     def load(self, threads: int | None, copy: Path | None = None) -> LoadedModel:
-        """Read the model.
+        """Read the model; see `Model.load`.
 
         Raises:
-            ConfigError: There is no SavedModel, or it has no such signature.
+            ConfigError: There is no SavedModel, or it has no such signature; or there is no GPU
+                and `predict` was told device="cuda".
         """
         path = copy or Path(self.path)
         if not (path / "saved_model.pb").exists():
@@ -55,6 +61,9 @@ class KerasModel:
             here.
         custom_objects: Classes and functions that the file names and Keras does not know. They
             travel by cloudpickle.
+
+    Raises:
+        ConfigError: `path` is a local URI with a host.
     """
 
     path: str | Path
@@ -64,10 +73,11 @@ class KerasModel:
         object.__setattr__(self, "path", absolute_path(self.path))
 
     def load(self, threads: int | None, copy: Path | None = None) -> LoadedModel:
-        """Read the model.
+        """Read the model; see `Model.load`.
 
         Raises:
-            ConfigError: There is no such file, or Keras cannot read it.
+            ConfigError: There is no such file, or Keras cannot read it; or there is no GPU and
+                `predict` was told device="cuda".
         """
         path = copy or Path(self.path)
         if not path.exists():

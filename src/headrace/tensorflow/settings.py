@@ -19,8 +19,11 @@ class TFSettings(TrainingSettings):
         log_dir: Where the scalars of `ctx.report` go, for TensorBoard; the same directory on
             all hosts that matter. None: they are not written.
         idle_after_s: In synchronous training, how long a worker that waits for rows holds up
-            the others' steps, in seconds.
+            the others' steps, in seconds, at least 0.
         is_stream: Whether the workers get rows from Flink.
+
+    Raises:
+        ConfigError: A value is out of its limits.
     """
 
     log_dir: Path | None = None

@@ -56,7 +56,8 @@ def read(
         path: A directory, whose files are read with those of its subdirectories, or one file;
             a URI of a Flink file system, or a local path. Names that begin with `.` or `_` are
             passed over.
-        schema: The columns: `{"x": DataTypes.FLOAT(), ...}` or a `DataTypes.ROW([...])`.
+        schema: The columns: `{"x": DataTypes.FLOAT(), ...}` or a `DataTypes.ROW([...])`. A
+            feature with one value per record is a column of it, one with several an ARRAY.
         partitioned_by: Columns of `schema` that are not in the records but in the names of
             directories, as in `day=2026-11-26`.
         options: Further options of Flink's filesystem connector, for example
@@ -68,6 +69,8 @@ def read(
     Raises:
         PlanError: A column has a type that no feature can be read into, or `t_env` or `schema`
             is something else.
+
+    Source: `tf.train.Example` (tensorflow/core/example/feature.proto); docs/adr/0088, 0089.
     """
     from headrace.operator import tfrecord  # imports pyflink
 
@@ -110,6 +113,8 @@ def write(
     Raises:
         PlanError: A column has a type that a feature cannot hold, or `table` is something else.
         ConfigError: `compression` is unknown.
+
+    Source: as `read`.
     """
     from headrace.operator import tfrecord  # imports pyflink
 

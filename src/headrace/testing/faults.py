@@ -19,6 +19,9 @@ class Pause:
         worker: Index of the worker, from 0.
         after_rows: Rows that it is given before; 0: it starts late.
         for_s: How long, in seconds, from when the worker asks for more.
+
+    Raises:
+        ConfigError: A value is below 0.
     """
 
     worker: int
@@ -39,6 +42,9 @@ class Kill:
     Attributes:
         worker: Index of the worker, from 0.
         after_rows: Rows that it is given before.
+
+    Raises:
+        ConfigError: A value is below 0.
     """
 
     worker: int

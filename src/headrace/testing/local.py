@@ -102,21 +102,29 @@ def run(
             `RoleConfig` says of runner, args and exchange has no meaning here.
         deciding: Roles whose end is the end of the run: when all their processes have ended,
             those of the rest are stopped, however far they are.
-        epochs: Passes over the input, for a function of a framework that names none.
+        epochs: Passes over the input, for a function of a framework that names none; at least
+            1.
         output_schema: Columns that the workers may emit; None: none.
         output_dir: Where `ctx.save` of a function of a framework writes.
         checkpoint_dir: Directory for `ctx.checkpoint_path`; None: there is none.
         split: Rows of each worker: fractions of the table, or one table each. None: batches of
             `batch_rows` rows are dealt in turn.
-        batch_rows: Most rows that arrive at once.
+        batch_rows: Most rows that arrive at once, at least 1.
         faults: What goes wrong, see `headrace.testing.Pause` and `headrace.testing.Kill`.
-        timeouts: Limits on the waits inside.
+        timeouts: Limits on the waits inside, in seconds.
         timeout_s: Limit on the whole run of several processes, in seconds; None: none.
+
+    Returns:
+        What each process did.
 
     Raises:
         WaitTimeoutError: Several processes have not ended within `timeout_s`; they are killed.
         ConfigError: The arguments do not fit each other.
-        UserCodeError: A process of several failed; the first failure, with its traceback.
+        PlanError: The function of one of several processes cannot be pickled.
+        UserCodeError: A process of several failed; the first failure, with its traceback. What
+            one worker alone raises comes as it is.
+
+    Source: docs/adr/0033.
 
     Example:
         >>> run(train, table, framework="pytorch", workers=2)  # doctest: +SKIP

@@ -62,6 +62,14 @@ def test_a_call_that_names_no_epochs_makes_the_planned_passes(
     assert rows == [4, 2] * passes
 
 
+def test_passes_refuse_an_unknown_rule_for_null(tmp_path: Path) -> None:
+    def read(ctx: TrainingContext) -> None:
+        with pytest.raises(ConfigError, match="nulls='drop'"):
+            list(ctx.passes(4, nulls="drop"))  # type: ignore[arg-type]
+
+    Entry(read, TrainingSettings())(spec_in(tmp_path), FakeLink(), feed=feed_of(6))
+
+
 class Noted(Alone):
     """Common steps that only note what they are asked for."""
 

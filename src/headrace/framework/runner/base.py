@@ -74,4 +74,8 @@ class Runner(ABC):
 
     @abstractmethod
     def command(self, context: RunnerContext) -> RunnerCommand:
-        """Return the command of one attempt."""
+        """Return the command of one attempt.
+
+        Args:
+            context: What the process is to be.
+        """
