@@ -13,8 +13,8 @@ _OURS = "org.headrace."
 _CANCELLED = "org.apache.flink.runtime.client.JobCancellationException"
 _END_OF_JOB = "org.apache.flink.runtime.client.JobExecutionException"
 _UNKNOWN_JOB = "org.apache.flink.runtime.messages.FlinkJobNotFoundException"
-_BY_REST = "org.apache.flink.runtime.rest.util.RestClientException"
-_NOT_FOUND = 404
+_REST = "org.apache.flink.runtime.rest.util.RestClientException"
+_MISSING = 404
 _MOST_CAUSES = 50
 
 
@@ -51,7 +51,7 @@ def is_of_unknown_job(error: Py4JJavaError) -> bool:
     """Return whether Flink says that it has no such job: it never had, or has no longer."""
     return any(
         is_instance_of(each, _UNKNOWN_JOB)
-        or (is_instance_of(each, _BY_REST) and each.getHttpResponseStatus().code() == _NOT_FOUND)
+        or (is_instance_of(each, _REST) and each.getHttpResponseStatus().code() == _MISSING)
         for each in _chain(error.java_exception)
     )
 
