@@ -99,11 +99,8 @@ class JobHandle:
     def status(self) -> JobStatus:
         """Ask the am operator's coordinator for the present status.
 
-        Returns:
-            The last one known, if the job has ended or Flink cannot answer now (it is
-            restarting the job, for example).
-
-        Source: docs/lifecycle.md, section 4.
+        Returns the last one known, if the job has ended or Flink cannot answer now (it is
+        restarting the job, for example).
         """
         return self._present_status() or self._last_status
 
@@ -234,8 +231,6 @@ class JobHandle:
         Raises:
             HeadraceError: Flink did not accept it, or its cluster cannot be reached: the job
                 may go on.
-
-        Source: Flink's `JobClient.cancel`.
         """
         try:
             self._client.cancel().result()
