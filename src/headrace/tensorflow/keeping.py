@@ -15,6 +15,7 @@ from headrace.role.peers import StarSpec
 from headrace.tensorflow.alone import AloneSteps
 from headrace.tensorflow.cluster import CHIEF, EVALUATOR, TFCluster
 from headrace.tensorflow.generators import TFGenerators
+from headrace.tensorflow.lone_step import LoneStep
 from headrace.tensorflow.passes import Passes
 from headrace.tensorflow.served import ServedSteps
 
@@ -46,6 +47,12 @@ class TFKeepingContext(TrainingContext):
         self._has_new_iterator = False
         self._is_iterated_itself = False
         self._told_of: set[str] = set()
+        self._watch = LoneStep(lambda: self._reader is not None)
+
+    def watch_steps(self) -> None:
+        """Notice a step on rows behind a checkpoint without its model; `TFEntry` calls this."""
+        if self.input_schema is not None and self._kept.misses_rows:
+            self._watch.open()
 
     def checkpointed(self, **objects: Any) -> Any:
         """Keep objects in Flink's checkpoints; see `RoleContext.checkpointed`.
@@ -82,6 +89,8 @@ class TFKeepingContext(TrainingContext):
             raise PlanError(_CHIEF)
         self._generators.note_thread()
         given = super().checkpointed(**objects)
+        if not self._kept.misses_rows:
+            self._watch.close()
         if self._cluster.servers:
             self._rest_together()
         return given
@@ -169,7 +178,8 @@ class TFKeepingContext(TrainingContext):
         return found
 
     def _begin_reading(self) -> None:
-        """Look whether what is on the servers is kept, and was restored."""
+        """Look whether what is trained is kept, and was restored."""
+        self._watch.require_no_compiled_step()
         if self._servers is None:
             return
         self._require_trained_rows(is_reading=True)
@@ -216,6 +226,10 @@ class TFKeepingContext(TrainingContext):
             super().close(is_success=False)
             raise
         super().close(is_success=is_success)
+
+    def _close_parts(self) -> None:
+        super()._close_parts()
+        self._watch.close()
 
     def _capture(self, checkpoint_id: int | None) -> StateFile | None:
         self._come_to_rest()
