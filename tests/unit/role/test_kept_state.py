@@ -303,8 +303,23 @@ def test_an_object_that_does_not_take_its_state_says_what_differs(
     assert "inner.sums: shape (2,) in the checkpoint, (3,) here" in text
 
 
+def allocation_error() -> Exception:
+    """Return what torch raises when there is no memory; a `RuntimeError`."""
+    with pytest.raises(RuntimeError) as caught:
+        torch.empty(1 << 60, dtype=torch.uint8)
+    return caught.value
+
+
 @pytest.mark.parametrize(
-    "scarcity", [MemoryError("for a copy"), OSError(28, "No space left"), ExchangeError("disk")]
+    "scarcity",
+    [
+        MemoryError("for a copy"),
+        OSError(28, "No space left"),
+        ExchangeError("disk"),
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"),
+        RuntimeError("CUDA error: out of memory"),
+        allocation_error(),
+    ],
 )
 def test_a_restore_for_which_there_is_no_room_is_no_mistake_of_the_program(
     states: list[tuple[int | None, bytes]], tmp_path: Path, scarcity: Exception

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import resource
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from threading import Event
@@ -19,8 +21,10 @@ from headrace.errors import ConfigError, ExchangeError, PlanError, UsageError
 from headrace.exchange import Barrier, Batch, End, Item, MemoryFeed
 from headrace.framework.process import StateRef
 from headrace.role import HELD_OUT
+from headrace.role.taking import take_state
 from headrace.tensorflow import TFContext, TFSettings
 from headrace.tensorflow.stateful import as_stateful
+from tests.ports import free_ports
 from tests.unit.role.doubles import FakeLink, spec_in
 from tests.unit.role.test_restored_passes import SlowBarriers
 
@@ -374,6 +378,74 @@ def test_files_that_would_be_written_on_the_hosts_of_servers_are_refused(
     checkpoint = tf.train.Checkpoint(v=tf.Variable(1.0))
     with pytest.raises(ConfigError, match=r"files=.*hosts of the servers"):
         as_stateful({"files": checkpoint}, tmp_path, has_servers=True)
+
+
+def test_a_lack_of_memory_is_no_mistake_of_the_program() -> None:
+    model = build_model()
+    (stateful,) = as_stateful({"model": model}, Path()).values()
+    state = stateful.state_dict()
+    full = tf.errors.ResourceExhaustedError(None, None, "OOM when allocating tensor")
+    stateful.of()[0].assign = _raiser(full)
+    with pytest.raises(tf.errors.ResourceExhaustedError) as caught:
+        take_state("model", stateful, state)
+    assert caught.value is full
+
+
+def _raiser(error: Exception) -> Callable[..., None]:
+    def assign(*_: object) -> None:
+        raise error
+
+    return assign
+
+
+_WITH_A_LOST_SERVER = """
+import os, subprocess, sys
+from pathlib import Path
+import tensorflow as tf
+from headrace.errors import ServerLostError
+from headrace.role.taking import take_state
+from headrace.tensorflow.internals import connect
+from headrace.tensorflow.ps_variable import ParameterServerVariable
+from headrace.tensorflow.stateful import as_stateful
+
+mine, server = sys.argv[1:3]
+code = (
+    "import sys; from headrace.tensorflow.serving import start_server; "
+    f"server = start_server({{'ps': [{server!r}]}}, role='ps', index=0); "
+    "sys.stdin.read()"
+)
+process = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE)
+try:
+    spec = tf.train.ClusterSpec({"ps": [server], "localhost": [mine]})
+    connect(spec, job_name="localhost", task_index=0, keep_alive_s=30)
+    variable = ParameterServerVariable(
+        initial_value=tf.ones(3), shared_name="v", server=0
+    )
+    (stateful,) = as_stateful({"v": variable}, Path()).values()
+    state = stateful.state_dict()
+    take_state("v", stateful, state)
+finally:
+    process.kill()
+    process.wait()
+try:
+    for _ in range(1_000):  # what is sent is not waited for
+        take_state("v", stateful, state)
+except ServerLostError as error:
+    print(f"lost: {error}", flush=True)
+os._exit(0)  # TensorFlow waits for the server
+"""
+
+
+def test_a_server_that_is_lost_while_its_variables_are_restored_is_no_mistake_either() -> None:
+    addresses = [f"127.0.0.1:{port}" for port in free_ports(2)]
+    done = subprocess.run(
+        [sys.executable, "-c", _WITH_A_LOST_SERVER, *addresses],
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
+    )
+    assert "lost: A parameter server has ended" in done.stdout, done.stderr
 
 
 _NO_ROOM = r"(?s)too large.*`io\.tmp\.dirs`"
