@@ -18,6 +18,7 @@ from headrace.tensorflow.generators import TFGenerators
 from headrace.tensorflow.lone_step import LoneStep
 from headrace.tensorflow.passes import Passes
 from headrace.tensorflow.served import ServedSteps
+from headrace.tensorflow.settings import TFSettings
 
 if TYPE_CHECKING:  # a program that plans a job needs no TensorFlow
     from headrace.tensorflow.portions import Portions
@@ -34,6 +35,7 @@ _TOLD = 20
 class TFKeepingContext(TrainingContext):
     """The part of a `TFContext` that has to do with Flink's checkpoints."""
 
+    settings: TFSettings
     _cluster: TFCluster
     _generators: TFGenerators
     _portions: Portions | None
@@ -238,9 +240,8 @@ class TFKeepingContext(TrainingContext):
 
     def _come_to_rest(self) -> None:
         """Refuse half a step; wait until servers have what this process has sent them."""
-        is_by_itself = self.world_size == 1 or bool(self._cluster.servers)
-        if is_by_itself and self._portions is not None and self._steps_at_once > 1:
-            raise UsageError(_UNFINISHED)
+        if self._portions is not None:
+            self._require_single_steps()
         self._require_stepped()
         if self._kept.has_objects:
             self._wait_for_servers()
@@ -256,8 +257,15 @@ class TFKeepingContext(TrainingContext):
         self._generators.note_thread()
         self._has_new_iterator = True
 
+    def _require_single_steps(self) -> None:
+        """Refuse executions of several steps of Keras' where each must be over by itself."""
+        is_by_itself = self.world_size == 1 or self.settings.is_scaled_to_one
+        if (is_by_itself or self._cluster.servers) and self._steps_at_once > 1:
+            raise UsageError(_UNFINISHED)
+
     def _watch_steps(self) -> None:
         """Say that an iteration of `ctx.dataset` begins, with what is to be stepped on it."""
+        self._require_single_steps()  # not as late as the first checkpoint
         self._is_iterated_itself, self._has_new_iterator = self._has_new_iterator, False
         if isinstance(self._steps, AloneSteps):
             self._steps.watch([*self._kept.named.values()])
@@ -335,8 +343,8 @@ _UNNAMED_OPTIMIZER = (
     "ctx.checkpointed(model=model, optimizer=optimizer)"
 )
 _UNFINISHED = (
-    "ctx.checkpointed with steps_per_execution above 1 in one worker, or on parameter servers: "
-    "Keras asks for the next "
-    "batch while the step on the one before still computes, so a checkpoint would hold half of "
-    "it. Compile the model with steps_per_execution=1"
+    "ctx.checkpointed with steps_per_execution above 1 in one worker, or where Flink's "
+    "scheduler may leave one (workers=(1, n)), or on parameter servers: Keras asks for the "
+    "next batch while the step on the one before still computes, so a checkpoint would hold "
+    "half of it. Compile the model with steps_per_execution=1"
 )

@@ -22,7 +22,8 @@ from headrace.exchange import Barrier, Batch, End, Item, MemoryFeed
 from headrace.framework.process import StateRef
 from headrace.role import HELD_OUT
 from headrace.role.taking import take_state
-from headrace.tensorflow import TFContext, TFSettings
+from headrace.tensorflow import TFContext, TFEntry, TFSettings
+from headrace.tensorflow.job import training_job
 from headrace.tensorflow.stateful import as_stateful
 from tests.ports import free_ports
 from tests.unit.role.doubles import FakeLink, spec_in
@@ -287,9 +288,50 @@ def test_rows_that_are_only_looked_at_need_no_step(
 
 
 def test_half_a_step_is_never_captured(tmp_path: Path) -> None:
-    trainer = Trainer(loop="fit", per_execution=4)
+    given: list[Any] = []
+
+    def train(ctx: TFContext) -> None:
+        model = build_model()
+        ctx.checkpointed(model=model)
+        for batch in ctx.dataset(2):
+            given.append(batch)
+            model.compile("sgd", "mse", steps_per_execution=4)  # not seen before the first row
+
     with pytest.raises(UsageError, match=r"steps_per_execution=1"):
-        run(tmp_path, _raising(trainer), [*batches(0, 5), Barrier(1), *batches(5, 9), End()])
+        run(tmp_path, _raising(train), [*batches(0, 5), Barrier(1), *batches(5, 9), End()])
+    assert len(given) == 5
+
+
+@pytest.mark.parametrize(
+    ("workers", "planned", "is_refused"), [(1, 2, True), (2, (1, 2), True), (2, 2, False)]
+)
+def test_several_steps_at_once_are_refused_before_the_first_row(
+    tmp_path: Path, workers: int, planned: int | tuple[int, int], is_refused: bool
+) -> None:
+    given: list[Any] = []
+
+    def train(ctx: TFContext) -> None:
+        job = training_job(train, is_stream=True, workers=planned)
+        entry = job.roles["worker"].entry
+        assert isinstance(entry, TFEntry)
+        ctx.use_settings(entry.settings)
+        model = build_model()
+        model.compile("sgd", "mse", steps_per_execution=4)
+        ctx.checkpointed(model=model)
+        given.append(next(iter(ctx.dataset(2))))
+
+    facts: dict[str, Any] = {
+        "parallelism": workers,
+        "cluster": {"worker": ("localhost",) * workers},
+        "ports": {"worker": tuple(range(1, workers + 1))},
+    }
+    items = [*batches(0, 8), End()]
+    if is_refused:
+        with pytest.raises(UsageError, match=r"may leave one .*steps_per_execution=1"):
+            run(tmp_path, _raising(train), items, **facts)
+    else:
+        run(tmp_path, train, items, **facts)
+    assert len(given) == (0 if is_refused else 1)
 
 
 def _raising(trainer: Callable[[TFContext], object]) -> Callable[[TFContext], object]:
