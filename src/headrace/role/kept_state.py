@@ -8,6 +8,7 @@ from typing import Any
 from headrace.errors import PlanError, UsageError
 from headrace.exchange import Feed, StateFile
 from headrace.framework.process import ProcessSpec
+from headrace.role.fullness import says_full
 from headrace.role.generators import Generators
 from headrace.role.rescaled import Rescaled, is_rescaled
 from headrace.role.restored_files import decode_own, read_states
@@ -221,6 +222,7 @@ class KeptState:
         Raises:
             UsageError: A part of it cannot be pickled; the text names it.
             ExchangeError: There is not enough memory.
+            Exception: What pickling raised, if that says that memory or a disk is full.
         """
         if self.is_empty:
             return None
@@ -230,6 +232,8 @@ class KeptState:
         try:
             encoded = encode_state(content)
         except Exception as exc:
+            if says_full(exc):
+                raise
             raise _not_pickled(content, exc) from exc
         file = feed.take_state(encoded.size_bytes)
         with file.memory as memory:
