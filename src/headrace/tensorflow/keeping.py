@@ -86,6 +86,8 @@ class TFKeepingContext(TrainingContext):
                 `tf.train.Checkpoint` is named in a job with parameter servers.
             PlanError: The job has a chief beside parameter servers, or what
                 `RoleContext.checkpointed` says.
+            WaitTimeoutError: Not all came in time: with parameter servers within
+                `timeouts.gather_timeout_s`, and `timeouts.process_start_timeout_s` for each.
         """
         if self._cluster.servers and self._cluster.addresses.get(CHIEF):
             raise PlanError(_CHIEF)
@@ -153,18 +155,22 @@ class TFKeepingContext(TrainingContext):
             return
         assert isinstance(self._steps, ServedSteps)
         assert self._barriers is not None
+        timeouts, count = self.timeouts, self.parallelism
         spec = StarSpec(
             name=f"checkpointed/{self.role}/{self.attempt}",
             rank=self.index,
-            world_size=self.parallelism,
+            world_size=count,
             host=self.cluster[self.role][self.index],
-            gather_timeout_s=self.timeouts.gather_timeout_s
-            + self.parallelism * self.timeouts.process_start_timeout_s,  # one after the other
-            collective_timeout_s=self.timeouts.collective_timeout_s,
+            # At the servers they take turns.
+            gather_timeout_s=timeouts.gather_timeout_s
+            + count * timeouts.process_start_timeout_s,
+            gather_setting="timeouts.gather_timeout_s + "
+            f"{count} * timeouts.process_start_timeout_s",
+            collective_timeout_s=timeouts.collective_timeout_s,
             check=require_no_stop,
             met_by="ctx.checkpointed, behind its turn at the parameter servers",
         )
-        at_rest = meet_at_rest(spec, self._link, self._come_to_rest, self.timeouts)
+        at_rest = meet_at_rest(spec, self._link, self._come_to_rest, timeouts)
         self._steps.rest_with(at_rest, self._barriers)
 
     def _stateful(self, objects: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -17,7 +17,14 @@ import pyarrow as pa
 import pytest
 import tensorflow as tf
 
-from headrace.errors import ConfigError, ExchangeError, PlanError, UsageError
+from headrace.config import TimeoutConfig
+from headrace.errors import (
+    ConfigError,
+    ExchangeError,
+    PlanError,
+    UsageError,
+    WaitTimeoutError,
+)
 from headrace.exchange import Barrier, Batch, End, Item, MemoryFeed
 from headrace.framework.process import StateRef
 from headrace.role import HELD_OUT
@@ -411,6 +418,21 @@ def test_beside_a_chief_variables_on_servers_are_not_kept(tmp_path: Path) -> Non
         "ports": {"worker": (1,), "ps": (2,), "chief": (3,)},
     }
     with pytest.raises(PlanError, match=r"has a chief beside its parameter servers"):
+        run(tmp_path, lambda ctx: ctx.checkpointed(model=build_model()), [End()], **facts)
+
+
+def test_workers_that_do_not_meet_beside_servers_are_told_both_limits(tmp_path: Path) -> None:
+    facts: dict[str, Any] = {
+        "parallelism": 2,
+        "cluster": {"worker": ("127.0.0.1",) * 2, "ps": ("127.0.0.1",)},
+        "ports": {"worker": (1, 2), "ps": (3,)},
+        "timeouts": TimeoutConfig(gather_timeout_s=0.2, process_start_timeout_s=0.1),
+    }
+    told = (
+        r"Waited 0\.4 s for the 2 processes .* 1 came \(limit set by "
+        r"`timeouts\.gather_timeout_s \+ 2 \* timeouts\.process_start_timeout_s`\)"
+    )
+    with pytest.raises(WaitTimeoutError, match=told):
         run(tmp_path, lambda ctx: ctx.checkpointed(model=build_model()), [End()], **facts)
 
 
