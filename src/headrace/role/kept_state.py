@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any
 
 from headrace.errors import PlanError, UsageError
@@ -192,7 +192,7 @@ class KeptState:
                 size, and they were not merged.
         """
         self.require_merged()
-        kept = self._restored.get("objects")
+        kept = self._held_names
         if self._rescaled is not None:
             kept = self._rescaled.object_names or None
         if kept is not None and self._objects is None:
@@ -278,7 +278,7 @@ class KeptState:
     def _restore(self, spread: Callable[[memoryview], memoryview]) -> None:
         kept = self._restored.get("objects", _NO_OBJECTS)
         shared = self._restored.get("shared", ())
-        self._require_named({**dict.fromkeys(shared), **kept})
+        self._require_named(self._held_names or ())
         if shared and not self._is_alone:
             assert self._memory is not None
             memory = spread(self._memory)
@@ -317,9 +317,15 @@ class KeptState:
         encoded.write_to(smaller)
         return smaller
 
-    def _require_named(self, held: Mapping[str, Any]) -> None:
+    @property
+    def _held_names(self) -> Collection[str] | None:
+        """Names in the restored state, with those that the first process keeps for all."""
+        kept = self._restored.get("objects")
+        return None if kept is None else {*kept, *self._restored.get("shared", ())}
+
+    def _require_named(self, held: Collection[str]) -> None:
         assert self._objects is not None
-        if held.keys() != self._objects.keys():
+        if set(held) != self._objects.keys():
             msg = (
                 f"ctx.checkpointed names {_names(self._objects)}, and the restored checkpoint "
                 f"holds {_names(held)} of {self._node}: name the same objects as the program "
