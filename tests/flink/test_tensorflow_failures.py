@@ -150,8 +150,6 @@ def test_a_restart_from_a_checkpoint_is_refused_with_what_to_do(
         else:
             model = build_model()
         model.compile("sgd", "mse")
-        if not ps:
-            ctx.data_parallel(model)
         seen: set[Path] = set()
         for batch in ctx.dataset(64, columns=["x", "y"], shapes={"x": (2,)}):
             model.train_on_batch(batch["x"], batch["y"])

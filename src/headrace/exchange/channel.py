@@ -217,8 +217,6 @@ class Channel:
                 msg = "This role has no output: give `add_role` an `output` schema to emit rows"
                 raise UsageError(msg)
             self._require_not_ended()
-            if self._input is None:
-                self._pump()  # nobody calls `receive`, and a barrier may have come
             rows = sent.with_timestamps(conform(batch, sent.schema), timestamps_ms)
             for message, message_rows in sent.messages(rows):
                 if message.size <= sent.slot_bytes:
@@ -348,11 +346,8 @@ class Channel:
                 if self._inbox and isinstance(self._inbox[-1], Watermark):
                     self._inbox.pop()
                 self._inbox.append(Watermark(frame.timestamp_ms))
-            case BarrierFrame():
-                if self._input is None:  # nobody will ask for it; what came before it has left
-                    self._connection.queue(BarrierAckFrame(frame.checkpoint_id))
-                else:
-                    self._inbox.append(Barrier(frame.checkpoint_id))
+            case BarrierFrame() if self._input is not None:
+                self._inbox.append(Barrier(frame.checkpoint_id))
             case StateCreditFrame() if self._states.give_back(frame.number):
                 pass
             case AbortFrame():

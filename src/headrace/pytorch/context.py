@@ -15,11 +15,12 @@ from headrace.errors import UsageError
 from headrace.pytorch.alone import AloneSteps
 from headrace.pytorch.dataset import BatchDataset, split_rows
 from headrace.pytorch.group import close_group
-from headrace.pytorch.lockstep import Lockstep, Scheduler
+from headrace.pytorch.lockstep import Lockstep
 from headrace.pytorch.lone_step import LoneStep
 from headrace.pytorch.owning import own_state
 from headrace.pytorch.parallel import open_lockstep, require_supported
 from headrace.pytorch.saving import save_atomically
+from headrace.pytorch.schedule import Scheduler
 from headrace.pytorch.servable import ExportedForm, form_of
 from headrace.pytorch.settings import TorchSettings
 from headrace.pytorch.tensors import Column, TensorConverter

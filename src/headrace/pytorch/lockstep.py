@@ -21,10 +21,11 @@ import torch
 from headrace.errors import UsageError
 from headrace.pytorch.flat import FlatGradients
 from headrace.pytorch.rates import rates_of, require_same_rates, take_rates
+from headrace.pytorch.schedule import Schedule, Scheduler
 from headrace.pytorch.used import all_used, mark_used
 from headrace.role.rounds import Reduction, Rounds, Tallies
 
-__all__ = ["Adder", "Lockstep", "Scheduler"]
+__all__ = ["Adder", "Lockstep"]
 
 _T = TypeVar("_T")
 
@@ -42,13 +43,6 @@ class Adder(Protocol):
         Raises:
             CollectiveError: A peer ended, or did not come within the limit.
         """
-
-
-class Scheduler(Protocol):
-    """The one method that a learning-rate scheduler needs here."""
-
-    def step(self) -> None:
-        """Advance by one optimizer step."""
 
 
 class Lockstep(Rounds):
@@ -85,14 +79,13 @@ class Lockstep(Rounds):
         )
         self._vector = vector
         self._optimizer = optimizer
-        self._scheduler = scheduler
+        self._schedule = Schedule(scheduler)
         self._adder = adder
         self._before_step = before_step
         self._given_rows: int | None = None
         self._explicit: Tallies | None = None
         self._is_shadow_step = False
         self._attend_last: Callable[[], object] | None = None
-        self._owes_schedule = False
         self._kept: list[torch.Tensor | None] | None = None
         self._hooks = [
             optimizer.register_step_pre_hook(self._on_step),
@@ -104,10 +97,11 @@ class Lockstep(Rounds):
         self._given_rows = rows
 
     def close(self) -> None:
-        """Unhook the optimizer. Idempotent."""
+        """Give optimizer and scheduler back as they were. Idempotent."""
         for hook in self._hooks:
             hook.remove()
         self._hooks.clear()
+        self._schedule.close()
 
     def wait(self, poll: Callable[[float], _T | None]) -> _T:
         """Wait for own input while taking part in the others' steps.
@@ -191,8 +185,9 @@ class Lockstep(Rounds):
             return
         attend, self._attend_last = self._attend_last, None
         # The loop would advance the scheduler only after the shadow steps that come now.
-        self._owes_schedule = self._scheduler is not None
+        self._schedule.owe()
         self.finish(attend)
+        self._schedule.go_back_to_the_loop()
 
     def _make_active_round(self, *, explicit: bool) -> Tallies:
         if self._is_over:
@@ -223,9 +218,9 @@ class Lockstep(Rounds):
         self._store(totals)
         if totals.explicit:
             self._share_changed_gradient(is_active=False)
-        if self._scheduler is None:
+        if not self._schedule.is_there:
             take_rates(self._optimizer, totals)
-        self._settle_schedule()
+        self._schedule.settle()
         if self._before_step is not None:
             self._before_step()
         self._is_shadow_step = True
@@ -233,17 +228,10 @@ class Lockstep(Rounds):
             self._optimizer.step()
         finally:
             self._is_shadow_step = False
-        if self._scheduler is not None:
-            self._scheduler.step()
-
-    def _settle_schedule(self) -> None:
-        """Advance the schedule behind the loop's last step, where the loop will be too late."""
-        if self._owes_schedule and self._scheduler is not None:
-            self._owes_schedule = False
-            self._scheduler.step()
+        self._schedule.step()
 
     def _before_answer(self) -> None:
-        self._settle_schedule()
+        self._schedule.settle()
 
     def _share_changed_gradient(self, *, is_active: bool) -> None:
         if is_active:

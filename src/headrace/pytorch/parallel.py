@@ -10,7 +10,8 @@ import torch
 from headrace.errors import ConfigError
 from headrace.pytorch.flat import FlatGradients, require_parameters
 from headrace.pytorch.group import GroupAdder
-from headrace.pytorch.lockstep import Lockstep, Scheduler
+from headrace.pytorch.lockstep import Lockstep
+from headrace.pytorch.schedule import Scheduler
 from headrace.pytorch.shared import HostAdder
 from headrace.role.rounds import Reduction
 

@@ -59,7 +59,8 @@ def meet_at_rest(
 ) -> AtRest:
     """Meet the others. Collective; the keeper is rank 0.
 
-    Blocks until all have met, at most `spec.gather_timeout_s`.
+    Blocks at most `spec.gather_timeout_s`: the keeper until all others have come, they until
+    they are connected to it.
 
     Args:
         spec: This process' place among them.
@@ -68,7 +69,7 @@ def meet_at_rest(
         timeouts: Limits on the waits of the job.
 
     Raises:
-        WaitTimeoutError: Not all came in time.
+        WaitTimeoutError: Not all came in time; to the others, the keeper did not.
         CollectiveError: The keeper has ended.
     """
     kind = Keeper if spec.rank == 0 else Other

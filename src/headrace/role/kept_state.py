@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any
 
 from headrace.errors import PlanError, UsageError
 from headrace.exchange import Feed, StateFile
 from headrace.framework.process import ProcessSpec
+from headrace.role.fullness import says_full
 from headrace.role.generators import Generators
 from headrace.role.rescaled import Rescaled, is_rescaled
 from headrace.role.restored_files import decode_own, read_states
@@ -191,7 +192,7 @@ class KeptState:
                 size, and they were not merged.
         """
         self.require_merged()
-        kept = self._restored.get("objects")
+        kept = self._held_names
         if self._rescaled is not None:
             kept = self._rescaled.object_names or None
         if kept is not None and self._objects is None:
@@ -221,6 +222,7 @@ class KeptState:
         Raises:
             UsageError: A part of it cannot be pickled; the text names it.
             ExchangeError: There is not enough memory.
+            Exception: What pickling raised, if that says that memory or a disk is full.
         """
         if self.is_empty:
             return None
@@ -230,6 +232,8 @@ class KeptState:
         try:
             encoded = encode_state(content)
         except Exception as exc:
+            if says_full(exc):
+                raise
             raise _not_pickled(content, exc) from exc
         file = feed.take_state(encoded.size_bytes)
         with file.memory as memory:
@@ -274,7 +278,7 @@ class KeptState:
     def _restore(self, spread: Callable[[memoryview], memoryview]) -> None:
         kept = self._restored.get("objects", _NO_OBJECTS)
         shared = self._restored.get("shared", ())
-        self._require_named({**dict.fromkeys(shared), **kept})
+        self._require_named(self._held_names or ())
         if shared and not self._is_alone:
             assert self._memory is not None
             memory = spread(self._memory)
@@ -313,9 +317,15 @@ class KeptState:
         encoded.write_to(smaller)
         return smaller
 
-    def _require_named(self, held: Mapping[str, Any]) -> None:
+    @property
+    def _held_names(self) -> Collection[str] | None:
+        """Names in the restored state, with those that the first process keeps for all."""
+        kept = self._restored.get("objects")
+        return None if kept is None else {*kept, *self._restored.get("shared", ())}
+
+    def _require_named(self, held: Collection[str]) -> None:
         assert self._objects is not None
-        if held.keys() != self._objects.keys():
+        if set(held) != self._objects.keys():
             msg = (
                 f"ctx.checkpointed names {_names(self._objects)}, and the restored checkpoint "
                 f"holds {_names(held)} of {self._node}: name the same objects as the program "

@@ -39,6 +39,7 @@ class StarSpec:
         world_size: Processes in the group.
         host: Address of this host as the others reach it.
         gather_timeout_s: From here until all have met, in seconds.
+        gather_setting: What sets it, for error texts.
         collective_timeout_s: Longest wait of one sum, or for a peer to take a message, in
             seconds.
         check: Called now and then during a wait; what it raises ends the wait.
@@ -52,6 +53,7 @@ class StarSpec:
     host: str
     gather_timeout_s: float
     collective_timeout_s: float
+    gather_setting: str = "timeouts.gather_timeout_s"
     check: Callable[[], object] = lambda: None
     met_by: str = "ctx.data_parallel"
     advice: str = "Every process must build the same model and optimizer"
@@ -60,14 +62,15 @@ class StarSpec:
 def meet_peers(spec: StarSpec, link: RoleLink) -> list[socket.socket]:
     """Meet the other processes of the group; return connections, which the caller closes.
 
-    Blocks until all have met, at most `spec.gather_timeout_s`. A group of one needs nobody.
+    Blocks at most `spec.gather_timeout_s`: rank 0 until all others have come, the others until
+    they are connected to rank 0. A group of one needs nobody.
 
     Returns:
         Of rank 0: one to each other process, in the order of their ranks; of those: the one to
         rank 0.
 
     Raises:
-        WaitTimeoutError: Not all came in time.
+        WaitTimeoutError: Not all came in time; to the others, rank 0 did not.
         CollectiveError: Rank 0 has ended.
     """
     if spec.world_size == 1:
@@ -85,7 +88,7 @@ def meet_peers(spec: StarSpec, link: RoleLink) -> list[socket.socket]:
         raise WaitTimeoutError(
             waited_for=f"rank 0 of the group {spec.name!r} to tell where it listens",
             waited_s=spec.gather_timeout_s,
-            setting="timeouts.gather_timeout_s",
+            setting=spec.gather_setting,
             hint=f"Has every process called {spec.met_by}?",
         ) from error
     host, _, port = address.rpartition(":")
@@ -141,7 +144,7 @@ def _require_time(spec: StarSpec, deadline: float, *, came: int) -> None:
         waited_for=f"the {spec.world_size} processes of the group {spec.name!r} to meet; "
         f"{came} came",
         waited_s=spec.gather_timeout_s,
-        setting="timeouts.gather_timeout_s",
+        setting=spec.gather_setting,
         hint=f"Has one of them ended, or not called {spec.met_by}?",
     )
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from headrace.errors import ExchangeError, PlanError
 from headrace.framework.process import ProcessSpec, StateRef
+from headrace.role.fullness import says_full
 from headrace.role.state_format import decode_state
 
 __all__ = ["decode_own", "read_states"]
@@ -41,10 +42,13 @@ def decode_own(memory: memoryview, node: str) -> dict[str, Any]:
 
     Raises:
         PlanError: It cannot be read.
+        Exception: What reading it raised, if that says that memory or a disk is full.
     """
     try:
         return dict(decode_state(memory))
     except Exception as exc:
+        if says_full(exc):
+            raise
         msg = (
             f"The state of {node} in the restored checkpoint cannot be read: "
             f"{type(exc).__name__}: {exc}. The versions of Python and of the modules that it "

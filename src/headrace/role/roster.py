@@ -43,10 +43,6 @@ class Roster:
         """Whether all others will change nothing any more."""
         return all(self._over)
 
-    def is_over(self, other: int) -> bool:
-        """Return whether that one will change nothing any more."""
-        return self._over[other]
-
     def reach(self, other: int, checkpoint_id: int) -> None:
         """Note that one is at rest at a barrier."""
         self._at[other] = checkpoint_id

@@ -36,12 +36,11 @@ Vector = npt.NDArray[Any]
 
 
 def open_star(spec: StarSpec, link: RoleLink) -> Star:
-    """Meet the other processes of the group.
-
-    Blocks until all have met, at most `spec.gather_timeout_s`. A group of one needs nobody.
+    """Meet the other processes of the group; see `meet_peers`, also for who waits for whom.
 
     Raises:
-        WaitTimeoutError: Not all came in time.
+        WaitTimeoutError: Not all came in time; to all but rank 0, it did not.
+        CollectiveError: Rank 0 has ended.
     """
     return Star(spec, meet_peers(spec, link))
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from headrace.errors import ConfigError, HeadraceError, PlanError
+from headrace.role.fullness import says_full
 from headrace.role.optimizer_state import (
     is_optimizer,
     lost_settings,
@@ -50,6 +51,7 @@ def take_state(name: str, each: Any, kept: Any) -> None:
     Raises:
         PlanError: It does not take it; the text has its own error, and lists what is missing,
             unexpected and of another shape.
+        Exception: What it raised, if that says that memory or a disk is full.
     """
     listed: list[str] | None = None
     try:
@@ -58,9 +60,11 @@ def take_state(name: str, each: Any, kept: Any) -> None:
             _load_optimizer(each, kept)
         else:
             each.load_state_dict(kept)
-    except (HeadraceError, MemoryError, OSError):
-        raise  # no matter of what it holds: a restart may mend it
+    except HeadraceError:
+        raise
     except Exception as exc:
+        if says_full(exc):
+            raise  # no matter of what it holds: a restart may mend it
         if listed is None:
             try:
                 listed = _differences(_flat(each.state_dict()), _flat(kept))

@@ -269,8 +269,11 @@ class TrainingContext(ExportingContext):
                 self._drops_rows = True
                 self._steps.finish(self._attend)
             self.report()  # the steps that it has only shared, too
-        except BaseException as error:
-            super().close(is_success=isinstance(error, StopRequestedExit))
+        except StopRequestedExit:
+            super().stop()  # perhaps in the midst of a step that it shadows
+            raise
+        except BaseException:
+            super().close(is_success=False)
             raise
 
     def stop(self) -> None:

@@ -308,7 +308,7 @@ class TFContext(TFKeepingContext):
 
     def cause_of(self, error: BaseException) -> BaseException:
         """Return what was raised behind `error`, where TensorFlow hands on its text only."""
-        known = (self._error, self._steps.error)
+        known = (self._error, self._steps.error, self._watch.error)
         return next((e for e in known if e and type(e).__name__ in str(error)), error)
 
     def _close_parts(self) -> None:

@@ -66,6 +66,7 @@ class TFEntry(RoleEntry):
             # Keras cannot know how long a stream is, and takes its end for an accident.
             warnings.filterwarnings("ignore", "Your input ran out of data", UserWarning)
         context.use_settings(self.settings)
+        context.watch_steps()
 
     def run(self, context: RoleContext) -> None:
         """Call the function; tell what stands behind an error of TensorFlow's."""

@@ -20,7 +20,7 @@ from keras.src.random.seed_generator import GLOBAL_SEED_GENERATOR
 from keras.src.trainers.trainer import Trainer
 from tensorflow.python.data.ops import map_op
 from tensorflow.python.eager import context
-from tensorflow.python.ops import handle_data_util, stateful_random_ops
+from tensorflow.python.ops import control_flow_util, handle_data_util, stateful_random_ops
 from tensorflow.python.ops.resource_variable_ops import BaseResourceVariable
 
 __all__ = [
@@ -39,6 +39,7 @@ __all__ = [
     "tell_iterators",
     "view_of",
     "wait_for_servers",
+    "watch_optimizers",
     "with_handle_data",
 ]
 
@@ -131,6 +132,49 @@ def _make_waiting_function(self: Any, step_function: Any) -> Any:
             return step_function(data)
 
     return _make_function(self, step)
+
+
+def watch_optimizers(
+    on_step: Callable[[], object], on_compiled: Callable[[], object]
+) -> Callable[[], None]:
+    """Call `on_step` before every step of any Keras optimizer, when its gradients are there.
+
+    What it raises ends the step before anything has changed. Changes Keras' optimizer class in
+    this process.
+
+    Args:
+        on_step: Called on the thread that makes the step: in `tf.function` one of TensorFlow's.
+        on_compiled: Called in its place where XLA compiles the step, which cannot call back
+            into Python: once, when it is traced.
+
+    Returns:
+        What ends it. Steps that were traced before go on to call `on_step`.
+    """
+    kind = keras.optimizers.Optimizer
+    apply = kind.apply
+
+    def look() -> np.bool_:
+        on_step()
+        return np.True_
+
+    def watched(self: Any, grads: Any, trainable_variables: Any = None) -> Any:
+        grads = list(grads)
+        if tf.executing_eagerly():
+            on_step()
+        elif control_flow_util.GraphOrParentsInXlaContext(tf.compat.v1.get_default_graph()):
+            on_compiled()
+        else:
+            with tf.control_dependencies([each for each in grads if each is not None]):
+                looked = tf.numpy_function(look, [], tf.bool)
+            with tf.control_dependencies([looked]):
+                return apply(self, grads, trainable_variables)
+        return apply(self, grads, trainable_variables)
+
+    def end() -> None:
+        kind.apply = apply
+
+    kind.apply = watched
+    return end
 
 
 def map_in_place(dataset: tf.data.Dataset, function: Callable[..., Any]) -> tf.data.Dataset:

@@ -163,6 +163,7 @@ def training_job(
     `is_stream` says whether the workers will get rows.
     """
     ps = require_count("ps", ps, least=0)
+    least, most = require_bounds("workers", workers)
     output_path = None if output_dir is None else Path(output_dir).absolute()
     logs = _log_dir(log_dir, output_path)
     settings = TFSettings(
@@ -174,6 +175,7 @@ def training_job(
         has_held_out=has_held_out,
         idle_after_s=idle_after_s,
         is_stream=is_stream,
+        is_scaled_to_one=least == 1 < most,
     )
     if is_stream and chief and not ps:
         msg = (
@@ -215,7 +217,7 @@ def training_job(
         roles[PS] = replace(server_role(ps, variables), spare_after_s=spare_after_s)
     if chief:
         roles[CHIEF] = role(chief)
-    roles[WORKER] = role(entry, require_bounds("workers", workers))
+    roles[WORKER] = role(entry, (least, most))
     if evaluator:
         # GPUs are for those who train, and nobody waits for an evaluator.
         roles[EVALUATOR] = role(evaluator, gpu="none", spare=None)

@@ -15,8 +15,10 @@ from headrace.role.peers import StarSpec
 from headrace.tensorflow.alone import AloneSteps
 from headrace.tensorflow.cluster import CHIEF, EVALUATOR, TFCluster
 from headrace.tensorflow.generators import TFGenerators
+from headrace.tensorflow.lone_step import LoneStep
 from headrace.tensorflow.passes import Passes
 from headrace.tensorflow.served import ServedSteps
+from headrace.tensorflow.settings import TFSettings
 
 if TYPE_CHECKING:  # a program that plans a job needs no TensorFlow
     from headrace.tensorflow.portions import Portions
@@ -33,6 +35,7 @@ _TOLD = 20
 class TFKeepingContext(TrainingContext):
     """The part of a `TFContext` that has to do with Flink's checkpoints."""
 
+    settings: TFSettings
     _cluster: TFCluster
     _generators: TFGenerators
     _portions: Portions | None
@@ -46,6 +49,12 @@ class TFKeepingContext(TrainingContext):
         self._has_new_iterator = False
         self._is_iterated_itself = False
         self._told_of: set[str] = set()
+        self._watch = LoneStep(lambda: self._reader is not None)
+
+    def watch_steps(self) -> None:
+        """Notice a step on rows behind a checkpoint without its model; `TFEntry` calls this."""
+        if self.input_schema is not None and self._kept.misses_rows:
+            self._watch.open()
 
     def checkpointed(self, **objects: Any) -> Any:
         """Keep objects in Flink's checkpoints; see `RoleContext.checkpointed`.
@@ -77,11 +86,15 @@ class TFKeepingContext(TrainingContext):
                 `tf.train.Checkpoint` is named in a job with parameter servers.
             PlanError: The job has a chief beside parameter servers, or what
                 `RoleContext.checkpointed` says.
+            WaitTimeoutError: Not all came in time: with parameter servers within
+                `timeouts.gather_timeout_s`, and `timeouts.process_start_timeout_s` for each.
         """
         if self._cluster.servers and self._cluster.addresses.get(CHIEF):
             raise PlanError(_CHIEF)
         self._generators.note_thread()
         given = super().checkpointed(**objects)
+        if not self._kept.misses_rows:
+            self._watch.close()
         if self._cluster.servers:
             self._rest_together()
         return given
@@ -142,18 +155,22 @@ class TFKeepingContext(TrainingContext):
             return
         assert isinstance(self._steps, ServedSteps)
         assert self._barriers is not None
+        timeouts, count = self.timeouts, self.parallelism
         spec = StarSpec(
             name=f"checkpointed/{self.role}/{self.attempt}",
             rank=self.index,
-            world_size=self.parallelism,
+            world_size=count,
             host=self.cluster[self.role][self.index],
-            gather_timeout_s=self.timeouts.gather_timeout_s
-            + self.parallelism * self.timeouts.process_start_timeout_s,  # one after the other
-            collective_timeout_s=self.timeouts.collective_timeout_s,
+            # At the servers they take turns.
+            gather_timeout_s=timeouts.gather_timeout_s
+            + count * timeouts.process_start_timeout_s,
+            gather_setting="timeouts.gather_timeout_s + "
+            f"{count} * timeouts.process_start_timeout_s",
+            collective_timeout_s=timeouts.collective_timeout_s,
             check=require_no_stop,
             met_by="ctx.checkpointed, behind its turn at the parameter servers",
         )
-        at_rest = meet_at_rest(spec, self._link, self._come_to_rest, self.timeouts)
+        at_rest = meet_at_rest(spec, self._link, self._come_to_rest, timeouts)
         self._steps.rest_with(at_rest, self._barriers)
 
     def _stateful(self, objects: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -169,7 +186,8 @@ class TFKeepingContext(TrainingContext):
         return found
 
     def _begin_reading(self) -> None:
-        """Look whether what is on the servers is kept, and was restored."""
+        """Look whether what is trained is kept, and was restored."""
+        self._watch.require_no_compiled_step()
         if self._servers is None:
             return
         self._require_trained_rows(is_reading=True)
@@ -217,6 +235,10 @@ class TFKeepingContext(TrainingContext):
             raise
         super().close(is_success=is_success)
 
+    def _close_parts(self) -> None:
+        super()._close_parts()
+        self._watch.close()
+
     def _capture(self, checkpoint_id: int | None) -> StateFile | None:
         self._come_to_rest()
         self._tell_of_unnamed()
@@ -224,9 +246,8 @@ class TFKeepingContext(TrainingContext):
 
     def _come_to_rest(self) -> None:
         """Refuse half a step; wait until servers have what this process has sent them."""
-        is_by_itself = self.world_size == 1 or bool(self._cluster.servers)
-        if is_by_itself and self._portions is not None and self._steps_at_once > 1:
-            raise UsageError(_UNFINISHED)
+        if self._portions is not None:
+            self._require_single_steps()
         self._require_stepped()
         if self._kept.has_objects:
             self._wait_for_servers()
@@ -242,8 +263,15 @@ class TFKeepingContext(TrainingContext):
         self._generators.note_thread()
         self._has_new_iterator = True
 
+    def _require_single_steps(self) -> None:
+        """Refuse executions of several steps of Keras' where each must be over by itself."""
+        is_by_itself = self.world_size == 1 or self.settings.is_scaled_to_one
+        if (is_by_itself or self._cluster.servers) and self._steps_at_once > 1:
+            raise UsageError(_UNFINISHED)
+
     def _watch_steps(self) -> None:
         """Say that an iteration of `ctx.dataset` begins, with what is to be stepped on it."""
+        self._require_single_steps()  # not as late as the first checkpoint
         self._is_iterated_itself, self._has_new_iterator = self._has_new_iterator, False
         if isinstance(self._steps, AloneSteps):
             self._steps.watch([*self._kept.named.values()])
@@ -331,8 +359,8 @@ _UNNAMED_OPTIMIZER = (
     "ctx.checkpointed(model=model, optimizer=optimizer)"
 )
 _UNFINISHED = (
-    "ctx.checkpointed with steps_per_execution above 1 in one worker, or on parameter servers: "
-    "Keras asks for the next "
-    "batch while the step on the one before still computes, so a checkpoint would hold half of "
-    "it. Compile the model with steps_per_execution=1"
+    "ctx.checkpointed with steps_per_execution above 1 in one worker, or where Flink's "
+    "scheduler may leave one (workers=(1, n)), or on parameter servers: Keras asks for the "
+    "next batch while the step on the one before still computes, so a checkpoint would hold "
+    "half of it. Compile the model with steps_per_execution=1"
 )

@@ -21,6 +21,7 @@ class TFSettings(TrainingSettings):
         idle_after_s: In synchronous training, how long a worker that waits for rows holds up
             the others' steps, in seconds, at least 0.
         is_stream: Whether the workers get rows from Flink.
+        is_scaled_to_one: Whether Flink's scheduler may run one worker where more were planned.
 
     Raises:
         ConfigError: A value is out of its limits.
@@ -29,6 +30,7 @@ class TFSettings(TrainingSettings):
     log_dir: Path | None = None
     idle_after_s: float = 0.1
     is_stream: bool = False
+    is_scaled_to_one: bool = False
 
     def __post_init__(self) -> None:
         TrainingSettings.__post_init__(self)

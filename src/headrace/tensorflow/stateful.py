@@ -18,13 +18,19 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from headrace.errors import ConfigError, ExchangeError
+from headrace.errors import ConfigError, ExchangeError, ServerLostError
 from headrace.tensorflow.internals import view_of
 from headrace.tensorflow.ps_scope import is_on_server
 from headrace.tensorflow.variables import raw_variable
 
 __all__ = ["as_stateful", "served_names"]
 
+_OF_A_CONNECTION = (
+    tf.errors.UnavailableError,
+    tf.errors.AbortedError,
+    tf.errors.CancelledError,
+    tf.errors.DeadlineExceededError,
+)
 _COUNTS = re.compile(r"_\d+|:\d+$")  # of what the process has made before
 
 
@@ -124,8 +130,15 @@ class _Served(_Variables):
         return {name: value for name, value in state.items() if name not in on_servers}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Set the variables; see `_Variables.load_state_dict`."""
-        super().load_state_dict(state if self._keeps_served else self.for_others(state))
+        """Set the variables; see `_Variables.load_state_dict`.
+
+        Raises:
+            ServerLostError: A parameter server has ended.
+        """
+        try:
+            super().load_state_dict(state if self._keeps_served else self.for_others(state))
+        except _OF_A_CONNECTION as exc:
+            raise ServerLostError(reason=exc.message) from exc
 
     def _named(self) -> dict[str, Any]:
         return super()._named() if self._keeps_served else self._of_this_process()

@@ -175,17 +175,36 @@ def test_at_a_barrier_all_workers_hold_the_same_bits() -> None:
     assert (mine.batches, others.batches) == (1, 3)
 
 
-def test_the_schedule_is_that_of_the_others_in_a_worker_that_ends_in_its_last_step() -> None:
+@pytest.mark.parametrize(
+    ("before", "behind"),
+    [
+        pytest.param([Barrier(5)], [], id="a-barrier-before-the-loop-goes-on"),
+        pytest.param([Barrier(5)], [rows(5, 6)], id="a-barrier-and-a-step"),
+        pytest.param([], [rows(5, 6), rows(7, 8)], id="steps"),
+        pytest.param([], [], id="nothing"),
+    ],
+)
+def test_the_schedule_is_that_of_the_others_in_a_worker_that_ends_in_its_last_step(
+    before: list[Item], behind: list[Item]
+) -> None:
     adder = SharedSum(2)
+    mine: list[Item] = [rows(1, 2), rows(9, 9), *before, End()]
     one, two = run_workers(
         [
-            Worker([rows(1, 2), rows(9, 9), Barrier(5), End()], adder, ends_in_last_step=True),
-            Worker([*LONG[:2], Barrier(5), End()], adder),
+            Worker(mine, adder, ends_in_last_step=True),
+            Worker([*LONG[:2], *before, *behind, End()], adder),
         ]
     )
-    assert one.captured[5].scheduler["last_epoch"] == 2
-    require_same(one.captured[5].scheduler, two.captured[5].scheduler)
-    require_same(one.captured[5].optimizer, two.captured[5].optimizer)
+    steps: dict[int | None, int] = {None: 2 + len(behind)}
+    if before:
+        steps[5] = 2
+    assert one.captured.keys() == two.captured.keys() == steps.keys()
+    for checkpoint_id, made in steps.items():
+        ours, others = (each.captured[checkpoint_id] for each in (one, two))
+        assert ours.scheduler["last_epoch"] == ours.common["steps"] == made
+        require_same(ours.scheduler, others.scheduler)
+        require_same(ours.optimizer, others.optimizer)
+    assert type(one.scheduler) is type(two.scheduler)
 
 
 @pytest.mark.parametrize("accumulate", [1, 2])

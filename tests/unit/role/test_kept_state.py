@@ -303,8 +303,23 @@ def test_an_object_that_does_not_take_its_state_says_what_differs(
     assert "inner.sums: shape (2,) in the checkpoint, (3,) here" in text
 
 
+def allocation_error() -> Exception:
+    """Return what torch raises when there is no memory; a `RuntimeError`."""
+    with pytest.raises(RuntimeError) as caught:
+        torch.empty(1 << 60, dtype=torch.uint8)
+    return caught.value
+
+
 @pytest.mark.parametrize(
-    "scarcity", [MemoryError("for a copy"), OSError(28, "No space left"), ExchangeError("disk")]
+    "scarcity",
+    [
+        MemoryError("for a copy"),
+        OSError(28, "No space left"),
+        ExchangeError("disk"),
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"),
+        RuntimeError("CUDA error: out of memory"),
+        allocation_error(),
+    ],
 )
 def test_a_restore_for_which_there_is_no_room_is_no_mistake_of_the_program(
     states: list[tuple[int | None, bytes]], tmp_path: Path, scarcity: Exception
@@ -337,6 +352,44 @@ def test_what_cannot_be_pickled_is_named(
 
     with pytest.raises(UsageError, match=r"(ctx.state\['lock'\]|state_dict of 'lock') cannot"):
         run(tmp_path, feed_of(batch(1), Barrier(1), End()), entry)
+
+
+class Large:
+    """Has not the room to be pickled, or else to be unpickled again."""
+
+    def __init__(self, *, is_captured: bool, scarcity: Exception) -> None:
+        self.is_captured = is_captured
+        self.scarcity = scarcity
+
+    def __reduce__(self) -> Any:
+        if self.is_captured:
+            return raise_it, (self.scarcity,)
+        raise self.scarcity
+
+
+def raise_it(error: Exception) -> None:
+    raise error
+
+
+@pytest.mark.parametrize("is_captured", [False, True])
+@pytest.mark.parametrize(
+    "scarcity", [MemoryError("for a copy"), OSError(28, "No space left"), allocation_error()]
+)
+def test_a_capture_or_a_read_for_which_there_is_no_room_is_none_either(
+    tmp_path: Path, scarcity: Exception, is_captured: bool
+) -> None:
+    def entry(ctx: RoleContext) -> None:
+        ctx.state["large"] = Large(is_captured=is_captured, scarcity=scarcity)
+        list(ctx.batches())
+
+    feed = feed_of(batch(1), Barrier(1), End())
+    facts: dict[str, Any] = {}
+    if is_captured:
+        run(tmp_path, feed, entry)
+        facts = state_file(tmp_path, feed.states[0][1])
+    with pytest.raises(type(scarcity)) as caught:
+        run(tmp_path, feed_of(batch(1), Barrier(1), End()), entry, **facts)
+    assert caught.value.args == scarcity.args
 
 
 class Stubborn(Counter):

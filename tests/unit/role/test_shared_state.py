@@ -132,3 +132,19 @@ def test_other_names_are_refused_before_the_processes_wait_for_each_other(
 ) -> None:
     with pytest.raises(PlanError, match=r"names 'own', and the restored .* 'common', 'own'"):
         run(tmp_path, [Worker(-1, -1, names=["own"]) for _ in states], states)
+
+
+def test_what_the_first_process_keeps_is_named_in_another_that_does_not_name_it(
+    tmp_path: Path,
+) -> None:
+    names = ["common"]
+    feeds = run(tmp_path, [Worker(10, 0, names=names), Worker(10, 0, names=names)])
+    state = feeds[1].states[0][1]
+    assert content_of(state)["objects"] == {}
+    place = tmp_path / "state"
+    place.write_bytes(state)
+    ref = StateRef(path=str(place), index=1, parallelism=2)
+    spec = spec_in(tmp_path, is_restored=True, states=(ref,))
+    feed = MemoryFeed([End()], input_schema=SCHEMA)
+    with pytest.raises(PlanError, match=r"holds 'common' of worker-1, .*: name them there"):
+        RoleEntry(lambda ctx: list(ctx.batches()))(spec, Quiet(), feed=feed)

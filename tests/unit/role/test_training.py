@@ -13,6 +13,7 @@ import pytest
 from headrace.errors import ConfigError, PlanError, UsageError
 from headrace.exchange import Batch, End, MemoryFeed
 from headrace.framework.process import ProcessSpec
+from headrace.framework.stopping import StopRequestedExit
 from headrace.role import (
     RoleContext,
     RoleEntry,
@@ -138,6 +139,30 @@ def test_a_stopped_process_waits_for_no_step_of_the_others(tmp_path: Path) -> No
     ctx.data_parallel(steps)
     ctx.stop()
     assert steps.calls == ["close"]
+
+
+class Stopped(Noted):
+    """Common steps in which the node stops the process, once its function has returned."""
+
+    def finish(self, attend: Callable[[], object]) -> None:
+        raise StopRequestedExit
+
+
+def test_a_process_that_is_stopped_while_it_shadows_the_others_hands_no_state_over(
+    tmp_path: Path,
+) -> None:
+    """It may be in the midst of a step."""
+
+    def leave(ctx: NotedContext) -> None:
+        ctx.data_parallel(Stopped(leaves_rows=False))
+        ctx.state["rows"] = len(next(ctx.batches(4))["x"])
+
+    feed = feed_of(6)
+    with pytest.raises(StopRequestedExit):
+        NotedEntry(leave, TrainingSettings())(spec_in(tmp_path), FakeLink(), feed=feed)
+    assert feed.states == []
+    assert feed.has_sent_end
+    assert feed.is_closed
 
 
 @pytest.mark.parametrize("index", [0, 1])

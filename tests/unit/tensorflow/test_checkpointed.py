@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import resource
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from threading import Event
@@ -15,12 +17,22 @@ import pyarrow as pa
 import pytest
 import tensorflow as tf
 
-from headrace.errors import ConfigError, ExchangeError, PlanError, UsageError
+from headrace.config import TimeoutConfig
+from headrace.errors import (
+    ConfigError,
+    ExchangeError,
+    PlanError,
+    UsageError,
+    WaitTimeoutError,
+)
 from headrace.exchange import Barrier, Batch, End, Item, MemoryFeed
 from headrace.framework.process import StateRef
 from headrace.role import HELD_OUT
-from headrace.tensorflow import TFContext, TFSettings
+from headrace.role.taking import take_state
+from headrace.tensorflow import TFContext, TFEntry, TFSettings
+from headrace.tensorflow.job import training_job
 from headrace.tensorflow.stateful import as_stateful
+from tests.ports import free_ports
 from tests.unit.role.doubles import FakeLink, spec_in
 from tests.unit.role.test_restored_passes import SlowBarriers
 
@@ -283,9 +295,50 @@ def test_rows_that_are_only_looked_at_need_no_step(
 
 
 def test_half_a_step_is_never_captured(tmp_path: Path) -> None:
-    trainer = Trainer(loop="fit", per_execution=4)
+    given: list[Any] = []
+
+    def train(ctx: TFContext) -> None:
+        model = build_model()
+        ctx.checkpointed(model=model)
+        for batch in ctx.dataset(2):
+            given.append(batch)
+            model.compile("sgd", "mse", steps_per_execution=4)  # not seen before the first row
+
     with pytest.raises(UsageError, match=r"steps_per_execution=1"):
-        run(tmp_path, _raising(trainer), [*batches(0, 5), Barrier(1), *batches(5, 9), End()])
+        run(tmp_path, _raising(train), [*batches(0, 5), Barrier(1), *batches(5, 9), End()])
+    assert len(given) == 5
+
+
+@pytest.mark.parametrize(
+    ("workers", "planned", "is_refused"), [(1, 2, True), (2, (1, 2), True), (2, 2, False)]
+)
+def test_several_steps_at_once_are_refused_before_the_first_row(
+    tmp_path: Path, workers: int, planned: int | tuple[int, int], is_refused: bool
+) -> None:
+    given: list[Any] = []
+
+    def train(ctx: TFContext) -> None:
+        job = training_job(train, is_stream=True, workers=planned)
+        entry = job.roles["worker"].entry
+        assert isinstance(entry, TFEntry)
+        ctx.use_settings(entry.settings)
+        model = build_model()
+        model.compile("sgd", "mse", steps_per_execution=4)
+        ctx.checkpointed(model=model)
+        given.append(next(iter(ctx.dataset(2))))
+
+    facts: dict[str, Any] = {
+        "parallelism": workers,
+        "cluster": {"worker": ("localhost",) * workers},
+        "ports": {"worker": tuple(range(1, workers + 1))},
+    }
+    items = [*batches(0, 8), End()]
+    if is_refused:
+        with pytest.raises(UsageError, match=r"may leave one .*steps_per_execution=1"):
+            run(tmp_path, _raising(train), items, **facts)
+    else:
+        run(tmp_path, train, items, **facts)
+    assert len(given) == (0 if is_refused else 1)
 
 
 def _raising(trainer: Callable[[TFContext], object]) -> Callable[[TFContext], object]:
@@ -368,12 +421,95 @@ def test_beside_a_chief_variables_on_servers_are_not_kept(tmp_path: Path) -> Non
         run(tmp_path, lambda ctx: ctx.checkpointed(model=build_model()), [End()], **facts)
 
 
+def test_workers_that_do_not_meet_beside_servers_are_told_both_limits(tmp_path: Path) -> None:
+    facts: dict[str, Any] = {
+        "parallelism": 2,
+        "cluster": {"worker": ("127.0.0.1",) * 2, "ps": ("127.0.0.1",)},
+        "ports": {"worker": (1, 2), "ps": (3,)},
+        "timeouts": TimeoutConfig(gather_timeout_s=0.2, process_start_timeout_s=0.1),
+    }
+    told = (
+        r"Waited 0\.4 s for the 2 processes .* 1 came \(limit set by "
+        r"`timeouts\.gather_timeout_s \+ 2 \* timeouts\.process_start_timeout_s`\)"
+    )
+    with pytest.raises(WaitTimeoutError, match=told):
+        run(tmp_path, lambda ctx: ctx.checkpointed(model=build_model()), [End()], **facts)
+
+
 def test_files_that_would_be_written_on_the_hosts_of_servers_are_refused(
     tmp_path: Path,
 ) -> None:
     checkpoint = tf.train.Checkpoint(v=tf.Variable(1.0))
     with pytest.raises(ConfigError, match=r"files=.*hosts of the servers"):
         as_stateful({"files": checkpoint}, tmp_path, has_servers=True)
+
+
+def test_a_lack_of_memory_is_no_mistake_of_the_program() -> None:
+    model = build_model()
+    (stateful,) = as_stateful({"model": model}, Path()).values()
+    state = stateful.state_dict()
+    full = tf.errors.ResourceExhaustedError(None, None, "OOM when allocating tensor")
+    stateful.of()[0].assign = _raiser(full)
+    with pytest.raises(tf.errors.ResourceExhaustedError) as caught:
+        take_state("model", stateful, state)
+    assert caught.value is full
+
+
+def _raiser(error: Exception) -> Callable[..., None]:
+    def assign(*_: object) -> None:
+        raise error
+
+    return assign
+
+
+_WITH_A_LOST_SERVER = """
+import os, subprocess, sys
+from pathlib import Path
+import tensorflow as tf
+from headrace.errors import ServerLostError
+from headrace.role.taking import take_state
+from headrace.tensorflow.internals import connect
+from headrace.tensorflow.ps_variable import ParameterServerVariable
+from headrace.tensorflow.stateful import as_stateful
+
+mine, server = sys.argv[1:3]
+code = (
+    "import sys; from headrace.tensorflow.serving import start_server; "
+    f"server = start_server({{'ps': [{server!r}]}}, role='ps', index=0); "
+    "sys.stdin.read()"
+)
+process = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE)
+try:
+    spec = tf.train.ClusterSpec({"ps": [server], "localhost": [mine]})
+    connect(spec, job_name="localhost", task_index=0, keep_alive_s=30)
+    variable = ParameterServerVariable(
+        initial_value=tf.ones(3), shared_name="v", server=0
+    )
+    (stateful,) = as_stateful({"v": variable}, Path()).values()
+    state = stateful.state_dict()
+    take_state("v", stateful, state)
+finally:
+    process.kill()
+    process.wait()
+try:
+    for _ in range(1_000):  # what is sent is not waited for
+        take_state("v", stateful, state)
+except ServerLostError as error:
+    print(f"lost: {error}", flush=True)
+os._exit(0)  # TensorFlow waits for the server
+"""
+
+
+def test_a_server_that_is_lost_while_its_variables_are_restored_is_no_mistake_either() -> None:
+    addresses = [f"127.0.0.1:{port}" for port in free_ports(2)]
+    done = subprocess.run(
+        [sys.executable, "-c", _WITH_A_LOST_SERVER, *addresses],
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
+    )
+    assert "lost: A parameter server has ended" in done.stdout, done.stderr
 
 
 _NO_ROOM = r"(?s)too large.*`io\.tmp\.dirs`"

@@ -265,6 +265,32 @@ def test_every_way_to_step_goes_through_apply_of_the_object(call: str) -> None:
     )
 
 
+def test_a_step_that_xla_compiles_is_known_when_it_is_traced() -> None:
+    told: list[str] = []
+    end = internals.watch_optimizers(lambda: told.append("made"), lambda: told.append("traced"))
+    try:
+        variable = keras.Variable([1.0, 2.0])
+        optimizer = keras.optimizers.SGD(0.5)
+        optimizer.build([variable])
+
+        def step(gradient: Any) -> None:
+            optimizer.apply([gradient], [variable])
+
+        step(tf.ones(2))
+        tf.function(step)(tf.ones(2))
+        for _ in range(2):
+            tf.function(step, jit_compile=True)(tf.ones(2))
+    finally:
+        end()
+    step(tf.ones(2))
+    assert told == ["made", "made", "traced", "traced"], (
+        "control_flow_util.GraphOrParentsInXlaContext no longer tells that XLA compiles, which "
+        "cannot call back into Python. See OptionalXlaContext in tensorflow/python/eager/"
+        f"polymorphic_function, and mend watch_optimizers in {WHERE}."
+    )
+    assert variable.numpy().tolist() == [-1.5, -0.5]
+
+
 def test_metrics_seeds_and_learning_rates_are_known_by_what_their_variables_say() -> None:
     made: list[tuple[str, bool]] = []
 

@@ -263,10 +263,6 @@ final class InputSide implements AutoCloseable {
         isDiscarding = true;
     }
 
-    boolean isDiscarding() {
-        return isDiscarding;
-    }
-
     long rows() {
         return rows;
     }

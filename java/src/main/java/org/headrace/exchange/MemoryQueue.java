@@ -117,14 +117,12 @@ public final class MemoryQueue implements AutoCloseable {
     }
 
     /**
-     * Sends a checkpoint barrier behind the rows written so far.
+     * Sends a checkpoint barrier behind the rows written so far; a role without input has none.
      *
      * @return false if the process has said END, so that no acknowledgement will come
      */
     public boolean writeBarrier(long checkpointId) {
-        if (input != null) {
-            input.cut();
-        }
+        requireInput().cut();
         if (link.isProcessDone()) {
             return false;
         }
@@ -246,7 +244,7 @@ public final class MemoryQueue implements AutoCloseable {
 
     private InputSide requireInput() {
         if (input == null) {
-            throw new IllegalStateException("a row for a role without input");
+            throw new IllegalStateException("a row or a barrier for a role without input");
         }
         return input;
     }

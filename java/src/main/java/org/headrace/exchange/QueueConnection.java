@@ -307,7 +307,6 @@ final class QueueConnection implements QueueIo.Events, InputSide.Port {
         closeChannel();
         if (input == null) {
             outbox = new FrameOutbox(); // what was for this process is not for the next one
-            unanswered.clear();
         }
         if (isProcessDone) {
             return; // it said so before

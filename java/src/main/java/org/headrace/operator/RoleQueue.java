@@ -144,9 +144,9 @@ final class RoleQueue implements QueueListener, AutoCloseable {
 
     /**
      * Sends a barrier and waits until the process has handled everything before it. A process that is
-     * still starting is first given the time that it may take to gather and start. Once the process is lost
-     * this waits for the failure of the task. A process that is as it was started is not asked; see
-     * {@link #isUntouched}.
+     * still starting is first given the time that it may take to gather and start; {@link #whyLate} names these
+     * limits. Once the process is lost this waits for the failure of the task. A process that is as it was
+     * started is not asked; see {@link #isUntouched}.
      *
      * @return why the checkpoint must not complete; empty if all rows before it were handled, or if it
      *     was aborted meanwhile
@@ -161,11 +161,7 @@ final class RoleQueue implements QueueListener, AutoCloseable {
             Duration start = timeouts.gather().plus(timeouts.processStart());
             wait.until(() -> isConnected || isReleased(checkpointId), start);
             if (!wait.until(() -> isReleased(checkpointId), timeouts.checkpointHold())) {
-                return Optional.of(
-                        String.format(
-                                "had not handled the rows before the barrier after %s (limit set by"
-                                        + " `timeouts.checkpoint_hold_timeout_s`)",
-                                Timeouts.text(timeouts.checkpointHold())));
+                return Optional.of(whyLate(isConnected, timeouts));
             }
             if (declinedBarrier == checkpointId) {
                 return Optional.of(
@@ -339,6 +335,22 @@ final class RoleQueue implements QueueListener, AutoCloseable {
                 || aborted.contains(checkpointId)
                 || isProcessDone()
                 || lost != null;
+    }
+
+    /** What is told of a process that has not answered a barrier in time. */
+    static String whyLate(boolean isConnected, Timeouts timeouts) {
+        Duration hold = timeouts.checkpointHold();
+        if (isConnected) {
+            return String.format(
+                    "had not handled the rows before the barrier after %s (limit set by"
+                            + " `timeouts.checkpoint_hold_timeout_s`)",
+                    Timeouts.text(hold));
+        }
+        return String.format(
+                "had not connected to the memory queue after %s (limits set by `timeouts.gather_timeout_s`,"
+                        + " `timeouts.process_start_timeout_s` and `timeouts.checkpoint_hold_timeout_s`, which"
+                        + " follow each other)",
+                Timeouts.text(timeouts.gather().plus(timeouts.processStart()).plus(hold)));
     }
 
     private void cancelLostTimer() {
