@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
-import urllib.request
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +15,7 @@ import headrace.pytorch
 from headrace.errors import JobFailedError
 from headrace.operator import JobHandle
 from tests.ports import free_ports
+from tests.samples import samples
 from tests.waiting import until
 
 from .conftest import MakeEnvironment
@@ -42,25 +41,19 @@ ADAPTIVE = {
 AHEAD = r"goes on in process (\d+), which was started ahead"
 
 
+def rescale_as_the_guide_does() -> Callable[..., None]:
+    """Return the function that the guide shows."""
+    parts = samples("docs/guide/checkpoints.md", "py")
+    (part,) = [each for each in parts if "def rescale(" in each]
+    names: dict[str, Any] = {}
+    exec(part.partition("\n\n\nrescale(")[0], names)
+    function: Callable[..., None] = names["rescale"]
+    return function
+
+
 def rescale(job_url: str, workers: int) -> None:
     """Ask Flink for that many workers; operators of one subtask stay as they are."""
-    url = f"{job_url}/resource-requirements"
-    with urllib.request.urlopen(url, timeout=10) as reply:
-        bounds = json.load(reply)
-    with urllib.request.urlopen(job_url, timeout=10) as reply:
-        vertices = json.load(reply)["vertices"]
-    for each in vertices:
-        name = each["name"]
-        if "am" in name.split() or "numbers" in name:
-            continue
-        bounds[each["id"]]["parallelism"] = {"lowerBound": workers, "upperBound": workers}
-    request = urllib.request.Request(
-        url,
-        data=json.dumps(bounds).encode(),
-        headers={"Content-Type": "application/json"},
-        method="PUT",
-    )
-    urllib.request.urlopen(request, timeout=10).close()
+    rescale_as_the_guide_does()(job_url, workers, fixed=["trained am", "numbers"])
 
 
 def running_workers(job: JobHandle) -> int:

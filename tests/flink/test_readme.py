@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import math
 import re
 import subprocess
@@ -16,9 +17,11 @@ import pytest
 import torch
 
 from headrace._environ import copy_environment
+from tests.samples import DOCUMENTS, ROOT, samples
 
-ROOT = Path(__file__).resolve().parents[2]
-GUIDES = ("roles", "predict", "sql", "estimators", "tfrecord", "tensorflow")
+from .training_jobs import read_rows
+
+GUIDES = ("roles", "predict", "sql", "estimators", "tfrecord", "tensorflow", "checkpoints")
 BEGIN = "=== guide "
 ONE_AFTER_THE_OTHER = f"""
 import runpy
@@ -31,7 +34,7 @@ for name in sys.argv[1:]:
 
 
 def examples(document: str) -> list[str]:
-    return re.findall(r"```python\n(.*?)```", (ROOT / document).read_text(), re.DOTALL)
+    return samples(document, "python")
 
 
 def run_program(program: Path, *arguments: str | Path) -> str:
@@ -83,6 +86,11 @@ def load_weights(folder: Path) -> list[np.ndarray[Any, Any]]:
     return list(model.get_weights())
 
 
+def test_every_document_with_whole_examples_is_run() -> None:
+    with_examples = {each for each in DOCUMENTS if examples(each)}
+    assert with_examples == {"README.md", *(f"docs/guide/{name}.md" for name in GUIDES)}
+
+
 def test_the_example_has_about_thirty_lines() -> None:
     assert 20 <= len(examples("README.md")[0].splitlines()) <= 36
 
@@ -115,10 +123,33 @@ def test_the_example_of_scoring_scores_what_can_be(guides: GuideRun) -> None:
     assert [row[6] for row in rows] == ["<NULL>", "departs is NULL", "<NULL>"]
 
 
-@pytest.mark.timeout(240)
-def test_the_example_of_checkpoints_trains_on_every_row(tmp_path: Path) -> None:
-    assert "2000 rows" in run_program(write_program("docs/guide/checkpoints.md", tmp_path))
-    assert (tmp_path / "trained" / "model.pt").exists()
+@pytest.mark.timeout(600)
+def test_the_examples_of_checkpoints_train_on_every_row_once_go_on_and_serve(
+    guides: GuideRun,
+) -> None:
+    printed = guides.printed["checkpoints"]
+    assert "2000 rows" in printed
+    assert (guides.folder / "kept" / "model.pt").exists()
+    stops = re.findall(r"^stopped: (\d+) (.*)$", printed, re.MULTILINE)
+    of_first, of_second = (int(rows) for rows, _ in stops)
+    first, second = (ast.literal_eval(report) for _, report in stops)
+    assert (first["rows"], first["last_id"]) == (of_first, of_first)
+    assert (second["rows"], second["last_id"]) == (of_first + of_second,) * 2
+    assert min(of_first, of_second) >= 1000
+    weight, bias = load_weights(guides.folder / "keras")
+    assert np.allclose(weight, 2, atol=0.2), weight
+    assert np.allclose(bias, 0, atol=0.2), bias
+    answers = read_rows(guides.folder / "answers")
+    ids = sorted(row["id"] for row in answers)
+    assert ids == list(range(1, len(ids) + 1))
+    versions = sorted({row["version"] for row in answers})
+    assert len(versions) > 1, "initial, and one of a checkpoint"
+    kept = [
+        sorted(row["y"] for row in answers if row["version"] == version)
+        for version in (versions[0], versions[-1])
+    ]
+    assert kept[0] != kept[1]
+    assert len(list((guides.folder / "served").glob("checkpoint-*.pt"))) == 3
 
 
 @pytest.mark.timeout(600)

@@ -110,7 +110,7 @@ def trainer(
         model = build_model()
         optimizer, scheduler = build_optimizer(model)
         if keeps:
-            ctx.merge_state(lambda each: {"rows": sum(state["rows"] for state in each)})
+            ctx.merge_state(lambda each: {"rows": sum(state.get("rows", 0) for state in each)})
             ctx.checkpointed(model=model, optimizer=optimizer, scheduler=scheduler)
         ctx.data_parallel(model, optimizer, scheduler)
         on_model(ctx, model)

@@ -81,6 +81,7 @@ class TorchEstimator(Estimator[FittedTorchModel]):
         environment: Environment variables of the workers.
         exchange: Size and pace of the memory queue.
         timeouts: Limits on every wait.
+        spare_after_s: When spare processes are started, as for `train`; None: never.
 
     Example:
         >>> estimator = TorchEstimator(  # doctest: +SKIP
@@ -115,6 +116,7 @@ class TorchEstimator(Estimator[FittedTorchModel]):
         environment: Mapping[str, str] | None = None,
         exchange: ExchangeConfig | None = None,
         timeouts: TimeoutConfig | None = None,
+        spare_after_s: float | None = 10.0,
     ) -> None:
         self.model = model
         self.loss = loss
@@ -134,6 +136,7 @@ class TorchEstimator(Estimator[FittedTorchModel]):
         self.environment = environment
         self.exchange = exchange
         self.timeouts = timeouts
+        self.spare_after_s = spare_after_s
 
     def _plan_training(
         self,
@@ -160,6 +163,7 @@ class TorchEstimator(Estimator[FittedTorchModel]):
             device=self.device,
             exchange=self.exchange,
             timeouts=self.timeouts,
+            spare_after_s=self.spare_after_s,
         )
 
     def _fitting(self, record: FitRecord) -> Fitting:

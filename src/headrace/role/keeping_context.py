@@ -81,14 +81,19 @@ class KeepingContext:
 
         Args:
             merge: Called at once, with the `state` of each former process that came here, in
-                the order of their index: one, several, or none in a process that is new.
-                Returns the `state` to go on with.
+                the order of their index: one, several, or none in a process that is new. That
+                of a process which has had no row, or has never set anything, is empty.
+                Returns the `state` to go on with, a mapping.
 
         Example:
-            ctx.merge_state(lambda former: {"rows": sum(each["rows"] for each in former)})
+            def add(former):
+                return {"rows": sum(each.get("rows", 0) for each in former)}
+
+            ctx.merge_state(add)
 
         Raises:
-            UsageError: The role has no input, or the input is being read already.
+            UsageError: The role has no input, the input is being read already, or `merge` does
+                not return a mapping. What `merge` raises comes as it is.
         """
         self._require_input("ctx.merge_state")
         if self._reader is not None:

@@ -149,9 +149,13 @@ class KeptState:
             self._restore(spread)
 
     def merge(self, merge: Callable[[list[dict[str, Any]]], dict[str, Any]]) -> None:
-        """Set `values` to what `merge` makes of those of a role of another size."""
+        """Set `values` to what `merge` makes of those of a role of another size.
+
+        Raises:
+            UsageError: It makes no mapping of them.
+        """
         if self._rescaled is not None:
-            self.values = dict(self._rescaled.merge(merge))
+            self.values = self._rescaled.merge(merge)
 
     def require_merged(self) -> None:
         """Refuse to use values of a role of another size that were not merged.

@@ -23,7 +23,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from headrace.errors import PlanError
+from headrace.errors import PlanError, UsageError
 from headrace.framework.process import ProcessSpec, StateRef
 
 __all__ = ["Rescaled", "is_rescaled"]
@@ -85,9 +85,20 @@ class Rescaled:
         return next((each for each in found if each is not None), None)
 
     def merge(self, merge: Callable[[list[_Values]], _Values]) -> _Values:
-        """Return what `merge` makes of the values of the states that came here."""
+        """Return what `merge` makes of the values of the states that came here.
+
+        Raises:
+            UsageError: It makes no mapping of them.
+        """
+        merged: object = merge([content.get("values", {}) for _, _, content in self._parts])
+        if not isinstance(merged, Mapping):
+            msg = (
+                f"The function given to ctx.merge_state returned {type(merged).__name__}: it "
+                "must return the ctx.state to go on with, a mapping such as {'rows': 0}"
+            )
+            raise UsageError(msg)
         self._is_merged = True
-        return merge([content.get("values", {}) for _, _, content in self._parts])
+        return dict(merged)
 
     def require_merged(self) -> None:
         """Refuse to go on with values of which nobody has said what becomes.

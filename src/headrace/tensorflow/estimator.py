@@ -76,6 +76,7 @@ class KerasEstimator(Estimator[FittedKerasModel]):
         environment: Environment variables of the workers.
         exchange: Size and pace of the memory queue.
         timeouts: Limits on every wait.
+        spare_after_s: When spare processes are started, as for `train`; None: never.
 
     Example:
         >>> estimator = KerasEstimator(  # doctest: +SKIP
@@ -105,6 +106,7 @@ class KerasEstimator(Estimator[FittedKerasModel]):
         environment: Mapping[str, str] | None = None,
         exchange: ExchangeConfig | None = None,
         timeouts: TimeoutConfig | None = None,
+        spare_after_s: float | None = 10.0,
     ) -> None:
         self.model = model
         self.loss = loss
@@ -123,6 +125,7 @@ class KerasEstimator(Estimator[FittedKerasModel]):
         self.environment = environment
         self.exchange = exchange
         self.timeouts = timeouts
+        self.spare_after_s = spare_after_s
 
     def _plan_training(
         self,
@@ -148,6 +151,7 @@ class KerasEstimator(Estimator[FittedKerasModel]):
             environment=self.environment,
             exchange=self.exchange,
             timeouts=self.timeouts,
+            spare_after_s=self.spare_after_s,
         )
 
     def _fitting(self, record: FitRecord) -> Fitting:

@@ -51,6 +51,30 @@ def test_what_is_given_is_kept_as_it_is_and_can_be_changed() -> None:
     assert chosen.workers == 1
 
 
+@pytest.mark.parametrize("framework", ["pytorch", "tensorflow"])
+def test_when_spares_are_started_reaches_the_plan(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, framework: str
+) -> None:
+    planned: list[float | None] = []
+
+    def note(*_: object, spare_after_s: float | None, **__: object) -> None:
+        planned.append(spare_after_s)
+
+    monkeypatch.setattr(f"headrace.{framework}.estimator.train", note)
+    chosen = estimator() if framework == "pytorch" else KerasEstimator(build, label="y")
+    for after_s in (10.0, None):
+        assert chosen.get_params()["spare_after_s"] == after_s
+        chosen._plan_training(
+            *(None, None, FitRecord.of(chosen)),
+            output_dir=tmp_path,
+            export_to=None,
+            keep_exports=3,
+            name="fit",
+        )
+        chosen.set_params(spare_after_s=None)
+    assert planned == [10.0, None]
+
+
 def test_parameters_of_parameters_have_two_names_in_one() -> None:
     class Outer(Parameters):
         def __init__(self, *, inner: Any = None) -> None:

@@ -41,8 +41,12 @@ def run(
     before: Sequence[bytes | None] = (),
     *,
     has_master: bool = True,
+    idle: frozenset[int] = frozenset(),
 ) -> list[bytes]:
-    """Run processes; `before` has the states of the former ones. Return their states."""
+    """Run processes; `before` has the states of the former ones. Return their states.
+
+    Those in `idle` get no row.
+    """
     refs = []
     for index, state in enumerate(before):
         place = directory / f"state-{index}"
@@ -51,8 +55,12 @@ def run(
         refs.append(StateRef(path=path, index=index, parallelism=len(before)))
     given = split(refs, processes)
     link = Quiet()
-    items = (Batch(pa.record_batch([[1, 2]], schema=SCHEMA)), Barrier(4), End())
-    feeds = [MemoryFeed(items, input_schema=SCHEMA) for _ in range(processes)]
+    without = (Barrier(4), End())
+    items = (Batch(pa.record_batch([[1, 2]], schema=SCHEMA)), *without)
+    feeds = [
+        MemoryFeed(without if index in idle else items, input_schema=SCHEMA)
+        for index in range(processes)
+    ]
 
     def work(index: int) -> None:
         facts: dict[str, Any] = {"index": index, "parallelism": processes}
@@ -75,7 +83,7 @@ def run(
 
 
 def merge(former: list[dict[str, Any]]) -> dict[str, Any]:
-    return {"rows": sum(each["rows"] for each in former)}
+    return {"rows": sum(each.get("rows", 0) for each in former)}
 
 
 def count(ctx: RoleContext) -> None:
@@ -126,6 +134,33 @@ def test_values_are_not_used_before_somebody_has_said_what_becomes_of_them(
 
     states = run(tmp_path, count, 2)
     with pytest.raises(PlanError, match=r"of 2 processes .*'worker' \(with 'rows'\).* runs 1"):
+        run(tmp_path, entry, 1, states)
+
+
+def test_a_process_without_a_row_brings_an_empty_state_to_merge(tmp_path: Path) -> None:
+    given: list[dict[str, Any]] = []
+
+    def note(former: list[dict[str, Any]]) -> dict[str, Any]:
+        given.extend(former)
+        return merge(former)
+
+    def entry(ctx: RoleContext) -> None:
+        ctx.merge_state(note)
+        ctx.checkpointed(common=Weights(0, 0))
+        assert ctx.state == {"rows": 2}
+
+    run(tmp_path, entry, 1, run(tmp_path, count, 2, idle=frozenset({1})))
+    assert given == [{"rows": 2}, {}]
+
+
+@pytest.mark.parametrize("merged", [None, [("rows", 4)]])
+def test_what_is_merged_must_be_a_mapping(tmp_path: Path, merged: Any) -> None:
+    def entry(ctx: RoleContext) -> None:
+        ctx.merge_state(lambda _: merged)
+
+    states = run(tmp_path, count, 2)
+    returned = type(merged).__name__
+    with pytest.raises(UsageError, match=rf"ctx\.merge_state returned {returned}: .* mapping"):
         run(tmp_path, entry, 1, states)
 
 
