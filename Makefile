@@ -14,7 +14,7 @@ PYTHON ?= $(shell for each in python3.11 python3.12 python3.10 python3; do \
 	if $$each -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 12))' 2>/dev/null; \
 	then echo $$each; break; fi; done)
 
-.PHONY: help setup java demo demo-tensorflow demo-sql test long lint unit flink faults faults-long chaos fuzz bench
+.PHONY: help setup java demo demo-tensorflow demo-sql test long lint unit flink faults faults-long chaos kinds fuzz bench
 help: ## Say what there is
 	@sed -nE 's/^([a-z-]+):.*## (.*)/make \1\t\2/p' Makefile | expand -t 22
 
@@ -78,6 +78,9 @@ faults-long: java ## 200 random kills with a printed seed; SEED=n and COUNT=n re
 
 chaos: java ## 104 random kills of jobs that count and train: results must be exact; SEED=n repeats a run
 	$(BIN)/python -m tests.faults.chaos $(if $(SEED),--seed $(SEED))
+
+kinds: java ## Kills and freezes of all kinds on a real cluster, and how long they cost; SEED=n repeats a run
+	$(BIN)/python -m tests.faults.kinds $(if $(SEED),--seed $(SEED))
 
 fuzz: java ## Nonsense on every protocol, for many minutes: fifty times what `make unit` sends, at random
 	$(BIN)/python -m pytest --hypothesis-profile=long $(wildcard tests/unit/*/test_fuzz_*.py)

@@ -89,8 +89,8 @@ def _measure(framework: str, kills: int, spare_after_s: float | None) -> dict[st
             spare_after_s=spare_after_s,
         ).submit()
         try:
-            victim = _first_mark(marks, set())
-            seen = {victim}
+            seen: set[int] = set()
+            victim, _ = _first_mark(marks, seen)
             for kill in range(1, kills + 1):
                 if spare_after_s is None:
                     threading.Event().wait(_UNDISTURBED_S)
@@ -100,9 +100,7 @@ def _measure(framework: str, kills: int, spare_after_s: float | None) -> dict[st
                 pid = victim if kill % 2 else parent_of(victim)
                 began = time.monotonic()
                 os.kill(pid, signal.SIGKILL)
-                victim = _first_mark(marks, seen)
-                seen.add(victim)
-                stepped = float((marks / f"{recovery_worker.MARK}{victim}").read_text())
+                victim, stepped = _first_mark(marks, seen)
                 runs = log.await_run(_SOURCE, began, limit_s=_LIMIT_S)
                 all_s.append(stepped - began)
                 flinks.append(runs - began)
@@ -129,16 +127,27 @@ def _await_spare(log: FlinkLog, number: int) -> None:
     wait_until(lambda: len(log.spares()) >= number, limit_s=_LIMIT_S, what=f"spare {number}")
 
 
-def _first_mark(marks: Path, seen: set[int]) -> int:
-    """Wait for the first step of a process that was not seen before; return its pid."""
+def _first_mark(marks: Path, seen: set[int]) -> tuple[int, float]:
+    """Wait for the first step of a process that is not in `seen`; add it there.
 
-    def new() -> set[int]:
-        found = marks.glob(f"{recovery_worker.MARK}*")
-        return {int(path.name.removeprefix(recovery_worker.MARK)) for path in found} - seen
+    Where another attempt has followed before anybody looked, and has made a step as well, both
+    are seen: the recovery was over with the first, and the last one is what runs.
 
-    wait_until(lambda: bool(new()), limit_s=_LIMIT_S, what="the first step")
-    (pid,) = new()
-    return pid
+    Returns:
+        The pid of what runs, and the instant of the first step.
+    """
+    found: dict[float, int] = {}
+
+    def has_stepped() -> bool:
+        for path in marks.glob(f"{recovery_worker.MARK}*"):
+            pid = int(path.name.removeprefix(recovery_worker.MARK))
+            if pid not in seen:
+                found[float(path.read_text())] = pid
+        return bool(found)
+
+    wait_until(has_stepped, limit_s=_LIMIT_S, what="the first step")
+    seen.update(found.values())
+    return found[max(found)], min(found)
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from tests.waiting import until
 
-__all__ = ["NoMemoryGroupError", "memory_group"]
+__all__ = ["NoMemoryGroupError", "killed_in", "memory_group"]
 
 _FOLDER = Path("/sys/fs/cgroup")
 _LIMIT_BYTES = 64_000_000
@@ -47,3 +47,11 @@ def memory_group(name: str) -> Iterator[Path]:
     finally:
         until(lambda: not (group / "cgroup.procs").read_text(), limit_s=10)
         group.rmdir()
+
+
+def killed_in(group: Path) -> int:
+    """Return how many processes the kernel has ended in that group."""
+    names = ("memory.events", "memory.oom_control")
+    text = next((group / name).read_text() for name in names if (group / name).exists())
+    counts = dict(line.split() for line in text.splitlines())
+    return int(counts["oom_kill"])

@@ -52,7 +52,7 @@ def network(folder: Path, names: Sequence[str]) -> Iterator[Network]:
         folder: What all hosts have in common.
         names: Of the hosts.
     """
-    reason = _obstacle()
+    reason = obstacle()
     if reason:
         pytest.skip(f"two hosts need network namespaces: {reason}")
     _remove_left()
@@ -123,7 +123,7 @@ def _programs() -> str:
     return ":".join(str(place) for place in sorted(places) if not places & set(place.parents))
 
 
-def _obstacle() -> str:
+def obstacle() -> str:
     """Return why this machine cannot have namespaces; empty if it can."""
     if os.getuid() != 0:
         return "only root may make them"

@@ -28,7 +28,7 @@ def one_jvm() -> Iterator[None]:
         yield
         return
     _switch_off_udf_server()
-    _compile_less()
+    compile_less()
     before = _children()
     # No name that the tests would take for something that a job has left.
     with tempfile.TemporaryDirectory(prefix="jvm-of-tests-") as folder:
@@ -95,7 +95,7 @@ def _starting(variables: Mapping[str, str]) -> Iterator[None]:
                 os.environ[name] = value  # noqa: TID251 (PyFlink's names)
 
 
-def _compile_less() -> None:
+def compile_less() -> None:
     """Let JVMs compile quickly and not well, this one and those of child processes.
 
     Most jobs of tests are short: half of the time that they take a processor for is Java's

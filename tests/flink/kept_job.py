@@ -11,7 +11,16 @@ from tests.waiting import until
 
 from .system import Process, descendants
 
-__all__ = ["KEEP", "NARROW", "await_kept", "gone", "processes", "running", "workers"]
+__all__ = [
+    "KEEP",
+    "NARROW",
+    "await_checkpoint",
+    "await_kept",
+    "gone",
+    "processes",
+    "running",
+    "workers",
+]
 
 KEEP = ("-m", "tests.flink.programs.keep")
 NARROW = {  # few rows are under way, so that a barrier does not wait behind all of them
@@ -30,6 +39,11 @@ def await_kept(places: Places, explain: Callable[[], str]) -> None:
         explain: Called for more text when it does not come.
     """
     until(lambda: _have_stepped(places), "steps of both workers", _START_S, explain)
+    await_checkpoint(places, explain)
+
+
+def await_checkpoint(places: Places, explain: Callable[[], str]) -> None:
+    """Wait until one more has completed; the arguments are those of `await_kept`."""
     before = _checkpoints(places)
     until(lambda: _checkpoints(places) - before, "a checkpoint", _START_S, explain)
 

@@ -1,8 +1,8 @@
-"""A standalone cluster over three hosts, whose links may be cut."""
+"""A standalone cluster over three hosts or more, whose links may be cut."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,17 +18,25 @@ SLACK_S = 4.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Site:
-    """A cluster over three hosts; one slot on each of "left" and "right"."""
+    """A cluster over three hosts or more; one slot on each but "boss"."""
 
     network: Network
     cluster: Standalone
 
 
 @contextmanager
-def open_site(folder: Path, options: Mapping[str, str] | None = None) -> Iterator[Site]:
-    """Start one, with the JobManager on "boss"; Flink's further options are `options`."""
-    with network(folder, ["boss", "left", "right"]) as net:
-        boss, left, right = net.hosts.values()
+def open_site(
+    folder: Path, options: Mapping[str, str] | None = None, *, more: Sequence[str] = ()
+) -> Iterator[Site]:
+    """Start one, with the JobManager on "boss", and TaskManagers on "left" and "right".
+
+    Args:
+        folder: An empty one, which all hosts have in common.
+        options: Further ones of Flink's.
+        more: Names of further hosts with a TaskManager.
+    """
+    with network(folder, ["boss", "left", "right", *more]) as net:
+        boss, *others = net.hosts.values()
         patience = {
             "heartbeat.interval": "1000 ms",
             "heartbeat.timeout": f"{int(FLINK_LIMIT_S * 1000)} ms",
@@ -37,7 +45,7 @@ def open_site(folder: Path, options: Mapping[str, str] | None = None) -> Iterato
         started = standalone_cluster(
             folder,
             master=boss,
-            workers=(left, right),
+            workers=others,
             slots=1,
             options={**patience, **(options or {})},
         )

@@ -58,6 +58,7 @@ class Standalone:
         slots: Of each TaskManager.
         job_manager: Runs as long as the cluster.
         task_managers: Those that run.
+        standby: A JobManager that waits to take over, and its "host:port", where there is one.
     """
 
     folder: Path
@@ -65,6 +66,7 @@ class Standalone:
     slots: int
     job_manager: subprocess.Popen[bytes] = field(init=False)
     task_managers: list[subprocess.Popen[bytes]] = field(default_factory=list)
+    standby: tuple[subprocess.Popen[bytes], str] | None = None
 
     @property
     def conf_dir(self) -> Path:
@@ -141,8 +143,7 @@ class Standalone:
 
     def ask(self, path: str) -> Any:
         """Ask the REST API."""
-        with urllib.request.urlopen(f"http://{self.rest}/{path}", timeout=5) as reply:
-            return json.load(reply)
+        return self._ask(self.rest, path)
 
     def jobs(self, name: str) -> dict[str, str]:
         """Return id and state of the jobs of that name."""
@@ -179,6 +180,30 @@ class Standalone:
         self.job_manager.wait()
         self.job_manager = self._start("jobmanager.sh", LOCALHOST)
 
+    def add_standby(self) -> None:
+        """Start a JobManager that takes over from one that is lost; wait until it answers.
+
+        For a cluster on this host alone, with high availability.
+        """
+        (port,) = free_ports(1)
+        ports = ("-D", f"rest.port={port}", "-D", f"rest.bind-port={port}")
+        rest = f"localhost:{port}"
+        self.standby = self._start("jobmanager.sh", LOCALHOST, *ports), rest
+
+        def answers() -> bool:
+            with suppress(OSError):
+                return bool(self._ask(rest, "overview"))
+            return False
+
+        until(answers, "answer of the JobManager that stands by", _START_LIMIT_S, self.logs)
+
+    def lose_job_manager(self) -> None:
+        """Kill the JobManager as `kill` does; the one that stands by is it from now on."""
+        assert self.standby is not None
+        self.job_manager.kill()
+        self.job_manager.wait()
+        (self.job_manager, self.rest), self.standby = self.standby, None
+
     def wait_for_slots(self) -> None:
         """Wait until every TaskManager has offered its slots, and no other is known."""
         slots = self.slots * len(self.task_managers)
@@ -196,6 +221,10 @@ class Standalone:
         """The last part of each log, for assertions and for a failing test."""
         files = sorted((self.folder / "log").glob(f"{kind}.log"))
         return "\n".join(f"{file.name}:\n{file.read_text()[-20_000:]}" for file in files)
+
+    def _ask(self, rest: str, path: str) -> Any:
+        with urllib.request.urlopen(f"http://{rest}/{path}", timeout=5) as reply:
+            return json.load(reply)
 
     def _start(self, script: str, host: Host, *arguments: str) -> subprocess.Popen[bytes]:
         command = ["bash", str(_HOME / "bin" / script), "start-foreground", *arguments]
@@ -261,7 +290,8 @@ def standalone_cluster(
     finally:
         # What has a host of its own ends with it, and does not hear what its host is sent.
         limit_s = 0.0 if master.inside else _END_LIMIT_S
-        _end([*cluster.task_managers, cluster.job_manager], limit_s)
+        standby = [] if cluster.standby is None else [cluster.standby[0]]
+        _end([*cluster.task_managers, cluster.job_manager, *standby], limit_s)
 
 
 def _end(processes: Sequence[subprocess.Popen[bytes]], limit_s: float) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import goodput
+from benchmarks import goodput, recovery
 
 LONG = (
     "scoring",
@@ -64,6 +64,15 @@ def test_a_kill_that_two_attempts_follow_has_the_time_of_the_first(tmp_path: Pat
     (tmp_path / "14").write_text("6.0")
     assert goodput.first_steps(tmp_path) == {11: 1.0, 12: 4.5, 13: 5.5}
     assert goodput.first_step_behind(tmp_path, {11}) == 4.5
+
+
+def test_a_recovery_that_two_attempts_follow_ends_with_the_first(tmp_path: Path) -> None:
+    """Both have stepped when `benchmarks.recovery` looks; the last one runs."""
+    for pid, instant in ((11, 1.0), (13, 4.5), (12, 5.5)):
+        (tmp_path / f"step-{pid}").write_text(f"{instant}")
+    seen = {11}
+    assert recovery._first_mark(tmp_path, seen) == (12, 4.5)
+    assert seen == {11, 12, 13}
 
 
 def test_a_smallest_run_does_not_replace_measured_figures(

@@ -1,71 +1,29 @@
 """The JobManager is killed on a cluster with Flink's high availability: the training goes on.
 
-Everything comes from the pip package, ZooKeeper too: `bin/zookeeper.sh`.
+Everything comes from the pip package, ZooKeeper too.
 """
 
 from __future__ import annotations
 
-import os
 import subprocess
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal
 
-import pyflink
 import pytest
 
-from headrace._environ import copy_environment
-from headrace.framework.node.family import build_parent_watch
 from tests.faults.chaos.jobs import Case, Places
 from tests.faults.chaos.proof import require_exact_results
-from tests.ports import free_ports
 from tests.segments import segments
 from tests.waiting import until
 
 from .kept_job import KEEP, NARROW, await_kept, gone, processes, running
 from .standalone import Standalone, standalone_cluster
+from .zookeeper import high_availability
 
-_HOME = Path(pyflink.__file__).parent
-_SESSION_S = 4
 _HEARTBEAT_S = 5
 _SLOT_S = 10.0  # for how long a TaskManager keeps the slots of a JobManager that it has lost
 ROWS = 6_000
-
-
-@contextmanager
-def zookeeper(folder: Path) -> Iterator[int]:
-    """Start a ZooKeeper of one server on this host; give its port."""
-    (port,) = free_ports(1)
-    (folder / "conf").mkdir(parents=True)
-    (folder / "conf" / "config.yaml").write_text((_HOME / "conf/config.yaml").read_text())
-    (folder / "conf" / "zoo.cfg").write_text(
-        f"tickTime={_SESSION_S * 1000 // 2}\n"  # a session lasts for two ticks or more
-        f"dataDir={folder / 'data'}\nclientPortAddress=127.0.0.1\nclientPort={port}\n"
-        "admin.enableServer=false\nserver.1=localhost:2888:3888\n"  # alone: no such ports
-    )
-    process = subprocess.Popen(
-        # What `zookeeper.sh start-foreground` runs as a child of its own, which outlives it.
-        [
-            *("bash", str(_HOME / "bin" / "flink-console.sh"), "zookeeper"),
-            *("--zkConfigFile", str(folder / "conf" / "zoo.cfg"), "--peerId", "1"),
-        ],
-        env={
-            **copy_environment(),
-            "FLINK_CONF_DIR": str(folder / "conf"),
-            "FLINK_LOG_DIR": str(folder),
-            "FLINK_PID_DIR": str(folder),
-            "JVM_ARGS": "-Xmx128m -Dzookeeper.jmx.log4j.disable=true",
-        },
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        preexec_fn=build_parent_watch(os.getpid()),
-    )
-    try:
-        yield port
-    finally:
-        process.kill()
-        process.wait()
 
 
 @pytest.fixture
@@ -73,12 +31,9 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Standalone]:
     """One for each test, which has others of its JVMs in the end."""
     folder = tmp_path_factory.mktemp("ha")
     (folder / "flink").mkdir()
-    with zookeeper(folder / "zookeeper") as port:
+    with high_availability(folder) as available:
         options = {
-            "high-availability.type": "zookeeper",
-            "high-availability.zookeeper.quorum": f"127.0.0.1:{port}",
-            "high-availability.zookeeper.client.session-timeout": f"{_SESSION_S} s",
-            "high-availability.storageDir": (folder / "ha").as_uri(),
+            **available,
             "heartbeat.interval": "1000 ms",
             "heartbeat.timeout": f"{_HEARTBEAT_S * 1000} ms",
             **NARROW,

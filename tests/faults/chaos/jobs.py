@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import cloudpickle
+from pyflink.datastream import DataStream
 from pyflink.table import DataTypes, StreamTableEnvironment
 
 import headrace.pytorch
@@ -33,7 +34,16 @@ from tests.flink.training_jobs import (
     split_rows,
 )
 
-__all__ = ["Case", "OnStep", "Places", "checksum_of", "submit"]
+__all__ = [
+    "OPTIONS",
+    "SPARE_AFTER_S",
+    "Case",
+    "OnStep",
+    "Places",
+    "add_rows",
+    "checksum_of",
+    "submit",
+]
 
 cloudpickle.register_pickle_by_value(sys.modules[__name__])
 
@@ -43,8 +53,8 @@ OnStep = Callable[[Any], object]
 _MODULUS = 2**61 - 1
 _BATCH_ROWS = 16
 _RATE = 0.02
-_SPARE_AFTER_S = 1.0  # so that there are some between two kills
-_OPTIONS = {
+SPARE_AFTER_S = 1.0  # so that there are some between two kills
+OPTIONS = {
     "execution.checkpointing.interval": "500 ms",
     "execution.checkpointing.tolerable-failed-checkpoints": "100000",
     "restart-strategy.type": "fixed-delay",
@@ -105,7 +115,7 @@ class Places:
 
     @property
     def steps(self) -> Path:
-        """A file `<worker>-<pid>` of each process: a line "<monotonic s> <step>" a step."""
+        """A file `<worker>-<pid>` of each process: "<monotonic s> <step> <attempt>" a step."""
         return self.folder / "steps"
 
 
@@ -149,15 +159,8 @@ def submit(
         "execution.checkpointing.dir": places.checkpoints.as_uri(),
         "io.tmp.dirs": str(places.tmp),
     }
-    t_env = make({**_OPTIONS, **where, **(options or {})}, parallelism=case.workers)
-    t_env.execute_sql(
-        "CREATE TEMPORARY TABLE numbers (id BIGINT, padding STRING) WITH "
-        "('connector'='datagen', 'fields.id.kind'='sequence', 'fields.id.start'='0', "
-        f"'fields.padding.length'='1000', 'fields.id.end'='{case.rows - 1}', "
-        f"'rows-per-second'='{case.rows_per_s}', 'number-of-rows'='{case.rows}', "
-        "'scan.parallelism'='1')"
-    )
-    rows = split_rows(t_env, f"MOD(id, {case.workers})", more=", padding")
+    t_env = make({**OPTIONS, **where, **(options or {})}, parallelism=case.workers)
+    rows = add_rows(t_env, case)
     trains = {"pytorch": _in_pytorch, "tensorflow": _in_tensorflow}[case.framework]
     framework: Any = {"pytorch": headrace.pytorch, "tensorflow": headrace.tensorflow}[
         case.framework
@@ -171,12 +174,24 @@ def submit(
         output_dir=places.folder,
         timeouts=timeouts,
         name=name,
-        spare_after_s=_SPARE_AFTER_S,
+        spare_after_s=SPARE_AFTER_S,
         **(more or {}),
     )
     columns = f"{COLUMNS}, `count` BIGINT, checksum BIGINT"
     job: JobHandle = plan.submit(sink(t_env, plan, places.out, columns))
     return job
+
+
+def add_rows(t_env: StreamTableEnvironment, case: Case) -> DataStream:
+    """Register the table `numbers`; return its rows, each on its way to its worker."""
+    t_env.execute_sql(
+        "CREATE TEMPORARY TABLE numbers (id BIGINT, padding STRING) WITH "
+        "('connector'='datagen', 'fields.id.kind'='sequence', 'fields.id.start'='0', "
+        f"'fields.padding.length'='1000', 'fields.id.end'='{case.rows - 1}', "
+        f"'rows-per-second'='{case.rows_per_s}', 'number-of-rows'='{case.rows}', "
+        "'scan.parallelism'='1')"
+    )
+    return split_rows(t_env, f"MOD(id, {case.workers})", more=", padding")
 
 
 class _Counter:
@@ -195,7 +210,7 @@ class _Counter:
             state["checksum"] = checksum_of(state.get("checksum", 0), number)
             counts.append(state["rows"])
             sums.append(state["checksum"])
-        self._log.write(f"{time.monotonic():.3f} {step}\n")
+        self._log.write(f"{time.monotonic():.3f} {step} {ctx.attempt}\n")
         return {
             "step": [step] * len(ids),
             "worker": [ctx.index] * len(ids),

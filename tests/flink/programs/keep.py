@@ -1,7 +1,8 @@
 """A user's program: a training whose state is in Flink's checkpoints, on the given cluster.
 
 `python -m tests.flink.programs.keep`: Flink's configuration says where that is. It trains
-slowly until a file `go` is in its folder. Prints attempt, reports and hosts as JSON.
+slowly until a file `go` is in its folder, and takes the orders of `ordeal.hinder` there. Prints
+attempt, reports and hosts as JSON.
 """
 
 from __future__ import annotations
@@ -11,18 +12,17 @@ import json
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from threading import Event
-from typing import Any
 
 import cloudpickle
 from pyflink.datastream import StreamExecutionEnvironment
 from pyflink.table import StreamTableEnvironment
 
 from headrace.config import TimeoutConfig
-from tests.faults.chaos.jobs import Case, OnStep, Places, submit
+from tests.faults.chaos.jobs import Case, Places, submit
+from tests.faults.flink.ordeal import hinder
 from tests.flink import training_jobs
 
-_LIMIT_S = 500.0
+HEARTBEAT_EVERY_S = 0.5
 
 
 def open_environment(
@@ -36,14 +36,6 @@ def open_environment(
     return t_env
 
 
-def slowly(folder: str) -> OnStep:
-    def on_step(ctx: Any) -> None:
-        if not Path(folder, "go").exists():
-            Event().wait(0.1)
-
-    return on_step
-
-
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("folder", type=Path, help="on all hosts: model, rows, checkpoints")
@@ -52,6 +44,7 @@ def main() -> None:
     parser.add_argument("--rows", type=int, required=True)
     parser.add_argument("--heartbeat-timeout", type=float, default=10.0)
     parser.add_argument("--gather-timeout", type=float, default=120.0)
+    parser.add_argument("--limit", type=float, default=500.0, help="seconds until its end")
     options = parser.parse_args()
     for module in (training_jobs, sys.modules[__name__]):  # the workers have no tests
         cloudpickle.register_pickle_by_value(module)
@@ -61,15 +54,15 @@ def main() -> None:
         name=options.name,
         timeouts=TimeoutConfig(
             gather_timeout_s=options.gather_timeout,
-            heartbeat_every_s=0.5,
+            heartbeat_every_s=HEARTBEAT_EVERY_S,
             heartbeat_timeout_s=options.heartbeat_timeout,
             master_lost_timeout_s=options.heartbeat_timeout,
         ),
-        on_step=slowly(str(options.folder)),
+        on_step=hinder(str(options.folder), None),
         make=open_environment,
         sink=training_jobs.add_rolling_sink,
     )
-    status = job.wait(timeout_s=_LIMIT_S).status
+    status = job.wait(timeout_s=options.limit).status
     nodes = status.nodes.items()
     summary = {
         "attempt": status.attempt,
