@@ -27,15 +27,14 @@ from .kept_state import (
     STATE_FILE,
     Killer,
     be_slow_once,
-    build,
     count_files_before_a_checkpoint,
     count_rows,
     expected_counts,
     hold,
-    step,
     train_on_rows,
     watch_files,
 )
+    trained_on,
 from .system import descendants, open_files
 from .test_operator_rows import CHECKPOINTS, numbers
 
@@ -143,12 +142,8 @@ def test_a_training_that_is_killed_twice_ends_with_the_bits_of_an_undisturbed_on
     )
     assert report_of(plan.submit())["steps"] == rows
     assert len(list(tmp_path.glob("death-*"))) == deaths
-
-    model, optimizer = build()
-    for number in range(1, rows + 1):
-        step(model, optimizer, number)
     trained = torch.load(tmp_path / "trained" / "model.pt")
-    for name, value in model.state_dict().items():
+    for name, value in trained_on(rows).items():
         assert torch.equal(trained[name], value), name
 
 
