@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 import headrace.pytorch
-from headrace.errors import JobFailedError
+from headrace.errors import JobFailedError, PlanError
 from headrace.operator import JobHandle
 from tests.waiting import until
 
@@ -168,3 +168,26 @@ def test_other_layers_are_told_entry_by_entry_and_not_tried_again(
     ]
     (began,) = tmp_path.glob("attempt-*")
     assert began.name == f"attempt-{job.status().attempt}"
+
+
+def test_a_savepoint_that_no_operator_of_the_plan_takes_is_told_with_what_to_do(
+    stopped: Stopped, tmp_path: Path
+) -> None:
+    with pytest.raises(PlanError) as caught:
+        start(tmp_path, name="another", restored_from=stopped.savepoint)
+    told = str(caught.value)
+    assert f"cannot be restored from {RECOVERY_PATH}={stopped.savepoint!r}" in told
+    assert "the name of the cluster ('another')" in told
+    assert "set `execution.state-recovery.ignore-unclaimed-state` to true" in told
+    assert not list(tmp_path.glob("attempt-*"))
+
+
+def test_a_savepoint_that_does_not_exist_is_told_with_its_path(tmp_path: Path) -> None:
+    missing = (tmp_path / "saved" / "savepoint-1").as_uri()
+    with pytest.raises(PlanError) as caught:
+        start(tmp_path, restored_from=missing)
+    told = str(caught.value)
+    assert f"cannot be restored from {RECOVERY_PATH}={missing!r}" in told
+    assert "Name the directory of a savepoint" in told
+    assert "Cannot find checkpoint or savepoint file/directory" in told
+    assert not list(tmp_path.glob("attempt-*"))
