@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import contextlib
 import os
+import random
 import signal
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import cloudpickle
 import numpy as np
@@ -23,6 +25,7 @@ cloudpickle.register_pickle_by_value(sys.modules[__name__])
 
 MODULUS = 2**61 - 1
 STATE_FILE = "memfd:headrace-state"
+Made: TypeAlias = tuple[nn.Module, torch.optim.Optimizer]
 
 
 class Killer:
@@ -111,27 +114,45 @@ def expected_counts(rows: int) -> list[tuple[int, int, int]]:
     return found
 
 
-def build() -> tuple[nn.Module, torch.optim.Optimizer]:
+def seed_all() -> None:
+    """Set the generators that `build` and `step` draw from."""
+    random.seed(11)
+    np.random.seed(11)
     torch.manual_seed(11)
+
+
+def build() -> Made:
+    seed_all()
     model = nn.Sequential(nn.Linear(2, 16), nn.Tanh(), nn.Dropout(0.5), nn.Linear(16, 1))
     return model, torch.optim.Adam(model.parameters(), lr=0.01)
 
 
 def step(model: nn.Module, optimizer: torch.optim.Optimizer, number: int) -> None:
-    """Train on one row, whatever the batch that it came in."""
-    x = torch.tensor([[number % 7 / 7.0, number % 11 / 11.0]])
+    """Train on one row, whatever the batch that it came in.
+
+    Python's and NumPy's generators add noise, and dropout draws from torch's.
+    """
+    x = torch.tensor([[number % 7 / 7.0 + random.random(), number % 11 / 11.0]])
     optimizer.zero_grad()
-    loss: Any = ((model(x) - number % 13 / 13.0) ** 2).mean()
+    loss: Any = ((model(x) - number % 13 / 13.0 - np.random.random()) ** 2).mean()
     loss.backward()
     optimizer.step()
 
 
-def train_on_rows(killer: Killer) -> Any:
-    """Train on one row at a time, with dropout."""
+def trained_on(rows: int) -> dict[str, torch.Tensor]:
+    """Return the weights of an undisturbed training on the rows from 1 on."""
+    model, optimizer = build()
+    for number in range(1, rows + 1):
+        step(model, optimizer, number)
+    return model.state_dict()
+
+
+def train_on_rows(killer: Killer, make: Callable[[], Made] = build) -> Any:
+    """Train on one row at a time, with dropout and noise."""
 
     def entry(ctx: Any) -> None:
         torch.set_num_threads(1)
-        model, optimizer = build()
+        model, optimizer = make()
         ctx.checkpointed(model=model, optimizer=optimizer)
         ctx.data_parallel(model, optimizer)
         killer.begin()

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import itertools
 import sys
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,14 +21,23 @@ from headrace.pytorch import TorchModel
 from tests.waiting import until
 
 from .conftest import MakeEnvironment
-from .exported import ALL_KEPT, CHECKPOINTS, add_endless_numbers, ids_in, objects_in
+from .exported import (
+    ALL_KEPT,
+    CHECKPOINTS,
+    KEEP_EXPORTS,
+    SERVED,
+    add_endless_numbers,
+    ids_in,
+    objects_in,
+    require_rows_of_versions,
+    rows_to_train_and_to_score,
+    serve_while_training,
+)
 from .kept_state import Killer, Turns
 from .test_kept_state import NARROW, RETRIES, SMALL, in_dir
 from .test_kept_training import UNEVEN
 from .test_operator_rows import numbers
-from .test_predict import read
-from .test_reload import in_ms
-from .training_jobs import STEPS, add_sink, read_rows, split_rows, trainer
+from .training_jobs import STEPS, add_sink, split_rows, trainer
 
 cloudpickle.register_pickle_by_value(sys.modules[__name__])
 
@@ -100,75 +110,59 @@ class Factor(nn.Module):
         return product
 
 
-def count_rows(ctx: Any) -> None:
+def count_rows(ctx: Any, *, as_graph: bool = False) -> None:
     """Train a model whose factor is the number of rows that it has been trained on."""
     model = Factor()
     ctx.checkpointed(model=model)
+    if as_graph:
+        ctx.exported(model, example=(torch.zeros(2),))
     for batch in ctx.batches(rows=16):
         with torch.no_grad():
             model.factor.add_(len(batch["id"]))
 
 
+def factor_of_state(path: Path) -> float:
+    return float(torch.load(path, weights_only=True)["factor"].item())
+
+
+def factor_of_graph(path: Path) -> float:
+    return float(torch.export.load(path).state_dict["factor"].item())
+
+
 @pytest.mark.timeout(200)
+@pytest.mark.parametrize(
+    ("suffix", "model", "factor_of"),
+    [
+        pytest.param(".pt", (Factor,), factor_of_state, id="state dict"),
+        pytest.param(".pt2", (), factor_of_graph, id="graph of torch.export"),
+    ],
+)
 def test_a_job_serves_the_model_that_it_trains(
-    make_t_env: MakeEnvironment, tmp_path: Path
+    make_t_env: MakeEnvironment,
+    tmp_path: Path,
+    suffix: str,
+    model: tuple[Any, ...],
+    factor_of: Callable[[Path], float],
 ) -> None:
     served = tmp_path / "served"
     t_env = make_t_env(**CHECKPOINTS, **in_dir(tmp_path / "cp"))
-    numbers(t_env, 40_000, per_second=200)
+    to_train, to_score = rows_to_train_and_to_score(t_env)
     plan = headrace.pytorch.train(
-        t_env.sql_query("SELECT id FROM numbers WHERE MOD(id, 2) = 0"),
-        count_rows,
+        to_train,
+        partial(count_rows, as_graph=suffix == ".pt2"),
         export_to=served,
-        keep_exports=1_000,
+        keep_exports=KEEP_EXPORTS,
         name="counted",
     )
     scored = headrace.pytorch.predict(
-        t_env.sql_query(
-            "SELECT id, CAST(MOD(id, 100) AS FLOAT) AS x FROM numbers WHERE MOD(id, 2) = 1"
-        ),
-        TorchModel(served / "latest.pt", Factor),
+        to_score,
+        TorchModel(served / f"latest{suffix}", *model),
         inputs="x",
         outputs={"y": DataTypes.FLOAT()},
-        keep=["id"],
-        reload="path changes",
-        reload_every_s=0.05,
-        version_column="version",
+        **SERVED,
     )
-    t_env.execute_sql(
-        "CREATE TEMPORARY TABLE sink (id BIGINT, y FLOAT, version TIMESTAMP_LTZ(3)) WITH "
-        f"('connector'='filesystem', 'path'='{(tmp_path / 'out').as_uri()}', 'format'='json', "
-        "'sink.rolling-policy.rollover-interval'='200 ms', "
-        "'sink.rolling-policy.check-interval'='100 ms')"
-    )
-    statements = t_env.create_statement_set()
-    statements.add_insert("sink", scored)
-    job = plan.submit(statements)
-    used = set[str]()
-
-    def has_used_some() -> bool:  # of what the sink has committed; the scorer may be late
-        used.update(row["version"] for row in read_rows(tmp_path / "out"))
-        return len(used) > 4
-
-    until(has_used_some, "versions in use", LIMIT_S, lambda: f"{used}")
-    job.stop(tmp_path / "saved", timeout_s=LIMIT_S, show_progress=False)
-
-    found = read(tmp_path / "out")
-    assert [row["id"] for row in found] == list(range(1, 2 * len(found), 2))
-    factors = {
-        path.stat().st_mtime_ns // 1_000_000: torch.load(path, weights_only=True)["factor"]
-        for path in served.iterdir()
-        if path.name != "latest.pt"
-    }
-    for row in found:
-        factor = factors[in_ms(row["version"])].item()  # all are whole numbers below 2**24
-        assert row["y"] == row["id"] % 100 * factor, row
-    versions = [version for version, _ in itertools.groupby(row["version"] for row in found)]
-    assert len(versions) > 3
-    assert versions == sorted(versions)
-    in_order = [factors[in_ms(version)].item() for version in versions]
-    assert in_order == sorted(in_order)
-    assert in_order[-1] > in_order[0]
+    rows = serve_while_training(t_env, plan, scored, tmp_path, LIMIT_S)
+    require_rows_of_versions(rows, served, suffix, factor_of)
 
 
 def test_where_no_checkpoint_can_be_exported_is_told_when_it_is_planned(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -14,10 +15,21 @@ from pyflink.table import DataTypes
 
 import headrace.tensorflow
 from headrace.errors import JobFailedError
-from headrace.tensorflow import KerasModel
+from headrace.tensorflow import KerasModel, SavedModel
 
 from .conftest import MakeEnvironment
-from .exported import ALL_KEPT, CHECKPOINTS, add_endless_numbers, ids_in, objects_in
+from .exported import (
+    ALL_KEPT,
+    CHECKPOINTS,
+    KEEP_EXPORTS,
+    SERVED,
+    add_endless_numbers,
+    ids_in,
+    objects_in,
+    require_rows_of_versions,
+    rows_to_train_and_to_score,
+    serve_while_training,
+)
 from .kept_state import Killer
 from .tensorflow_jobs import build_model, step_function, until_job
 from .test_kept_state import NARROW, RETRIES, SMALL, in_dir
@@ -117,3 +129,72 @@ def test_each_keras_version_is_the_model_of_its_checkpoint_also_behind_a_kill(
     found = np.array([row["y"] for row in rows])
     np.testing.assert_allclose(found, scores_of(held[-1], x), rtol=1e-9)
     assert not np.allclose(found, scores_of(held[-2], x), rtol=1e-9)
+
+
+def counts_rows(suffix: str) -> Any:
+    """An entry: train a model whose factor is the number of rows it has been trained on."""
+
+    def entry(ctx: Any) -> None:
+        import keras
+
+        layer = keras.layers.Dense(1, use_bias=False, kernel_initializer="zeros")
+        model = keras.Sequential([keras.Input((1,)), layer])
+        ctx.checkpointed(model=model)
+        if suffix != KERAS:
+            ctx.exported(model, form="saved_model")
+        for batch in ctx.batches(rows=16):
+            layer.kernel.assign_add([[float(len(batch["id"]))]])
+
+    return entry
+
+
+def factor_of_keras(path: Path) -> float:
+    import keras
+
+    return float(keras.models.load_model(path, compile=False).layers[0].kernel[0, 0])
+
+
+def factor_of_saved_model(path: Path) -> float:
+    import tensorflow as tf
+
+    one = tf.ones((1, 1))
+    (score,) = tf.saved_model.load(str(path)).signatures["serving_default"](one).values()
+    return float(score[0, 0])
+
+
+@pytest.mark.long
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize(
+    ("suffix", "handle", "factor_of"),
+    [
+        pytest.param(KERAS, KerasModel, factor_of_keras, id="keras"),
+        pytest.param("", SavedModel, factor_of_saved_model, id="SavedModel"),
+    ],
+)
+def test_a_job_serves_the_keras_model_that_it_trains(
+    make_t_env: MakeEnvironment,
+    tmp_path: Path,
+    suffix: str,
+    handle: Any,
+    factor_of: Callable[[Path], float],
+) -> None:
+    served = tmp_path / "served"
+    t_env = make_t_env(**CHECKPOINTS, **in_dir(tmp_path / "cp"))
+    to_train, to_score = rows_to_train_and_to_score(t_env)
+    plan = headrace.tensorflow.train(
+        to_train,
+        counts_rows(suffix),
+        export_to=served,
+        keep_exports=KEEP_EXPORTS,
+        name="counted",
+        spare_after_s=None,  # its import would take a core
+    )
+    scored = headrace.tensorflow.predict(
+        to_score,
+        handle(served / f"latest{suffix}"),
+        inputs=["x"],
+        outputs={"y": DataTypes.FLOAT()},
+        **SERVED,
+    )
+    rows = serve_while_training(t_env, plan, scored, tmp_path, 200.0)
+    require_rows_of_versions(rows, served, suffix, factor_of)

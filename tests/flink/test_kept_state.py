@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import os
 import tempfile
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -27,13 +29,12 @@ from .kept_state import (
     STATE_FILE,
     Killer,
     be_slow_once,
-    build,
     count_files_before_a_checkpoint,
     count_rows,
     expected_counts,
     hold,
-    step,
     train_on_rows,
+    trained_on,
     watch_files,
 )
 from .system import descendants, open_files
@@ -143,12 +144,8 @@ def test_a_training_that_is_killed_twice_ends_with_the_bits_of_an_undisturbed_on
     )
     assert report_of(plan.submit())["steps"] == rows
     assert len(list(tmp_path.glob("death-*"))) == deaths
-
-    model, optimizer = build()
-    for number in range(1, rows + 1):
-        step(model, optimizer, number)
     trained = torch.load(tmp_path / "trained" / "model.pt")
-    for name, value in model.state_dict().items():
+    for name, value in trained_on(rows).items():
         assert torch.equal(trained[name], value), name
 
 
@@ -216,6 +213,28 @@ def test_a_large_state_needs_no_directory_on_the_embedded_cluster(
 
 def _local_checkpoints() -> set[Path]:
     return set(Path(tempfile.gettempdir()).glob("headrace-checkpoints-*"))
+
+
+def test_a_state_is_restored_from_a_directory_that_only_flink_can_read(
+    make_t_env: MakeEnvironment, tmp_path: Path, shelf: str
+) -> None:
+    rows, size_bytes, folder = 4_000, 2 << 20, tmp_path / "cp"
+    place = {"execution_checkpointing_dir": f"{shelf}{folder}"}
+    t_env = make_t_env(**CHECKPOINTS, **RETRIES, **NARROW, **place)
+    job = submit(
+        t_env, hold(size_bytes, Killer(tmp_path, folder, 1)), rows=rows, per_second=100_000
+    )
+    until(lambda: max(sizes_in(folder), default=0) > size_bytes, "a file of the state there")
+    report = report_of(job)
+    assert (report["rows"], report["wrong"]) == (rows, 0)
+    assert (tmp_path / "death-0").exists()
+
+
+def sizes_in(folder: Path) -> Iterator[int]:
+    """Sizes of the files of the checkpoints that are there; they come and go."""
+    for path in folder.glob("*/chk-*/*"):
+        with suppress(FileNotFoundError):
+            yield path.stat().st_size
 
 
 def test_a_state_that_the_jobmanager_does_not_take_fails_at_once_with_the_setting(

@@ -23,7 +23,10 @@ cloudpickle.register_pickle_by_value(sys.modules[__name__])
 
 
 def trains(turns: Turns) -> Any:
-    """An entry: synchronous steps, in the checkpoints with a `tf.train.Checkpoint` beside."""
+    """An entry: synchronous steps, in the checkpoints with a `tf.train.Checkpoint` beside.
+
+    Each batch is scaled by a number of the worker's global generator.
+    """
 
     def entry(ctx: Any) -> None:
         import keras
@@ -32,6 +35,7 @@ def trains(turns: Turns) -> Any:
         model = build_model()
         optimizer = keras.optimizers.Adam(0.02)
         counter = tf.Variable(0, dtype=tf.int64)
+        tf.random.set_global_generator(tf.random.Generator.from_seed(ctx.index))
         ctx.checkpointed(
             model=model, optimizer=optimizer, more=tf.train.Checkpoint(counter=counter)
         )
@@ -39,7 +43,8 @@ def trains(turns: Turns) -> Any:
         step = step_function(tf, model, optimizer)
         turns.begin(ctx)
         for batch in ctx.dataset(16, shapes={"x": (2,)}, columns=["x", "y", "id"]):
-            errors = step(batch["x"], batch["y"]).numpy()
+            scale = tf.random.get_global_generator().uniform((), dtype=tf.float64)
+            errors = step(batch["x"] * scale, batch["y"]).numpy()
             count = len(errors)
             counter.assign_add(count)
             ctx.emit(
@@ -103,8 +108,15 @@ def test_workers_that_are_killed_end_with_the_model_of_the_steps_that_count(
 
     model, optimizer = build_model(), keras.optimizers.Adam(0.02)
     step = step_function(tf, model, optimizer)
+    generators = [tf.random.Generator.from_seed(index) for index in range(workers)]
+    worker_of = {row["id"]: row["worker"] for row in rows}
     for ids in by_step:
-        step(*(each.numpy() for each in columns_of(ids)))
+        x, y = (each.numpy() for each in columns_of(ids))
+        owners = [worker_of[each] for each in ids]
+        scales = {
+            each: generators[each].uniform((), dtype=tf.float64).numpy() for each in {*owners}
+        }
+        step(x * np.array([[scales[each]] for each in owners]), y)
     saved = keras.models.load_model(tmp_path / "model.keras")
     for mine, expected in zip(saved.get_weights(), model.get_weights(), strict=True):
         if workers == 1:

@@ -8,6 +8,7 @@ import re
 import signal
 import sys
 from collections.abc import Iterator
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +53,15 @@ def read_rows(results: Path) -> list[dict[str, Any]]:
 
 def ids(results: Path) -> list[int]:
     return [row["id"] for row in read_rows(results)]
+
+
+def require_states_without_a_gap(rows: list[dict[str, Any]]) -> None:
+    """Each worker of `count.py` has gone on with its count and its sum over all restores."""
+    for worker in (0, 1):
+        own = [row for row in rows if row["worker"] == worker]
+        own.sort(key=lambda row: int(row["count"]))
+        assert [row["count"] for row in own] == list(range(1, len(own) + 1))
+        assert [row["total"] for row in own] == list(accumulate(row["id"] for row in own))
 
 
 @pytest.mark.timeout(240)
@@ -126,22 +136,31 @@ def test_a_detached_job_is_seen_saved_stopped_and_goes_on_from_its_savepoint(
         assert name in names
     until(lambda: len(ids(results)) > 100, "committed rows", 60, cluster.logs)
     assert "Savepoint completed" in cluster.flink("savepoint", first, saved.as_uri())
-    stopped = cluster.flink("stop", "--savepointPath", saved.as_uri(), first)
-    path = re.search(r"Savepoint completed. Path: (\S+)", stopped)
-    assert path is not None
+    savepoint = stop(cluster, first, saved)
     assert cluster.jobs("detached") == {first: "FINISHED"}
-    rows_of_first = len(ids(results))
-    cluster.flink_run("-d", "-s", path[1], *run)
+    rows = len(ids(results))
+    cluster.flink_run("-d", "-s", savepoint, *run)
     second = cluster.wait_for_job("detached", "RUNNING")
-    until(lambda: len(ids(results)) > rows_of_first + 100, "more rows", 60, cluster.logs)
-    cluster.flink("stop", "--drain", "--savepointPath", saved.as_uri(), second)
-    assert ids(results) == list(range(1, len(ids(results)) + 1)), "each number once, no gap"
-    cluster.flink_run("-d", *run)
+    until(lambda: len(ids(results)) > rows + 100, "more rows", 60, cluster.logs)
+    savepoint = stop(cluster, second, saved, "--drain")
+    rows = len(ids(results))
+    assert ids(results) == list(range(1, rows + 1)), "each number once, no gap"
+    cluster.flink_run("-d", f"-Dexecution.state-recovery.path={savepoint}", *run)
     third = cluster.wait_for_job("detached", "RUNNING")
+    until(lambda: len(ids(results)) > rows + 100, "rows of the third", 60, cluster.logs)
     before = [each for manager in cluster.task_managers for each in descendants(manager.pid)]
     cluster.flink("cancel", third)
     assert cluster.wait_for_job("detached", "CANCELED", 5) == third
     until(lambda: not any(each.is_alive for each in before), "end of the processes", 5)
+    require_states_without_a_gap(read_rows(results))
+
+
+def stop(cluster: Standalone, job: str, saved: Path, *options: str) -> str:
+    """Stop a job by `flink stop`; return its savepoint."""
+    printed = cluster.flink("stop", *options, "--savepointPath", saved.as_uri(), job)
+    path = re.search(r"Savepoint completed. Path: (\S+)", printed)
+    assert path is not None, printed
+    return path[1]
 
 
 @pytest.mark.timeout(240)

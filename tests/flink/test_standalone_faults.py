@@ -14,7 +14,7 @@ from tests.waiting import until
 from .programs.train import replay
 from .standalone import LOCALHOST, Standalone, standalone_cluster
 from .system import Process, descendants, mapped_files
-from .test_standalone import COUNT, ids, read_rows
+from .test_standalone import COUNT, ids, read_rows, require_states_without_a_gap
 
 TRAIN = Path(__file__).with_name("programs") / "train.py"
 _NOTICE_S = 5.0
@@ -87,6 +87,7 @@ def test_a_job_that_lost_a_task_manager_with_the_master_counts_every_row_exactly
     assert summary["state"] == "FINISHED"
     assert summary["attempt"] > 1
     assert ids(tmp_path) == list(range(1, rows + 1))
+    require_states_without_a_gap(read_rows(tmp_path))
 
 
 @pytest.mark.timeout(240)

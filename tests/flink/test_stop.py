@@ -10,9 +10,7 @@ from typing import Any
 from urllib.parse import urlparse
 
 import pytest
-import torch
 
-import headrace.pytorch
 from headrace import Cluster, RoleConfig
 from headrace.config import AMConfig, ExchangeConfig, TimeoutConfig
 from headrace.errors import StopError, UsageError, WaitTimeoutError
@@ -21,7 +19,7 @@ from headrace.operator.stop import hold, state_of
 from tests.waiting import until, work_for
 
 from .conftest import MakeEnvironment
-from .kept_state import Killer, build, count_rows, expected_counts, step, train_on_rows
+from .kept_state import count_rows, expected_counts
 from .test_kept_state import (
     LIMIT_S,
     NARROW,
@@ -72,44 +70,6 @@ def test_a_job_goes_on_from_the_savepoint_of_its_stop_with_every_row_once(
     second = submit(t_env, count_rows(), rows=rows, per_second=20_000, out=out)
     assert report_of(second)["count"] == rows
     assert counted(out) == expected_counts(rows)
-
-
-def test_a_training_that_is_stopped_saves_the_model_of_its_last_row_and_goes_on_from_it(
-    make_t_env: MakeEnvironment, tmp_path: Path
-) -> None:
-    rows = 4_000
-
-    def start(per_second: int, **options: str) -> JobHandle:
-        t_env = make_t_env(**CHECKPOINTS, **NARROW, **in_dir(tmp_path / "cp"), **options)
-        return headrace.pytorch.train(
-            wide_rows(t_env, rows, per_second),
-            train_on_rows(Killer(tmp_path, tmp_path / "cp", 0)),
-            exchange=SMALL,
-            output_dir=tmp_path / "trained",
-            name="trained",
-        ).submit()
-
-    model, optimizer = build()
-
-    def require_model_of(first_row: int, last_row: int) -> None:
-        for number in range(first_row, last_row + 1):
-            step(model, optimizer, number)
-        trained = torch.load(tmp_path / "trained" / "model.pt")
-        for name, value in model.state_dict().items():
-            assert torch.equal(trained[name], value), name
-
-    job = start(250)
-    until(lambda: job.status().rows_in > 500, "rows")
-    result = job.stop(tmp_path / "saved", timeout_s=LIMIT_S)
-    savepoint = require_complete(result.savepoint, tmp_path / "saved")
-    done = int(result.status.nodes["worker-0"].report["steps"])
-    assert 500 < done < rows
-    require_model_of(1, done)
-    (tmp_path / "trained" / "model.pt").unlink()
-
-    second = start(100_000, execution_state__recovery_path=savepoint)
-    assert report_of(second)["steps"] == rows
-    require_model_of(done + 1, rows)
 
 
 def test_a_job_goes_on_where_no_savepoint_can_be_made(

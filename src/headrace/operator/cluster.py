@@ -33,6 +33,7 @@ from headrace.operator.plan import (
     role_document,
     role_payload,
 )
+from headrace.operator.recovery import recovery_error
 from headrace.operator.retained_checkpoint import RETAINED_ON_FAILURE, RetainedCheckpoint
 from headrace.operator.schema import OutputSchema, to_java_row_type
 from headrace.operator.streams import input_stream, is_bounded, is_fed_by, output_of
@@ -211,8 +212,9 @@ class Cluster:
             A handle of the running job.
 
         Raises:
-            PlanError: No role was added, the cluster was submitted already, or something in it
-                needs Flink's checkpoints (`export_to`), and the job makes none.
+            PlanError: No role was added, the cluster was submitted already, something in it
+                needs Flink's checkpoints (`export_to`), and the job makes none, or Flink cannot
+                restore it from `execution.state-recovery.path`.
             Py4JJavaError, TableException: Of py4j and `pyflink.util.exceptions`: Flink cannot
                 plan a query, does not take the job, or its cluster cannot be reached. For
                 another try plan it anew, in a new environment.
@@ -244,10 +246,13 @@ class Cluster:
             undo.callback(checkpoints.forget)
             try:
                 client = self._flink.env.execute_async(self._name)
-            except BaseException:
+            except BaseException as exc:
                 checkpoints.close()
                 if drain is not None:
                     drain.close()
+                refused = recovery_error(self._flink, self._name, exc)
+                if refused is not None:
+                    raise refused from exc
                 raise
         self._is_submitted = True
         return JobHandle(

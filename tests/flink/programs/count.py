@@ -4,14 +4,31 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from dataclasses import dataclass
 from typing import Any
 
+import cloudpickle
 from pyflink.datastream import StreamExecutionEnvironment
 from pyflink.table import DataTypes, StreamTableEnvironment
 
 from headrace.config import RoleConfig
 from headrace.operator import Cluster, JobHandle
+
+cloudpickle.register_pickle_by_value(sys.modules[__name__])  # the workers have no tests
+
+
+class Sum:
+    """What is added up; it has the methods of a state."""
+
+    def __init__(self) -> None:
+        self.value = 0
+
+    def state_dict(self) -> dict[str, int]:
+        return {"value": self.value}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        self.value = state["value"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -19,7 +36,8 @@ class Count:
     """What to count.
 
     Attributes:
-        results: URI of the directory that gets rows: worker, id.
+        results: URI of the directory that gets rows: worker, id; and how many rows that worker
+            has had so far, from `ctx.state`, and their sum, from what `ctx.checkpointed` keeps.
         rows: How many numbers, from 1; Flink's generator holds them all on the heap.
         name: Of the job.
         rate: Rows per second.
@@ -46,7 +64,8 @@ class Count:
             f"'fields.id.end'='{self.rows}', 'rows-per-second'='{self.rate}')"
         )
         t_env.execute_sql(
-            "CREATE TEMPORARY TABLE results (worker INT, id BIGINT) WITH "
+            "CREATE TEMPORARY TABLE results (worker INT, id BIGINT, `count` BIGINT, "
+            "total BIGINT) WITH "
             f"('connector'='filesystem', 'path'='{self.results}', 'format'='json', "
             "'sink.rolling-policy.rollover-interval'='1 s', "
             "'sink.rolling-policy.check-interval'='1 s')"
@@ -58,11 +77,24 @@ class Count:
             ctx.publish(f"rows of {ctx.index}", str(rows))
             for index in range(workers):  # none of another job, under the same key
                 assert ctx.lookup(f"rows of {index}", timeout_s=60.0) == str(rows)
-            seen = 0
+            state, total = ctx.state, ctx.checkpointed(total=Sum())
+            state.setdefault("rows", 0)
             for batch in ctx.batches(rows=100):
-                seen += len(batch["id"])
-                ctx.report(rows=seen)
-                ctx.emit({"worker": [ctx.index] * len(batch["id"]), "id": batch["id"]})
+                counts, totals = [], []
+                for number in batch["id"].tolist():
+                    state["rows"] += 1
+                    total.value += number
+                    counts.append(state["rows"])
+                    totals.append(total.value)
+                ctx.report(rows=state["rows"])
+                ctx.emit(
+                    {
+                        "worker": [ctx.index] * len(counts),
+                        "id": batch["id"],
+                        "count": counts,
+                        "total": totals,
+                    }
+                )
 
         cluster = Cluster(t_env, name=self.name)
         cluster.add_am_role()
@@ -70,7 +102,12 @@ class Count:
             "worker",
             RoleConfig(entry=entry, parallelism=workers),
             input=t_env.from_path("numbers"),
-            output={"worker": DataTypes.INT(), "id": DataTypes.BIGINT()},
+            output={
+                "worker": DataTypes.INT(),
+                "id": DataTypes.BIGINT(),
+                "count": DataTypes.BIGINT(),
+                "total": DataTypes.BIGINT(),
+            },
         )
         statements = t_env.create_statement_set()
         statements.add_insert("results", out)
