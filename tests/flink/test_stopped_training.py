@@ -25,6 +25,8 @@ from .test_stop import require_complete
 
 cloudpickle.register_pickle_by_value(sys.modules[__name__])
 
+pytestmark = pytest.mark.timeout(200)  # that of the first has the time of the fixture in it
+
 ROWS = 4_000
 OPTIONS = {
     "execution.checkpointing.interval": "100 ms",
