@@ -37,6 +37,7 @@ __all__ = ["JobHandle", "JobResult"]
 _LOG = logging.getLogger(__name__)
 _FAILING_MS = 2_000  # from Flink's answer to the end of a job that fails with it
 _ANSWER_MS = 10_000  # from the end of a job to Flink's answer about its savepoint
+_STATUS_MS = 10_000
 _ENDING = ("FAILING", "FAILED", "CANCELLING", "CANCELED", "FINISHED")
 _STATUS_ACCUMULATOR = "headrace.status"
 
@@ -66,9 +67,10 @@ class JobHandle:
         job_id: Flink's job id, 32 hexadecimal digits.
 
     Thread model: one thread at a time. Two at once make PyFlink's gateway open a connection on
-    which it does not find Headrace's classes. All methods talk to Flink and block for at most
-    a few seconds, `wait` and `stop` until the job has ended; where the cluster does not answer,
-    as long as Flink's client tries (`rest.retry.max-attempts`, `rest.retry.delay`).
+    which it does not find Headrace's classes. All methods talk to Flink. A question that it
+    does not answer ends after 10 s, `cancel` when Flink's client gives up. `wait` and `stop`
+    block until the job has ended. Their limit holds for questions about the status; those that
+    belong to an order to stop are asked to their end, 10 s each where Flink does not answer.
     """
 
     def __init__(
@@ -144,7 +146,7 @@ class JobHandle:
         j_future = self._j_client.getJobExecutionResult()
         try:
             while not limit.has_ended(j_future):
-                status = self.status()
+                status = self._status_within(limit)
                 if progress is not None:
                     progress.update(status)
                 stop = self._stop
@@ -240,11 +242,14 @@ class JobHandle:
                 raise HeadraceError(msg) from exc
             _LOG.debug("job %s had ended already: %s", self.job_name, cause_text(exc))
 
-    def _present_status(self) -> JobStatus | None:
+    def _status_within(self, limit: WaitLimit) -> JobStatus:
+        return self._present_status(limit.left_ms(_STATUS_MS)) or self._last_status
+
+    def _present_status(self, limit_ms: int = _STATUS_MS) -> JobStatus | None:
         """Return what the am's coordinator says now; None if it does not answer."""
         builder = get_gateway().jvm.org.headrace.operator.ClusterBuilder
         try:
-            text = builder.status(self._j_client, self._am_uid)
+            text = builder.status(self._j_client, self._am_uid, limit_ms)
         except Py4JJavaError as exc:
             _LOG.debug("job %s did not tell its status: %s", self.job_name, cause_text(exc))
             return None
@@ -319,7 +324,7 @@ class JobHandle:
             if has_ended(j_result, 0):
                 break
             if show is not None:
-                show.update(self.status())
+                show.update(self._status_within(limit))
         made, error = self._savepoint_of(stop, limit)
         if made is None:
             why = _NO_ANSWER if error is None else cause_text(error)

@@ -28,6 +28,7 @@ __all__ = [
 _LOG = logging.getLogger(__name__)
 _HOLD_S = 60
 _ENDED = ("FAILED", "CANCELED", "FINISHED")
+_REQUEST_MS = 10_000
 
 
 class SavepointStop:
@@ -180,9 +181,13 @@ def wished_place(directory: str | Path | None, wish: str) -> str:
 
 
 def state_of(client: JobClient) -> str | None:
-    """Return the state of Flink's job, such as "RUNNING"; None if Flink does not tell now."""
+    """Return the state of Flink's job, such as "RUNNING"; None if Flink does not tell now.
+
+    Blocks for at most 10 s.
+    """
+    builder = get_gateway().jvm.org.headrace.operator.ClusterBuilder
     try:
-        return str(client.get_job_status().result().name)
+        return str(builder.state(client._j_job_client, _REQUEST_MS))  # noqa: SLF001
     except Py4JJavaError as exc:
         _LOG.debug("Flink did not tell the job's state: %s", cause_text(exc))
         return None
