@@ -14,6 +14,7 @@ Families by who must act::
     ├── UserCodeError              their code raised or its process ended badly
     ├── NodeLostError              platform: a node fell silent; it is restarted
     ├── MasterLostError            platform: the master cannot be reached
+    ├── JobManagerLostError        platform: Flink does not tell how a job gets on
     ├── WaitTimeoutError           platform: a bounded wait ended; names the setting
     ├── CollectiveError            platform: a peer of an all-reduce is gone or silent
     ├── ServerLostError            platform: a parameter server is gone
@@ -38,6 +39,7 @@ __all__ = [
     "HeadraceError",
     "IllegalTransitionError",
     "JobFailedError",
+    "JobManagerLostError",
     "MasterLostError",
     "NodeLostError",
     "PeerLostError",
@@ -224,6 +226,26 @@ class MasterLostError(HeadraceError):
             f"Node {node} has not reached the master at {address} for {silent_s:.1f} s "
             f"(limit {limit_s:.1f} s, set by `timeouts.master_lost_timeout_s`). The node ends "
             "its process."
+        )
+
+
+class JobManagerLostError(HeadraceError):
+    """Flink does not tell how a job gets on: its JobManager cannot be reached.
+
+    The job may go on: with Flink's high availability another JobManager restores it.
+
+    Attributes:
+        job_name: Name of the job.
+        cause: What Flink's client says.
+    """
+
+    def __init__(self, job_name: str, cause: str) -> None:
+        self.job_name = job_name
+        self.cause = cause
+        super().__init__(
+            f"Flink does not tell how job {job_name!r} gets on; it may go on. Call the same "
+            "again to ask anew. How long Flink's client tries is set by "
+            f"`rest.retry.max-attempts` and `rest.retry.delay`. Cause:\n{cause}"
         )
 
 

@@ -206,11 +206,14 @@ def test_a_stop_that_flink_never_answers_ends_with_the_job(
     begin = time.monotonic()
     with pytest.raises(WaitTimeoutError, match=r"Flink's answer .*timeout_s of stop\(\)"):
         job.stop(tmp_path / "saved", timeout_s=1)
-    assert time.monotonic() - begin < 5, "half of what it may wait for the answer"
+    with pytest.raises(WaitTimeoutError, match=r"Flink's answer .*timeout_s of wait\(\)"):
+        job.wait(timeout_s=1)
+    assert time.monotonic() - begin < 6, "less than it may wait for the answer"
     monkeypatch.setattr(headrace.operator.handle, "_ANSWER_MS", 500)
     with pytest.raises(StopError, match=r"ended by itself.*never answered the order") as caught:
-        job.stop(tmp_path / "saved", timeout_s=LIMIT_S)
+        job.wait(timeout_s=LIMIT_S)
     assert caught.value.job_state == "FINISHED"
+    assert job.wait(timeout_s=LIMIT_S).savepoint is None
 
 
 def test_an_order_that_flink_does_not_take_is_told_and_leaves_the_job_free_to_end(

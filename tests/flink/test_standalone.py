@@ -14,13 +14,19 @@ from typing import Any
 
 import pytest
 
+import headrace.operator.job_end
+from headrace.errors import JobManagerLostError, StopError, WaitTimeoutError
+from headrace.operator.stop import has_ended
 from tests.waiting import until
 
 from .conftest import MakeEnvironment
 from .programs.count import Count
+from .remote import polling_clients, remote_handle
 from .sql_models import write_module
 from .standalone import Standalone, standalone_cluster
 from .system import Process, descendants, mapped_files, open_files, threads_named
+from .test_stop import require_complete
+from .wire import Wire
 
 _GPU_DRIVER = "org.apache.flink.externalresource.gpu.GPUDriverFactory"
 GPUS = Path(__file__).with_name("programs") / "gpus.py"
@@ -161,6 +167,44 @@ def stop(cluster: Standalone, job: str, saved: Path, *options: str) -> str:
     path = re.search(r"Savepoint completed. Path: (\S+)", printed)
     assert path is not None, printed
     return path[1]
+
+
+@pytest.mark.timeout(240)
+def test_a_handle_that_has_lost_the_job_manager_finds_its_job_again(
+    cluster: Standalone, tmp_path: Path, classes: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arguments = ("--name", "cut", "--rows", "200000", "--rate", "500", "--detach")
+    cluster.python(COUNT, tmp_path.joinpath("results").as_uri(), *arguments)
+    job = cluster.wait_for_job("cut", "RUNNING")
+    saved = tmp_path / "saved"
+    with Wire(int(cluster.rest.rpartition(":")[2])) as wire:
+        handle = remote_handle(wire.port, job, "cut")
+        until(lambda: handle.status().rows_in > 0, "rows", 60, cluster.logs)
+        for _ in range(3):
+            with pytest.raises(WaitTimeoutError):
+                handle.wait(timeout_s=0.6, show_progress=False)
+        until(lambda: polling_clients() == 1, "one client for all waits", 15)
+
+        wire.cut()
+        with pytest.raises(JobManagerLostError, match=r"may go on.*`rest.retry.max-attempts`"):
+            handle.wait(timeout_s=60, show_progress=False)
+        with pytest.raises(JobManagerLostError, match="Call the same again"):
+            handle.stop(saved, timeout_s=60)
+        wire.mend()
+        with pytest.raises(StopError, match=r"\(RUNNING\). Flink may carry out the order"):
+            handle.stop(saved, timeout_s=60)
+
+        with pytest.raises(WaitTimeoutError):
+            handle.wait(timeout_s=0.6, show_progress=False)
+        wire.cut()
+        until(lambda: has_ended(handle._end._j_future, 0), "a loss that nobody waits for")
+        wire.mend()
+        monkeypatch.setattr(headrace.operator.job_end, "_LEAST_S", 0.0)
+        result = handle.stop(saved, timeout_s=60)
+    require_complete(result.savepoint, saved)
+    assert result.status.state == "FINISHED"
+    assert cluster.jobs("cut") == {job: "FINISHED"}
+    assert_nothing_left(cluster)
 
 
 @pytest.mark.timeout(240)

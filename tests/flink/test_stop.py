@@ -5,17 +5,19 @@ from __future__ import annotations
 import os
 import signal
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlparse
 
 import pytest
 
+import headrace.operator.handle
 from headrace import Cluster, RoleConfig
 from headrace.config import AMConfig, ExchangeConfig, TimeoutConfig
 from headrace.errors import StopError, UsageError, WaitTimeoutError
 from headrace.operator import JobHandle
-from headrace.operator.stop import hold, state_of
+from headrace.operator.stop import has_ended, hold, state_of
 from tests.waiting import until, work_for
 
 from .conftest import MakeEnvironment
@@ -73,7 +75,7 @@ def test_a_job_goes_on_from_the_savepoint_of_its_stop_with_every_row_once(
 
 
 def test_a_job_goes_on_where_no_savepoint_can_be_made(
-    make_t_env: MakeEnvironment, tmp_path: Path
+    make_t_env: MakeEnvironment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     t_env = make_t_env(**CHECKPOINTS, **in_dir(tmp_path / "cp"), restart__strategy_type="none")
     out = tmp_path / "out"
@@ -92,12 +94,21 @@ def test_a_job_goes_on_where_no_savepoint_can_be_made(
         assert "it goes on (RUNNING)" in str(caught.value)
         assert told in caught.value.cause
         require_more_rows(job, before + 500)
+    with monkeypatch.context() as untold:
+        untold.setattr(headrace.operator.handle, "state_of", lambda _: None)
+        with pytest.raises(WaitTimeoutError, match=r"timeout_s of stop\(\)"):
+            job.stop(tmp_path / "file" / "below", timeout_s=3)
+    (tmp_path / "file").unlink()  # another order would be carried out
+    with pytest.raises(StopError, match=r"it goes on \(RUNNING\)") as caught:
+        job.stop(tmp_path / "file" / "below", timeout_s=LIMIT_S)
+    assert str(tmp_path / "file") in caught.value.cause
     with pytest.raises(WaitTimeoutError, match=r"timeout_s of stop\(\)"):
         job.stop(tmp_path / "saved", timeout_s=0.0)
     with pytest.raises(UsageError, match=r"is being stopped with a savepoint in file:.*saved"):
         job.stop(tmp_path / "elsewhere", timeout_s=LIMIT_S)
     again = job.stop(tmp_path / "saved", timeout_s=LIMIT_S)
     require_complete(again.savepoint, tmp_path / "saved")
+    assert job.wait(timeout_s=LIMIT_S) == again, "the savepoint is remembered"
     assert len(list((tmp_path / "saved").iterdir())) == 1
     with pytest.raises(StopError, match="has ended by itself"):
         job.stop(tmp_path / "late", timeout_s=LIMIT_S)
@@ -278,6 +289,10 @@ def test_a_function_that_does_not_end_in_time_is_named(
     cluster.add_role("worker", RoleConfig(entry=entry, exchange=SMALL), input=given)
     job = cluster.submit()
     until(lambda: reported(job, "count") > 0, "rows")
-    with pytest.raises(StopError, match=r"worker-0 had to be ended .*stop_timeout_s") as caught:
-        job.stop(tmp_path / "saved", timeout_s=LIMIT_S)
-    require_complete(caught.value.savepoint, tmp_path / "saved")
+    with pytest.raises(WaitTimeoutError, match=r"timeout_s of stop\(\)"):
+        job.stop(tmp_path / "saved", timeout_s=0.0)
+    until(lambda: has_ended(job._j_client.getJobExecutionResult(), 0), "the job's end")
+    for again in (job.wait, partial(job.stop, tmp_path / "saved")):
+        with pytest.raises(StopError, match=r"worker-0 had to be .*stop_timeout_s") as caught:
+            again(timeout_s=LIMIT_S)
+        require_complete(caught.value.savepoint, tmp_path / "saved")

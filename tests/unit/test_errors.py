@@ -21,6 +21,7 @@ SAMPLES: list[HeadraceError] = [
     errors.UserCodeError(node="worker-0", summary="died", signal="SIGKILL", last_lines=("a",)),
     errors.NodeLostError(node="ps-0", silent_s=12.0, limit_s=10.0),
     errors.MasterLostError(node="ps-0", address="localhost:1", silent_s=61.0, limit_s=60.0),
+    errors.JobManagerLostError(job_name="delays", cause="Connection refused"),
     errors.WaitTimeoutError(waited_for="a batch", waited_s=1.0, setting="timeout_s"),
     errors.CollectiveError(
         operation="step", waited_s=1.0, limit_s=9.0, reason="closed", is_consequence=True

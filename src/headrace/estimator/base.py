@@ -95,6 +95,7 @@ class Estimator(Parameters, ABC, Generic[F]):
             PlanError: The job cannot be planned like this; with `export_to`, Flink's
                 checkpoints are not set.
             JobFailedError: The job failed; the text has the cause.
+            JobManagerLostError: As `JobHandle.wait`.
             WaitTimeoutError: `timeout_s` has passed.
             StopError: The job could not be drained, and goes on.
             Py4JJavaError, TableException: As `TrainingPlan.submit`.

@@ -69,6 +69,7 @@ class FitJob(Generic[F]):
 
         Raises:
             JobFailedError: The job failed or was cancelled; the text has the cause.
+            JobManagerLostError: As `JobHandle.wait`.
             WaitTimeoutError: `timeout_s` has passed.
             StopError, UsageError: As `JobHandle.wait`, where other roles were added that ask
                 for a savepoint, or the job cannot be drained.

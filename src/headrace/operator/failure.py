@@ -4,10 +4,16 @@ from __future__ import annotations
 
 from typing import Any
 
-from py4j.protocol import Py4JJavaError
+from py4j.protocol import Py4JError, Py4JJavaError
 from pyflink.util.java_utils import is_instance_of
 
-__all__ = ["cause_text", "is_cancelled", "is_end_of_job", "is_of_unknown_job"]
+__all__ = [
+    "cause_text",
+    "is_cancelled",
+    "is_end_of_job",
+    "is_lost_contact",
+    "is_of_unknown_job",
+]
 
 _OURS = "org.headrace."
 _CANCELLED = "org.apache.flink.runtime.client.JobCancellationException"
@@ -15,6 +21,7 @@ _END_OF_JOB = "org.apache.flink.runtime.client.JobExecutionException"
 _UNKNOWN_JOB = "org.apache.flink.runtime.messages.FlinkJobNotFoundException"
 _REST = "org.apache.flink.runtime.rest.util.RestClientException"
 _MISSING = 404
+_GIVEN_UP = "org.apache.flink.util.concurrent.FutureUtils$RetryException"
 _MOST_CAUSES = 50
 
 
@@ -43,8 +50,18 @@ def is_cancelled(error: BaseException) -> bool:
 
 
 def is_end_of_job(error: Py4JJavaError) -> bool:
-    """Return whether it says how a job ended, and not that Flink could not be asked."""
+    """Return whether it says how a job ended, and not that Flink could not be asked.
+
+    Source: Flink's `JobResult.toJobExecutionResult`.
+    """
     return any(is_instance_of(each, _END_OF_JOB) for each in _chain(error.java_exception))
+
+
+def is_lost_contact(error: Py4JError) -> bool:
+    """Return whether Flink's client has given up to reach the JobManager."""
+    return isinstance(error, Py4JJavaError) and any(
+        is_instance_of(each, _GIVEN_UP) for each in _chain(error.java_exception)
+    )
 
 
 def is_of_unknown_job(error: Py4JJavaError) -> bool:

@@ -5,26 +5,24 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from py4j.protocol import Py4JError, Py4JJavaError
 from pyflink.common import JobClient
 from pyflink.java_gateway import get_gateway
 
-from headrace.errors import HeadraceError, JobFailedError, StopError
+from headrace.errors import HeadraceError, StopError
 from headrace.framework.status import JobStatus
 from headrace.operator.drain import Drain
-from headrace.operator.failure import cause_text, is_cancelled
+from headrace.operator.failure import cause_text, is_lost_contact
+from headrace.operator.job_end import JobEnd, JobResult
 from headrace.operator.local_checkpoints import LocalCheckpoints
 from headrace.operator.progress import Progress
 from headrace.operator.retained_checkpoint import RetainedCheckpoint
 from headrace.operator.stop import (
     SavepointStop,
-    has_ended,
     hold,
-    is_over,
     release,
     savepoint_uri,
     state_of,
@@ -37,25 +35,8 @@ __all__ = ["JobHandle", "JobResult"]
 _LOG = logging.getLogger(__name__)
 _FAILING_MS = 2_000  # from Flink's answer to the end of a job that fails with it
 _ANSWER_MS = 10_000  # from the end of a job to Flink's answer about its savepoint
+_STATUS_MS = 10_000
 _ENDING = ("FAILING", "FAILED", "CANCELLING", "CANCELED", "FINISHED")
-_STATUS_ACCUMULATOR = "headrace.status"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class JobResult:
-    """How a job ended that ended well.
-
-    Attributes:
-        job_id: Flink's job id, 32 hexadecimal digits.
-        status: What the master said last: final row counts and reports of every node.
-        duration_s: Flink's run time of the job, in seconds.
-        savepoint: URI of the savepoint that `JobHandle.stop` made; None without one.
-    """
-
-    job_id: str
-    status: JobStatus
-    duration_s: float
-    savepoint: str | None = None
 
 
 class JobHandle:
@@ -66,9 +47,10 @@ class JobHandle:
         job_id: Flink's job id, 32 hexadecimal digits.
 
     Thread model: one thread at a time. Two at once make PyFlink's gateway open a connection on
-    which it does not find Headrace's classes. All methods talk to Flink and block for at most
-    a few seconds, `wait` and `stop` until the job has ended; where the cluster does not answer,
-    as long as Flink's client tries (`rest.retry.max-attempts`, `rest.retry.delay`).
+    which it does not find Headrace's classes. All methods talk to Flink. A question that it
+    does not answer ends after 10 s, `cancel` when Flink's client gives up. `wait` and `stop`
+    block until the job has ended. Their limit holds for questions about the status; those that
+    belong to an order to stop are asked to their end, 10 s each where Flink does not answer.
     """
 
     def __init__(
@@ -85,12 +67,12 @@ class JobHandle:
     ) -> None:
         self._client = client
         self._j_client = client._j_job_client  # noqa: SLF001 - PyFlink has no public way
+        self._end = JobEnd(client, job_name=job_name, am_uid=am_uid, retained=retained)
         self._am_uid = am_uid
         self._drain = drain
         self._checkpoints = checkpoints
         self._fed_roles = frozenset(fed_roles)
         self._savepoint_dir = savepoint_dir
-        self._retained = retained
         self._stop: SavepointStop | None = None
         self._last_status = JobStatus()
         self.job_name = job_name
@@ -117,7 +99,8 @@ class JobHandle:
         function has returned), Flink's job would go on without it for ever; it is then stopped
         with a drain, so that its other sinks finish in order. Where a process has asked for a
         savepoint (`ctx.stop_job(reason, savepoint=True)`), the job is stopped as by `stop`; one
-        that has ended by itself before that has ended well, without a savepoint.
+        that has ended by itself before that has ended well, without a savepoint. Behind a
+        `stop` that has not come to its end, this waits for the same.
 
         Args:
             timeout_s: Longest wait, in seconds; the job goes on after it. None waits until the
@@ -133,28 +116,28 @@ class JobHandle:
             JobFailedError: The job failed or was cancelled; carries the cause, with the Python
                 traceback where user code raised.
             WaitTimeoutError: `timeout_s` has passed.
-            StopError: A process has asked for a savepoint, and `stop` raises it; or the job
-                could not be drained, and goes on.
+            StopError: As `stop`, where that was called before, or a process has asked for a
+                savepoint; or the job could not be drained, and goes on.
+            JobManagerLostError: As `stop`.
             UsageError: A process has asked for a savepoint, and there is no directory for it;
                 the job goes on.
             ConfigError: Likewise, and `savepoint` is empty.
         """
         progress = Progress(self.job_name) if show_progress else None
         limit = WaitLimit(self.job_name, "wait()", timeout_s)
-        j_future = self._j_client.getJobExecutionResult()
+        stop = self._stop
         try:
-            while not limit.has_ended(j_future):
-                status = self.status()
+            while stop is None:
+                if limit.has_ended(self._end.is_told):
+                    return self._result()
+                status = self._status_within(limit)
                 if progress is not None:
                     progress.update(status)
-                stop = self._stop
-                if stop is None and status.savepoint_wish is not None:
-                    stop = self._grant_wish(j_future, savepoint)
-                if stop is not None:
-                    return self._finish_stop(stop, j_future, limit, progress)
-                if self._drain is not None and status.state == "FINISHED":
+                if status.savepoint_wish is not None:
+                    stop = self._grant_wish(savepoint)
+                if stop is None and self._drain is not None and status.state == "FINISHED":
                     self._drain.start_if_needed(self._client, self._am_uid)
-            return self._result(j_future)
+            return self._finish_stop(stop, limit, progress)
         finally:
             if progress is not None:
                 progress.close(self._last_status)
@@ -207,6 +190,9 @@ class JobHandle:
                 done.
             JobFailedError: The job has failed, or had.
             WaitTimeoutError: `timeout_s` has passed.
+            JobManagerLostError: Flink's client has given up to ask the JobManager
+                (`rest.retry.max-attempts`, `rest.retry.delay`: a minute by default). The job
+                may go on; another call asks anew.
             UsageError: It is being stopped with another directory, or another `drain`.
             ConfigError: `savepoint` is empty.
 
@@ -214,11 +200,10 @@ class JobHandle:
         """
         target = savepoint_uri(savepoint)
         limit = WaitLimit(self.job_name, "stop()", timeout_s)
-        j_result = self._j_client.getJobExecutionResult()
         progress = Progress(self.job_name) if show_progress else None
         try:
-            stop = self._begin_stop(j_result, target, limit, drains=drain)
-            return self._finish_stop(stop, j_result, limit, progress)
+            stop = self._begin_stop(target, limit, drains=drain)
+            return self._finish_stop(stop, limit, progress)
         finally:
             if progress is not None:
                 progress.close(self._last_status)
@@ -235,16 +220,19 @@ class JobHandle:
         try:
             self._client.cancel().result()
         except Py4JJavaError as exc:
-            if not is_over(self._client, exc):
+            if not self._end.is_over(exc):
                 msg = f"Job {self.job_name!r} was not cancelled: {cause_text(exc)}"
                 raise HeadraceError(msg) from exc
             _LOG.debug("job %s had ended already: %s", self.job_name, cause_text(exc))
 
-    def _present_status(self) -> JobStatus | None:
+    def _status_within(self, limit: WaitLimit) -> JobStatus:
+        return self._present_status(limit.left_ms(_STATUS_MS)) or self._last_status
+
+    def _present_status(self, limit_ms: int = _STATUS_MS) -> JobStatus | None:
         """Return what the am's coordinator says now; None if it does not answer."""
         builder = get_gateway().jvm.org.headrace.operator.ClusterBuilder
         try:
-            text = builder.status(self._j_client, self._am_uid)
+            text = builder.status(self._j_client, self._am_uid, limit_ms)
         except Py4JJavaError as exc:
             _LOG.debug("job %s did not tell its status: %s", self.job_name, cause_text(exc))
             return None
@@ -264,95 +252,98 @@ class JobHandle:
         status = self._present_status()
         return None if status is None else status.savepoint_wish
 
-    def _grant_wish(self, j_result: Any, given: str | Path | None) -> SavepointStop | None:
+    def _grant_wish(self, given: str | Path | None) -> SavepointStop | None:
         """Give the order that a process of the present attempt asks for.
 
         None where that attempt has no wish, or the job is ending by itself.
         """
-        if has_ended(j_result, 0):
+        if self._end.is_told(0):
             return None
         with ExitStack() as undo:
             undo.callback(release, self._j_client, self._am_uid)
             if hold(self._j_client, self._am_uid) > 0 or (wish := self._present_wish()) is None:
                 return None
             target = wished_place(self._savepoint_dir if given is None else given, wish)
-            stop = self._order(target, drains=True)
+            stop = self._order(target, drains=True, is_wished=True)
             undo.pop_all()
         return stop
 
-    def _begin_stop(
-        self, j_result: Any, target: str, limit: WaitLimit, *, drains: bool
-    ) -> SavepointStop:
+    def _begin_stop(self, target: str, limit: WaitLimit, *, drains: bool) -> SavepointStop:
         """Give the order, unless it was given."""
         stop = self._stop
         if stop is not None and stop.is_same(target, drains=drains):
             return stop
-        if has_ended(j_result, 0):
-            raise self._too_late(j_result, target)
+        if self._end.is_told(0):
+            raise self._too_late(target)
         if stop is not None:
             raise stop.other_error()
         with ExitStack() as undo:
             undo.callback(release, self._j_client, self._am_uid)
             # A savepoint that meets a task which is just closing fails the job.
             while hold(self._j_client, self._am_uid) > 0:
-                if limit.has_ended(j_result):
-                    raise self._too_late(j_result, target)
+                if limit.has_ended(self._end.is_told):
+                    raise self._too_late(target)
             stop = self._order(target, drains=drains)
             undo.pop_all()
         return stop
 
-    def _order(self, target: str, *, drains: bool) -> SavepointStop:
+    def _order(self, target: str, *, drains: bool, is_wished: bool = False) -> SavepointStop:
         self._stop = SavepointStop(
-            self._j_client, job_name=self.job_name, target=target, drains=drains
+            self._j_client,
+            job_name=self.job_name,
+            target=target,
+            drains=drains,
+            is_wished=is_wished,
         )
         return self._stop
 
     def _finish_stop(
-        self,
-        stop: SavepointStop,
-        j_result: Any,
-        limit: WaitLimit,
-        show: Progress | None,
+        self, stop: SavepointStop, limit: WaitLimit, show: Progress | None
     ) -> JobResult:
-        """Wait for the stop that was begun, and for the job's end."""
-        while not limit.has_ended(stop.j_future):
-            if has_ended(j_result, 0):
+        """Wait for the stop that was begun, and for the job's end; the order is kept till then.
+
+        An order without a savepoint is void once the job's state behind it is known.
+        """
+        while not limit.has_ended(stop.is_answered):
+            if self._end.is_told(0):
                 break
             if show is not None:
-                show.update(self.status())
+                show.update(self._status_within(limit))
         made, error = self._savepoint_of(stop, limit)
         if made is None:
             why = _NO_ANSWER if error is None else cause_text(error)
-            state = self._state_behind(j_result, limit)
-            if state == "FINISHED" and limit.method == "wait()":
+            if error is not None and is_lost_contact(error):
+                why = f"{_LOST_ANSWER} {why}"
+            state = self._state_behind(limit)
+            self._stop = None
+            if state == "FINISHED" and stop.is_wished and limit.method == "wait()":
                 _LOG.warning("job %s ended without a savepoint: %s", self.job_name, why)
-                return self._result(j_result)
+                return self._result()
             raise stop.error(why, job_state=state) from error
-        while not limit.has_ended(j_result):
+        while not limit.has_ended(self._end.is_told):
             pass
-        result = replace(self._result(j_result), savepoint=made)
+        result = replace(self._result(), savepoint=made)
         stop.require_finished(result.status, self._fed_roles, made)
         return result
 
-    def _too_late(self, j_result: Any, target: str) -> StopError:
+    def _too_late(self, target: str) -> StopError:
         """Return the error for a job that has ended well by itself; raises where it failed."""
-        self._result(j_result)
+        self._result()
         return StopError(
             job_name=self.job_name, target=target, cause=_TOO_LATE, job_state="FINISHED"
         )
 
     def _savepoint_of(
         self, stop: SavepointStop, limit: WaitLimit
-    ) -> tuple[str | None, Exception | None]:
-        """Return the savepoint, or None and why there is none; the order is then void.
+    ) -> tuple[str | None, Py4JError | None]:
+        """Return the savepoint, or None and why there is none; the job may end by itself then.
 
         Raises:
-            WaitTimeoutError: The job has ended, and the limit passes before Flink answers; the
-                order is kept.
+            WaitTimeoutError: The job has ended, and the limit passes before Flink answers.
         """
-        error = None
+        error: Py4JError | None = None
         try:
-            if has_ended(stop.j_future, limit.left_ms(_ANSWER_MS)):
+            if stop.is_answered(limit.left_ms(_ANSWER_MS)):
                 return stop.savepoint(), None
         except Py4JError as exc:
             error = exc
@@ -361,40 +352,32 @@ class JobHandle:
                 f"Flink's answer about the savepoint of job {self.job_name!r}",
                 "The job has ended. Call the same again to wait on for the answer.",
             )
-        self._stop = None
         release(self._j_client, self._am_uid)
         return None, error
 
-    def _state_behind(self, j_result: Any, limit: WaitLimit) -> str:
+    def _state_behind(self, limit: WaitLimit) -> str:
         """Return in which state a stop that has failed leaves the job; raise its failure."""
-        if not has_ended(j_result, _FAILING_MS):
+        if not self._end.is_told(_FAILING_MS):
             while (state := state_of(self._client)) is None or state in _ENDING:
-                if limit.has_ended(j_result):
+                if limit.has_ended(self._end.is_told):
                     break
             else:
                 return state
-        self._result(j_result)
+        self._result()
         return "FINISHED"
 
-    def _result(self, j_future: Any) -> JobResult:
+    def _result(self) -> JobResult:
         for directory in (self._drain, self._checkpoints):
             if directory is not None:  # not before the job's end: it writes there
                 directory.close()
-        try:
-            j_result = j_future.get()
-        except Exception as exc:
-            retained = None if is_cancelled(exc) else self._retained
-            advice = "" if retained is None else retained.advice(self.job_id)
-            raise JobFailedError(self.job_name, cause_text(exc), advice) from exc
-        text = j_result.getAllAccumulatorResults().get(f"{_STATUS_ACCUMULATOR}.{self._am_uid}")
-        if text:
-            self._last_status = JobStatus.from_json(str(text))
-        return JobResult(
-            job_id=self.job_id,
-            status=self._last_status,
-            duration_s=j_result.getNetRuntime() / 1000.0,
-        )
+        result = self._end.result(self._last_status)
+        self._last_status = result.status
+        return result
 
 
 _TOO_LATE = "Nothing was stopped."
 _NO_ANSWER = "At least none that Flink has told of: it never answered the order."
+_LOST_ANSWER = (
+    "Flink may carry out the order all the same: contact with its JobManager was lost before "
+    "the answer."
+)

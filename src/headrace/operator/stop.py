@@ -12,13 +12,12 @@ from pyflink.java_gateway import get_gateway
 
 from headrace.errors import ConfigError, StopError, UsageError
 from headrace.framework.status import JobStatus
-from headrace.operator.failure import cause_text, is_end_of_job, is_of_unknown_job
+from headrace.operator.failure import cause_text
 
 __all__ = [
     "SavepointStop",
     "has_ended",
     "hold",
-    "is_over",
     "release",
     "savepoint_uri",
     "state_of",
@@ -27,7 +26,7 @@ __all__ = [
 
 _LOG = logging.getLogger(__name__)
 _HOLD_S = 60
-_ENDED = ("FAILED", "CANCELED", "FINISHED")
+_REQUEST_MS = 10_000
 
 
 class SavepointStop:
@@ -38,6 +37,7 @@ class SavepointStop:
     Attributes:
         target: URI of the directory in which Flink makes the savepoint.
         drains: Whether every operator is ended before the savepoint, as at the end of input.
+        is_wished: Whether a process has asked for it, and not the caller.
         j_future: Flink's answer to come; of an order that Flink did not take, why not.
     """
 
@@ -49,6 +49,7 @@ class SavepointStop:
         target: str,
         drains: bool,
         is_kept: bool = True,
+        is_wished: bool = False,
     ) -> None:
         """Give the order; does not wait.
 
@@ -59,9 +60,11 @@ class SavepointStop:
             drains: As the attribute.
             is_kept: Whether somebody restores the savepoint; one that nobody needs is written
                 in the form that costs less.
+            is_wished: As the attribute.
         """
         self.target = target
         self.drains = drains
+        self.is_wished = is_wished
         self._job_name = job_name
         jvm = get_gateway().jvm
         formats = jvm.org.apache.flink.core.execution.SavepointFormatType
@@ -82,6 +85,10 @@ class SavepointStop:
             f"Job {self._job_name!r} is being stopped with a savepoint in {self.target} "
             f"(drain={self.drains}); call stop with the same to wait for that"
         )
+
+    def is_answered(self, pause_ms: int) -> bool:
+        """Wait `pause_ms` at most for Flink's answer; return whether it is there."""
+        return has_ended(self.j_future, pause_ms)
 
     def savepoint(self) -> str:
         """Return the URI of the savepoint, once `j_future` is done.
@@ -180,32 +187,16 @@ def wished_place(directory: str | Path | None, wish: str) -> str:
 
 
 def state_of(client: JobClient) -> str | None:
-    """Return the state of Flink's job, such as "RUNNING"; None if Flink does not tell now."""
+    """Return the state of Flink's job, such as "RUNNING"; None if Flink does not tell now.
+
+    Blocks for at most 10 s.
+    """
+    builder = get_gateway().jvm.org.headrace.operator.ClusterBuilder
     try:
-        return str(client.get_job_status().result().name)
+        return str(builder.state(client._j_job_client, _REQUEST_MS))  # noqa: SLF001
     except Py4JJavaError as exc:
         _LOG.debug("Flink did not tell the job's state: %s", cause_text(exc))
         return None
-
-
-def is_over(client: JobClient, refusal: Py4JJavaError) -> bool:
-    """Return whether a job that Flink did not cancel runs no longer.
-
-    Args:
-        client: Flink's client of the job.
-        refusal: What Flink answered.
-    """
-    if is_of_unknown_job(refusal) or state_of(client) in _ENDED:
-        return True
-    # An embedded cluster that is gone with its job knows no state, but how the job has ended.
-    j_result = client._j_job_client.getJobExecutionResult()  # noqa: SLF001 (no public way)
-    if not has_ended(j_result, 0):
-        return False
-    try:
-        j_result.get()
-    except Py4JJavaError as exc:
-        return is_end_of_job(exc)
-    return True
 
 
 _UNFINISHED = (

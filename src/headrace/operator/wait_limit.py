@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import time
-from typing import Any
+from collections.abc import Callable
 
 from headrace.errors import WaitTimeoutError
-from headrace.operator.stop import has_ended
 
 __all__ = ["WaitLimit"]
 
@@ -33,8 +32,11 @@ class WaitLimit:
         self._timeout_s = timeout_s
         self._began = time.monotonic()
 
-    def has_ended(self, j_future: Any) -> bool:
+    def has_ended(self, is_there: Callable[[int], bool]) -> bool:
         """Wait up to the refresh pause for the end of a job, or of what was asked of Flink.
+
+        Args:
+            is_there: Waits that many milliseconds at most, and returns whether it has ended.
 
         Returns:
             Whether it has ended, well or not; at once when it has.
@@ -42,7 +44,7 @@ class WaitLimit:
         Raises:
             WaitTimeoutError: It has not, and the time has passed.
         """
-        if has_ended(j_future, self.left_ms(_REFRESH_EVERY_MS)):
+        if is_there(self.left_ms(_REFRESH_EVERY_MS)):
             return True
         self.require_left(
             f"the end of job {self._job_name!r}", "The job goes on; wait again or cancel it."

@@ -1,6 +1,8 @@
 package org.headrace.operator;
 
 import org.apache.flink.annotation.PublicEvolving;
+import org.apache.flink.api.common.JobStatus;
+import org.apache.flink.api.common.time.Deadline;
 import org.apache.flink.configuration.Configuration;
 import org.apache.flink.core.execution.JobClient;
 import org.apache.flink.python.util.PythonConfigUtil;
@@ -28,6 +30,7 @@ import org.headrace.plan.RolePlan;
 
 import java.io.IOException;
 import java.nio.charset.StandardCharsets;
+import java.time.Duration;
 import java.util.HashMap;
 import java.util.LinkedHashMap;
 import java.util.List;
@@ -41,13 +44,13 @@ import java.util.concurrent.TimeoutException;
 /**
  * Adds one ML cluster to a job graph. The Python plan calls it through py4j.
  *
- * <p>Thread model: the plan's thread; nothing here runs in the cluster. {@link #status} blocks for a
- * bounded time, nothing else blocks.
+ * <p>Thread model: the plan's thread; nothing here runs in the cluster. What asks Flink
+ * blocks for a bounded time, nothing else blocks.
  */
 @PublicEvolving
 public final class ClusterBuilder {
 
-    private static final long STATUS_TIMEOUT_S = 10;
+    private static final long REQUEST_MS = 10_000;
     private static final String BOUNDS = "$internal.job-resource-requirements";
 
     private final ClusterPlan cluster;
@@ -202,21 +205,32 @@ public final class ClusterBuilder {
     }
 
     /**
-     * The latest status of a cluster as JSON: docs/lifecycle.md, section 4. Blocks at most 20 s.
+     * The latest status of a cluster as JSON: docs/lifecycle.md, section 4.
      *
      * @param amUid the cluster's {@code uid_prefix} and "-am"
+     * @param limitMs for how long it may block
      * @return an empty text if the job has ended
      * @throws Exception if the job runs and its am does not answer
      */
-    public static String status(JobClient client, String amUid) throws Exception {
+    public static String status(JobClient client, String amUid, long limitMs) throws Exception {
+        Deadline deadline = Deadline.fromNow(Duration.ofMillis(limitMs));
         try {
-            return ask(client, amUid, AmRequest.Kind.STATUS);
+            return ask(client, amUid, new AmRequest(AmRequest.Kind.STATUS, 0), limitMs);
         } catch (ExecutionException e) {
-            if (client.getJobStatus().get(STATUS_TIMEOUT_S, TimeUnit.SECONDS).isGloballyTerminalState()) {
+            if (stateOf(client, deadline.timeLeft().toMillis()).isGloballyTerminalState()) {
                 return ""; // its coordinators end before the client knows
             }
             throw e;
         }
+    }
+
+    /**
+     * The state of a job, such as "RUNNING". Blocks for at most {@code limitMs}.
+     *
+     * @throws Exception if Flink does not tell it
+     */
+    public static String state(JobClient client, long limitMs) throws Exception {
+        return stateOf(client, limitMs).name();
     }
 
     /**
@@ -242,7 +256,7 @@ public final class ClusterBuilder {
      * @throws Exception if the job is not running or does not answer
      */
     public static long hold(JobClient client, String amUid, int holdS) throws Exception {
-        return Long.parseLong(ask(client, amUid, new AmRequest(AmRequest.Kind.HOLD, 0, holdS)));
+        return Long.parseLong(ask(client, amUid, new AmRequest(AmRequest.Kind.HOLD, 0, holdS), REQUEST_MS));
     }
 
     /** Takes {@link #hold} back; blocks and throws as it does. */
@@ -268,14 +282,19 @@ public final class ClusterBuilder {
     }
 
     private static String ask(JobClient client, String amUid, AmRequest.Kind kind) throws Exception {
-        return ask(client, amUid, new AmRequest(kind, 0));
+        return ask(client, amUid, new AmRequest(kind, 0), REQUEST_MS);
     }
 
-    private static String ask(JobClient client, String amUid, AmRequest question) throws Exception {
+    private static String ask(JobClient client, String amUid, AmRequest question, long limitMs)
+            throws Exception {
         return AmRequest.text(
                 ((CoordinationRequestGateway) client)
                         .sendCoordinationRequest(amUid, question)
-                        .get(STATUS_TIMEOUT_S, TimeUnit.SECONDS));
+                        .get(limitMs, TimeUnit.MILLISECONDS));
+    }
+
+    private static JobStatus stateOf(JobClient client, long limitMs) throws Exception {
+        return client.getJobStatus().get(limitMs, TimeUnit.MILLISECONDS);
     }
 
     private static Configuration pythonConfig(StreamExecutionEnvironment env) {
