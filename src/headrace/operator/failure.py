@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-__all__ = ["cause_text", "is_cancelled"]
+__all__ = ["cause_text", "is_cancelled", "lacks_slots"]
 
 _OURS = "org.headrace."
 _CANCELLED = "org.apache.flink.runtime.client.JobCancellationException"
+_NO_SLOTS = "org.apache.flink.runtime.jobmanager.scheduler.NoResourceAvailableException"
 _MOST_CAUSES = 50
 
 
@@ -30,9 +31,18 @@ def cause_text(error: BaseException) -> str:
 
 def is_cancelled(error: BaseException) -> bool:
     """Return whether a PyFlink call raised this because the job was cancelled."""
+    return _has_cause(error, _CANCELLED)
+
+
+def lacks_slots(error: BaseException) -> bool:
+    """Return whether a PyFlink call raised this because Flink found too few task slots."""
+    return _has_cause(error, _NO_SLOTS)
+
+
+def _has_cause(error: BaseException, name: str) -> bool:
     java = getattr(error, "java_exception", None)
     chain = [] if java is None else _chain(java)
-    return any(_name_and_text(throwable)[0] == _CANCELLED for throwable in chain)
+    return any(_name_and_text(throwable)[0] == name for throwable in chain)
 
 
 def _chain(java: Any) -> list[Any]:

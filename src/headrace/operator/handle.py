@@ -16,7 +16,7 @@ from pyflink.java_gateway import get_gateway
 from headrace.errors import JobFailedError, StopError
 from headrace.framework.status import JobStatus
 from headrace.operator.drain import Drain
-from headrace.operator.failure import cause_text, is_cancelled
+from headrace.operator.failure import cause_text, is_cancelled, lacks_slots
 from headrace.operator.local_checkpoints import LocalCheckpoints
 from headrace.operator.progress import Progress
 from headrace.operator.retained_checkpoint import RetainedCheckpoint
@@ -77,6 +77,7 @@ class JobHandle:
         fed_roles: Iterable[str] = (),
         savepoint_dir: str | None = None,
         retained: RetainedCheckpoint | None = None,
+        lack_of_slots: str = "",
     ) -> None:
         self._client = client
         self._j_client = client._j_job_client  # noqa: SLF001 - PyFlink has no public way
@@ -86,6 +87,7 @@ class JobHandle:
         self._fed_roles = frozenset(fed_roles)
         self._savepoint_dir = savepoint_dir
         self._retained = retained
+        self._lack_of_slots = lack_of_slots
         self._stop: SavepointStop | None = None
         self._last_status = JobStatus()
         self.job_name = job_name
@@ -371,9 +373,12 @@ class JobHandle:
         try:
             j_result = j_future.get()
         except Exception as exc:
+            cause = cause_text(exc)
+            if self._lack_of_slots and lacks_slots(exc):
+                cause = f"{cause}\n{self._lack_of_slots}"
             retained = None if is_cancelled(exc) else self._retained
             advice = "" if retained is None else retained.advice(self.job_id)
-            raise JobFailedError(self.job_name, cause_text(exc), advice) from exc
+            raise JobFailedError(self.job_name, cause, advice) from exc
         text = j_result.getAllAccumulatorResults().get(f"{_STATUS_ACCUMULATOR}.{self._am_uid}")
         if text:
             self._last_status = JobStatus.from_json(str(text))
