@@ -156,8 +156,7 @@ class Standalone:
         def found() -> str:
             return next((job for job, at in self.jobs(name).items() if at == state), "")
 
-        until(lambda: found() != "", f"a job {name} in {state}", timeout_s, self.logs)
-        return found()
+        return until(found, f"a job {name} in {state}", timeout_s, self.logs)
 
     def add_task_manager(self, host: Host = LOCALHOST) -> subprocess.Popen[bytes]:
         """Start one more TaskManager; `wait_for_slots` waits for it."""

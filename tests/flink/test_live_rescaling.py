@@ -12,6 +12,7 @@ import pytest
 from pyflink.java_gateway import get_gateway
 
 import headrace.pytorch
+import headrace.tensorflow
 from headrace.errors import JobFailedError
 from headrace.operator import JobHandle
 from tests.ports import free_ports
@@ -131,10 +132,8 @@ def test_workers_of_a_running_training_become_more_and_fewer_and_every_row_count
     assert sum(node.report["rows"] for node in nodes.values()) == len(found)
 
 
-TWO_SLOTS = {
-    "taskmanager_numberOfTaskSlots": "2",
-    "jobmanager_adaptive__scheduler_submission_resource__wait__timeout": "10 s",
-}
+WAIT = "jobmanager_adaptive__scheduler_submission_resource__wait__timeout"
+TWO_SLOTS = {"taskmanager_numberOfTaskSlots": "2", WAIT: "10 s"}
 
 
 def test_as_many_workers_run_as_there_are_slots_for(
@@ -181,10 +180,40 @@ def log_text() -> str:
     return Path(path).read_text(errors="replace")
 
 
+def lack(needed: int, roles: str, *, offered: int) -> str:
+    return (
+        rf"(?s)Not enough resources.*Needed: at least {needed} task slot\(s\), for as many .* "
+        rf"\({re.escape(roles)}\)\. Offered: 1 TaskManager\(s\) of {offered} slot\(s\) each"
+    )
+
+
 def test_fewer_workers_than_are_enough_are_not_started(
     make_t_env: MakeEnvironment, tmp_path: Path
 ) -> None:
-    job = start(make_t_env, tmp_path, 3, 1_000, options=TWO_SLOTS)
-    with pytest.raises(JobFailedError, match=r"(?i)resource"):
+    job = start(make_t_env, tmp_path, 3, 1_000, options={**TWO_SLOTS, WAIT: "1 s"})
+    with pytest.raises(JobFailedError, match=lack(3, "worker: 3", offered=2)):
         job.wait(timeout_s=LIMIT_S)
     assert job.status().nodes == {}
+
+
+@pytest.mark.parametrize(("slots", "wait"), [(1, "1 s"), (2, "10 s")])
+def test_servers_run_in_full_or_not_at_all_however_few_workers_are_enough(
+    make_t_env: MakeEnvironment, tmp_path: Path, slots: int, wait: str
+) -> None:
+    def take(ctx: Any) -> None:
+        ctx.report(rows=sum(len(batch["id"]) for batch in ctx.batches(rows=100)))
+
+    options = {**ADAPTIVE, "taskmanager_numberOfTaskSlots": str(slots), WAIT: wait}
+    t_env = make_t_env(1, **{**CHECKPOINTS, **in_dir(tmp_path / "cp"), **options})
+    add_slow_numbers(t_env, 1_000, 10_000)
+    rows = t_env.sql_query("SELECT id FROM numbers")
+    plan = headrace.tensorflow.train(rows, take, workers=(1, 3), ps=2, spare_after_s=None)
+    job = plan.submit()
+    if slots == 1:
+        with pytest.raises(JobFailedError, match=lack(2, "ps: 2, worker: 1 to 3", offered=1)):
+            job.wait(timeout_s=LIMIT_S)
+        assert job.status().nodes == {}
+        return
+    nodes = job.wait(timeout_s=LIMIT_S).status.nodes
+    assert sorted(nodes) == ["ps-0", "ps-1", "worker-0", "worker-1"]
+    assert sum(nodes[f"worker-{index}"].report["rows"] for index in range(2)) == 1_000

@@ -10,6 +10,7 @@ import cloudpickle
 import pytest
 
 import headrace.tensorflow
+from headrace.operator import JobHandle, JobResult
 from tests.ports import free_ports
 from tests.waiting import until
 
@@ -17,8 +18,9 @@ from .conftest import MakeEnvironment
 from .tensorflow_jobs import START_S, build_model, step_function
 from .test_kept_state import NARROW, RETRIES, SMALL, in_dir
 from .test_kept_training import add_slow_numbers
-from .test_live_rescaling import ADAPTIVE, rescale
+from .test_live_rescaling import ADAPTIVE, TWO_SLOTS, rescale
 from .test_operator_rows import CHECKPOINTS
+from .test_rescaled import UNCHAINED
 from .training_jobs import STEPS, add_sink, columns_of, ids_by_step, read_rows
 
 cloudpickle.register_pickle_by_value(sys.modules[__name__])
@@ -86,19 +88,17 @@ def fits(ctx: Any) -> None:
     ctx.save(model)
 
 
-@pytest.mark.timeout(300)  # five processes that import TensorFlow
-@pytest.mark.parametrize("entry", [steps_by_itself, fits])
-def test_a_model_goes_on_in_fewer_workers_and_in_more(
-    make_t_env: MakeEnvironment, tmp_path: Path, entry: Any
-) -> None:
-    import keras
-    import numpy as np
-    import tensorflow as tf
-
-    (port,) = free_ports(1)
-    options = {**CHECKPOINTS, **RETRIES, **NARROW, **in_dir(tmp_path / "cp"), **ADAPTIVE}
-    t_env = make_t_env(2, **options, rest_port=str(port))
-    add_slow_numbers(t_env, ROWS, 200)
+def start(
+    make_t_env: MakeEnvironment,
+    folder: Path,
+    entry: Any,
+    workers: int | tuple[int, int],
+    per_second: int,
+    **options: str,
+) -> JobHandle:
+    kept = {**CHECKPOINTS, **RETRIES, **NARROW, **UNCHAINED, **in_dir(folder / "cp")}
+    t_env = make_t_env(2, **{**kept, **options})
+    add_slow_numbers(t_env, ROWS, per_second)
     rows = t_env.sql_query(
         "SELECT id, ARRAY[CAST(MOD(id, 7) AS DOUBLE) / 8, CAST(MOD(id, 11) AS DOUBLE) / 16] AS "
         "x, CAST(MOD(id, 13) AS DOUBLE) / 32 AS y, padding FROM numbers"
@@ -106,14 +106,46 @@ def test_a_model_goes_on_in_fewer_workers_and_in_more(
     plan = headrace.tensorflow.train(
         rows,
         entry,
-        workers=2,
+        workers=workers,
         exchange=SMALL,
         output=STEPS,
-        output_dir=tmp_path,
+        output_dir=folder,
         name="trained",
         spare_after_s=None,
     )
-    job = plan.submit(add_sink(t_env, plan, tmp_path / "out"))
+    return plan.submit(add_sink(t_env, plan, folder / "out"))
+
+
+def require_model_of(found: list[dict[str, Any]], folder: Path, result: JobResult) -> None:
+    """Rows are in steps without a gap, and the model is that of one process."""
+    import keras
+    import numpy as np
+    import tensorflow as tf
+
+    assert sorted(row["id"] for row in found) == list(range(len(found)))
+    by_step = ids_by_step(found)
+    assert {row["step"] for row in found} == set(range(1, len(by_step) + 1))
+    assert {node.report["steps"] for node in result.status.nodes.values()} == {len(by_step)}
+    model, optimizer = build_model(), keras.optimizers.Adam(0.02)
+    step = step_function(tf, model, optimizer)
+    for ids in by_step:
+        step(*(each.numpy() for each in columns_of(ids)))
+    saved = keras.models.load_model(folder / "model.keras")
+    for mine, expected in zip(saved.get_weights(), model.get_weights(), strict=True):
+        np.testing.assert_allclose(mine, expected, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.timeout(300)  # five processes that import TensorFlow, or six
+@pytest.mark.parametrize(
+    ("entry", "at_last"),
+    [pytest.param(steps_by_itself, 1, id="own loop"), pytest.param(fits, None, id="fit")],
+)
+def test_a_model_goes_on_in_fewer_workers_and_in_more(
+    make_t_env: MakeEnvironment, tmp_path: Path, entry: Any, at_last: int | None
+) -> None:
+    (port,) = free_ports(1)
+    options = {**ADAPTIVE, **TWO_SLOTS, "rest_port": str(port)}
+    job = start(make_t_env, tmp_path, entry, (1, 3), 200, **options)
     url = f"http://localhost:{port}/jobs/{job.job_id}"
 
     def train_with(workers: int) -> None:
@@ -123,21 +155,21 @@ def test_a_model_goes_on_in_fewer_workers_and_in_more(
 
         until(do, f"{workers} workers that train", START_S, lambda: str(job.status()))
 
-    train_with(2)
+    train_with(2)  # as many as there are slots for
     for workers in (1, 2):
         rescale(url, workers)
         train_with(workers)
     stopped = job.stop(tmp_path / "saved", timeout_s=LIMIT_S)
     found = read_rows(tmp_path / "out")
-    assert sorted(row["id"] for row in found) == list(range(len(found)))
-    by_step = ids_by_step(found)
-    assert {row["step"] for row in found} == set(range(1, len(by_step) + 1))
-    assert {node.report["steps"] for node in stopped.status.nodes.values()} == {len(by_step)}
+    assert len(found) < ROWS
+    require_model_of(found, tmp_path, stopped)
+    if at_last is None:
+        return
 
-    model, optimizer = build_model(), keras.optimizers.Adam(0.02)
-    step = step_function(tf, model, optimizer)
-    for ids in by_step:
-        step(*(each.numpy() for each in columns_of(ids)))
-    saved = keras.models.load_model(tmp_path / "model.keras")
-    for mine, expected in zip(saved.get_weights(), model.get_weights(), strict=True):
-        np.testing.assert_allclose(mine, expected, rtol=1e-9, atol=1e-9)
+    place = {"execution_state__recovery_path": str(stopped.savepoint)}
+    later = start(make_t_env, tmp_path, entry, at_last, 100_000, **place)
+    ended = later.wait(timeout_s=LIMIT_S, show_progress=False)
+    assert sorted(ended.status.nodes) == [f"worker-{index}" for index in range(at_last)]
+    found = read_rows(tmp_path / "out")
+    assert len(found) == ROWS
+    require_model_of(found, tmp_path, ended)

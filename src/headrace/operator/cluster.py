@@ -24,7 +24,7 @@ from headrace.operator.flink_options import (
 )
 from headrace.operator.handle import JobHandle
 from headrace.operator.local_checkpoints import LocalCheckpoints
-from headrace.operator.offer import slot_offer
+from headrace.operator.offer import lack_text, slot_offer
 from headrace.operator.plan import (
     am_payload,
     am_spec,
@@ -92,6 +92,8 @@ class Cluster:
         self._uid_prefix = f"headrace-{name}"
         self._am: AMConfig | None = None
         self._j_builder: Any = None
+        self._offer = ""
+        self._roles: dict[str, RoleConfig] = {}
         self._has_input_by_role: dict[str, bool] = {}
         self._j_output_by_role: dict[str, Any] = {}
         self._has_unbounded_input = False
@@ -133,6 +135,7 @@ class Cluster:
             raise PlanError(msg)
         am = config or AMConfig()
         payload = am_payload(am)
+        self._offer = slot_offer(self._flink)
         document = cluster_document(
             self._name,
             uid_prefix=self._uid_prefix,
@@ -140,7 +143,7 @@ class Cluster:
             python_path=self._flink.python_path(),
             am_spec=am_spec(self._name, am),
             max_master_restarts=am.max_master_restarts,
-            offer=slot_offer(self._flink),
+            offer=self._offer,
         )
         self._j_builder = self._builder_class(
             self._j_env,
@@ -195,6 +198,7 @@ class Cluster:
         j_stream = self._call_builder(
             name, "addRole", document, payload, j_input, j_input_type, j_output
         )
+        self._roles[name] = config
         self._has_input_by_role[name] = input is not None
         if output is None:
             return None
@@ -263,6 +267,7 @@ class Cluster:
             checkpoints=checkpoints,
             savepoint_dir=self._flink.option(SAVEPOINT_DIR),
             retained=retained,
+            lack_of_slots=lack_text(self._roles, self._offer),
             fed_roles=[name for name, is_fed in self._has_input_by_role.items() if is_fed],
         )
 

@@ -13,6 +13,7 @@ __all__ = [
     "is_end_of_job",
     "is_lost_contact",
     "is_of_unknown_job",
+    "lacks_slots",
 ]
 
 _OURS = "org.headrace."
@@ -22,6 +23,7 @@ _UNKNOWN_JOB = "org.apache.flink.runtime.messages.FlinkJobNotFoundException"
 _REST = "org.apache.flink.runtime.rest.util.RestClientException"
 _MISSING = 404
 _GIVEN_UP = "org.apache.flink.util.concurrent.FutureUtils$RetryException"
+_NO_SLOTS = "org.apache.flink.runtime.jobmanager.scheduler.NoResourceAvailableException"
 _MOST_CAUSES = 50
 
 
@@ -44,9 +46,18 @@ def cause_text(error: BaseException) -> str:
 
 def is_cancelled(error: BaseException) -> bool:
     """Return whether a PyFlink call raised this because the job was cancelled."""
+    return _has_cause(error, _CANCELLED)
+
+
+def lacks_slots(error: BaseException) -> bool:
+    """Return whether a PyFlink call raised this because Flink found too few task slots."""
+    return _has_cause(error, _NO_SLOTS)
+
+
+def _has_cause(error: BaseException, name: str) -> bool:
     java = getattr(error, "java_exception", None)
     chain = [] if java is None else _chain(java)
-    return any(_name_and_text(throwable)[0] == _CANCELLED for throwable in chain)
+    return any(_name_and_text(throwable)[0] == name for throwable in chain)
 
 
 def is_end_of_job(error: Py4JJavaError) -> bool:

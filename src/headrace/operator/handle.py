@@ -64,10 +64,17 @@ class JobHandle:
         fed_roles: Iterable[str] = (),
         savepoint_dir: str | None = None,
         retained: RetainedCheckpoint | None = None,
+        lack_of_slots: str = "",
     ) -> None:
         self._client = client
         self._j_client = client._j_job_client  # noqa: SLF001 - PyFlink has no public way
-        self._end = JobEnd(client, job_name=job_name, am_uid=am_uid, retained=retained)
+        self._end = JobEnd(
+            client,
+            job_name=job_name,
+            am_uid=am_uid,
+            retained=retained,
+            lack_of_slots=lack_of_slots,
+        )
         self._am_uid = am_uid
         self._drain = drain
         self._checkpoints = checkpoints

@@ -17,6 +17,7 @@ from headrace.operator.failure import (
     is_cancelled,
     is_end_of_job,
     is_of_unknown_job,
+    lacks_slots,
 )
 from headrace.operator.retained_checkpoint import RetainedCheckpoint
 from headrace.operator.stop import has_ended, state_of
@@ -63,6 +64,7 @@ class JobEnd:
         job_name: Its name.
         am_uid: Uid of its am, which tells its last status.
         retained: What a job that fails leaves; None: nothing.
+        lack_of_slots: What to add to the cause of one that Flink found no slots for.
     """
 
     def __init__(
@@ -72,10 +74,12 @@ class JobEnd:
         job_name: str,
         am_uid: str,
         retained: RetainedCheckpoint | None = None,
+        lack_of_slots: str = "",
     ) -> None:
         self._client = client
         self._job_id = str(client.get_job_id())
         self._retained = retained
+        self._lack_of_slots = lack_of_slots
         self._job_name = job_name
         self._am_uid = am_uid
         self._j_future: Any = None
@@ -128,9 +132,12 @@ class JobEnd:
         try:
             j_result = self._request().get()
         except Exception as exc:
+            cause = cause_text(exc)
+            if self._lack_of_slots and lacks_slots(exc):
+                cause = f"{cause}\n{self._lack_of_slots}"
             retained = None if is_cancelled(exc) else self._retained
             advice = "" if retained is None else retained.advice(self._job_id)
-            raise JobFailedError(self._job_name, cause_text(exc), advice) from exc
+            raise JobFailedError(self._job_name, cause, advice) from exc
         text = j_result.getAllAccumulatorResults().get(f"{_STATUS_ACCUMULATOR}.{self._am_uid}")
         return JobResult(
             job_id=self._job_id,

@@ -1,13 +1,15 @@
-"""What a cluster offers in slots, as text for an error message."""
+"""What a job needs in slots and a cluster offers, as text for an error message."""
 
 from __future__ import annotations
 
 import json
 import urllib.request
+from collections.abc import Mapping
 
+from headrace.config import RoleConfig
 from headrace.operator.environment import FlinkEnvironment
 
-__all__ = ["slot_offer"]
+__all__ = ["lack_text", "slot_offer"]
 
 _REST_TIMEOUT_S = 3.0
 
@@ -35,3 +37,27 @@ def slot_offer(flink: FlinkEnvironment) -> str:
         )
     except (OSError, ValueError, KeyError) as exc:
         return f"unknown ({address}:{port} did not tell: {exc})"
+
+
+def lack_text(roles: Mapping[str, RoleConfig], offer: str) -> str:
+    """Return what a job needs that Flink did not start for want of slots.
+
+    Args:
+        roles: All of them by name; they share slots.
+        offer: What there was, from `slot_offer`.
+    """
+    bounds = {
+        name: (role.min_parallelism or role.parallelism, role.parallelism)
+        for name, role in roles.items()
+    }
+    needed = max(least for least, _ in bounds.values())
+    counts = ", ".join(
+        f"{name}: {most}" if least == most else f"{name}: {least} to {most}"
+        for name, (least, most) in bounds.items()
+    )
+    return (
+        f"Needed: at least {needed} task slot(s), for as many processes of each role as are "
+        f"enough ({counts}). Offered: {offer}. Flink waits for slots as long as "
+        "`jobmanager.adaptive-scheduler.submission.resource-wait-timeout` "
+        "says; without its adaptive scheduler, `slot.request.timeout`."
+    )

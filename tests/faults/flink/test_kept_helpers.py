@@ -59,13 +59,26 @@ def seen_by_evaluator(job: JobHandle) -> float:
     return reported(job, "evaluator-0", "step")
 
 
+def await_step_behind(job: JobHandle, shown: float) -> None:
+    until_job(job, lambda: seen_by_evaluator(job) > shown, "later steps to be seen")
+
+
 def await_progress(job: JobHandle, view: JobView) -> None:
     """Wait for two checkpoints: the second one has begun since."""
     before = view.completed_checkpoints()
     until_job(job, lambda: view.completed_checkpoints() > before + 1, "checkpoints")
 
 
-@pytest.mark.long  # eight processes that import TensorFlow
+def hit(job: JobHandle, view: JobView, name: str, number: signal.Signals) -> None:
+    """Kill or freeze the process of a helper: it alone is replaced, the training goes on."""
+    before = kill(name, number)
+    if number is signal.SIGSTOP:
+        await_progress(job, view)
+        assert processes_by_node()[name] == before[name], "nobody has waited for its end"
+    expect_next_life(name, before)
+
+
+@pytest.mark.long  # ten processes that import TensorFlow
 @pytest.mark.timeout(400)
 def test_a_training_with_a_state_is_not_disturbed_by_the_deaths_of_its_helpers() -> None:
     (port,) = free_ports(1)
@@ -90,18 +103,18 @@ def test_a_training_with_a_state_is_not_disturbed_by_the_deaths_of_its_helpers()
             until_job(job, lambda: page(board), "TensorBoard")
             await_progress(job, view)
 
-            shown = seen_by_evaluator(job)
-            expect_next_life("evaluator-0", kill("evaluator-0"))
-            until_job(job, lambda: seen_by_evaluator(job) > shown, "later steps to be seen")
-            expect_next_life("tensorboard-0", kill("tensorboard-0"))
-            until_job(job, lambda: page(board), "TensorBoard again, at the same place")
-            await_progress(job, view)
+            for number in (signal.SIGKILL, signal.SIGSTOP):
+                shown = seen_by_evaluator(job)
+                hit(job, view, "evaluator-0", number)
+                await_step_behind(job, shown)
+                hit(job, view, "tensorboard-0", number)
+                until_job(job, lambda: page(board), "TensorBoard again, at the same place")
+                await_progress(job, view)
             assert view.failures() == []
             assert job.status().attempt == 1
 
             kill_node(job, "evaluator-0")
-            shown = seen_by_evaluator(job)
-            until_job(job, lambda: seen_by_evaluator(job) > shown, "later steps to be seen")
+            await_step_behind(job, seen_by_evaluator(job))
             await_progress(job, view)
             (cause,) = view.failures()
             assert "The node process of evaluator-0 was ended by signal SIGKILL" in cause

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import re
 import signal
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,6 @@ from headrace.config import TimeoutConfig
 from headrace.operator import JobHandle
 from tests.faults.flink.killing import (
     cancelled_on_failure,
-    kill,
     processes_of_jobs,
     reported,
     require_nothing_left,
@@ -25,6 +26,7 @@ from tests.faults.flink.nodes import processes_by_node
 from tests.faults.flink.sight import JobView
 from tests.flink.jvm import make_environment
 from tests.flink.kept_state import Killer
+from tests.flink.processes import parent_of
 from tests.flink.tensorflow_jobs import START_S, until_job
 from tests.flink.test_kept_state import NARROW, RETRIES, SMALL, in_dir
 from tests.flink.test_kept_training import add_slow_numbers
@@ -37,9 +39,45 @@ cloudpickle.register_pickle_by_value(sys.modules[__name__])
 ROWS = 12_000
 WORKERS = 2
 UNEVEN = "CASE WHEN MOD(id, 10) = 0 THEN 1 ELSE 0 END"
-KILL, FREEZE = signal.SIGKILL, signal.SIGSTOP
-FAULTS = (("worker-1", KILL), ("ps-0", KILL), ("ps-0", FREEZE), ("worker-0", KILL))
 TIMEOUTS = TimeoutConfig(heartbeat_every_s=0.5, heartbeat_timeout_s=5.0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fault:
+    """What happens to a node of the job.
+
+    Attributes:
+        name: Of the node.
+        number: The signal that its process gets.
+        is_of_node: Whether the node process gets it instead.
+    """
+
+    name: str
+    number: signal.Signals = signal.SIGKILL
+    is_of_node: bool = False
+
+    @property
+    def cause(self) -> str:
+        """What Flink is told, as a pattern."""
+        if self.is_of_node:
+            return f"The node process of {self.name} was ended by signal {self.number.name}"
+        if self.number is signal.SIGSTOP:
+            how = r"frozen: .*`timeouts\.heartbeat_timeout_s`"
+        else:
+            how = rf"lost[^\n]*\nThe process was ended by {self.number.name}\."
+        return f"{self.name}: The process was {how}"
+
+
+FAULTS = (
+    Fault(name="worker-1"),
+    Fault(name="ps-0"),
+    Fault(name="ps-0", number=signal.SIGSTOP),
+    Fault(name="worker-0"),
+)
+MORE_FAULTS = (
+    Fault(name="ps-0", is_of_node=True),
+    Fault(name="ps-0", number=signal.SIGSEGV),
+)
 
 
 def build(ctx: Any) -> Any:
@@ -107,9 +145,7 @@ def steps_of(job: JobHandle) -> float:
     return sum(reported(job, f"worker-{index}", "own_steps") for index in range(WORKERS))
 
 
-def hit_behind_a_checkpoint(
-    job: JobHandle, folder: Path, victim: str, number: signal.Signals
-) -> None:
+def hit_behind_a_checkpoint(job: JobHandle, folder: Path, fault: Fault) -> None:
     """Hit it when checkpoints of this attempt are complete; wait for steps of the next."""
     checkpoints = Killer(folder, folder / "cp", 0)
     checkpoints.begin()
@@ -120,37 +156,47 @@ def hit_behind_a_checkpoint(
         return len(checkpoints.seen) > 2 and steps_of(job) > begun
 
     until_job(job, is_time, "checkpoints", START_S)
-    before = kill(victim, number)
+    before = processes_by_node()[fault.name]
+    pid = before.process.pid
+    os.kill(parent_of(pid) if fault.is_of_node else pid, fault.number)
     until_job(
         job,
         lambda: (
-            (now := processes_by_node().get(victim)) is not None
-            and now.attempt > before[victim].attempt
+            (now := processes_by_node().get(fault.name)) is not None
+            and now.attempt > before.attempt
             and job.status().attempt == now.attempt
             and steps_of(job) > 0
         ),
-        f"steps behind the death of {victim}",
+        f"steps behind {fault}",
         START_S,
     )
 
 
-@pytest.mark.timeout(600)  # processes that import TensorFlow start six times
-def test_servers_hold_each_row_once_after_kills_and_from_a_savepoint(tmp_path: Path) -> None:
+@pytest.mark.timeout(600)  # processes that import TensorFlow start up to six times
+@pytest.mark.parametrize(
+    "faults",
+    [
+        pytest.param(FAULTS, id="workers and server"),
+        pytest.param(MORE_FAULTS, id="node and crash of a server", marks=pytest.mark.long),
+    ],
+)
+def test_servers_hold_each_row_once_after_kills_and_from_a_savepoint(
+    tmp_path: Path, faults: tuple[Fault, ...]
+) -> None:
     (port,) = free_ports(1)
     seen_at = {"rest_port": str(port), "web_refresh__interval": "100"}  # ms: how old it may be
     first = start(tmp_path, ps=1, per_second=200, **seen_at)
     with cancelled_on_failure(first):
         until_job(first, lambda: steps_of(first) > 0, "steps", START_S)
-        for victim, number in FAULTS:
-            hit_behind_a_checkpoint(first, tmp_path, victim, number)
+        for fault in faults:
+            hit_behind_a_checkpoint(first, tmp_path, fault)
         causes = JobView(port, first.job_id).failures()
         seen = processes_of_jobs()
         stopped = first.stop(tmp_path / "saved", drain=False, timeout_s=60)
     require_nothing_left(seen)
     assert 0 < stopped.status.rows_in < ROWS
-    for (victim, number), cause in zip(FAULTS, reversed(causes), strict=True):
-        how = r"frozen: .*`timeouts\.heartbeat_timeout_s`" if number is FREEZE else "lost"
-        assert re.search(rf"{victim}: The process was {how}", cause), cause
+    for fault, cause in zip(faults, reversed(causes), strict=True):
+        assert re.search(fault.cause, cause), cause
 
     place = {"execution_state__recovery_path": str(stopped.savepoint)}
     second = start(tmp_path, ps=2, per_second=20_000, **place)
