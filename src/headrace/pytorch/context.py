@@ -66,7 +66,7 @@ class TorchContext(TrainingContext):
     def __init__(self, **facts: Any) -> None:
         super().__init__(**facts)
         self._steps = AloneSteps()
-        self._watch = LoneStep()
+        self._watch = LoneStep(lambda: self._reader is not None)
         self._progress_hook: Any = None
 
     def watch_steps(self) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from typing import Any
 
 from torch.optim.optimizer import register_optimizer_step_pre_hook
@@ -21,15 +22,19 @@ _LONE = (
 
 
 class LoneStep:
-    """Looks at the first ``step()`` of any optimizer of this process, once.
+    """Looks at the first ``step()`` of any optimizer of this process once the input is read.
 
     With several workers it warns: it may be meant. In a restored job it raises `PlanError` out
-    of ``step()``.
+    of ``step()``. A model may be trained on other data before.
 
     Thread model: the thread that steps.
+
+    Args:
+        is_reading: Returns whether the input is being read.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, is_reading: Callable[[], bool]) -> None:
+        self._is_reading = is_reading
         self._workers = 1
         self._is_restored = False
         self._handle: Any = None
@@ -52,7 +57,7 @@ class LoneStep:
             self._handle = None
 
     def _on_step(self, *_: Any) -> None:
-        if self._has_looked:
+        if self._has_looked or not self._is_reading():
             return
         self._has_looked = True  # the hook stays: torch walks the hooks while this one runs
         require_not_restored(is_restored=self._is_restored)

@@ -181,8 +181,11 @@ def test_text_and_null_columns_reach_a_loader_that_groups_rows() -> None:
 def test_a_restored_job_does_not_train_without_data_parallel_either() -> None:
     model = build_model()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-    look = LoneStep()
+    is_reading = False
+    look = LoneStep(lambda: is_reading)
     look.open(workers=1, is_restored=True)
+    optimizer.step()  # on other data
+    is_reading = True
     with pytest.raises(PlanError, match="restored from a Flink checkpoint"):
         optimizer.step()
     optimizer.step()  # it looks once
