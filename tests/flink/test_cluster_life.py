@@ -17,6 +17,7 @@ import pytest
 from pyflink.common import JobClient
 from pyflink.table import DataTypes, StreamTableEnvironment, Table
 
+import headrace.operator.job_end
 from headrace.config import AMConfig, RoleConfig, TimeoutConfig
 from headrace.errors import HeadraceError, JobFailedError
 from headrace.framework.machine import NodeRegistered, decode_log
@@ -271,8 +272,8 @@ def test_cancel_between_two_of_many_failures_ends_within_5_s(
     assert time.monotonic() - started_at < 5
 
 
-def test_cancel_takes_an_unknown_job_for_ended_and_refuses_where_the_cluster_is_gone(
-    classes: Any,
+def test_a_job_that_is_unknown_has_ended_and_one_whose_cluster_is_gone_may_go_on(
+    classes: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     runtime, client = classes.org.apache.flink.runtime, classes.org.apache.flink.client
     settings = runtime.minicluster.MiniClusterConfiguration.Builder().build()
@@ -293,6 +294,9 @@ def test_cancel_takes_an_unknown_job_for_ended_and_refuses_where_the_cluster_is_
         )
         job = JobHandle(JobClient(j_client), job_name="lost", am_uid="headrace-lost-am")
         job.cancel()
+        monkeypatch.setattr(headrace.operator.job_end, "_UNKNOWN_S", 1.0)
+        with pytest.raises(JobFailedError, match=r"no longer knows it"):
+            job.wait(timeout_s=20, show_progress=False)
     finally:
         cluster.close()
     with pytest.raises(HeadraceError, match=r"(?s)Job 'lost' was not cancelled: .*refused"):

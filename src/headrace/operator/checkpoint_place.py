@@ -26,7 +26,10 @@ _SMALL = (
     "(ctx.checkpointed, ctx.state, rows for later passes) fails the job at its first "
     "checkpoint. Set `execution.checkpointing.dir` to a directory that all hosts reach."
 )
-_UNKNOWN = " by this program (what the cluster itself has set is not known: %s)"
+_UNKNOWN = (
+    " by this program (what the cluster itself has set is not known: %s; so the last "
+    "checkpoint is not kept either, should the job fail)"
+)
 
 
 def has_directory(flink: FlinkEnvironment, job_name: str) -> bool:
@@ -40,18 +43,20 @@ def has_directory(flink: FlinkEnvironment, job_name: str) -> bool:
     """
     if not flink.has_checkpoints:
         return False
-    if any(flink.option(key) is not None for key in _PLACES):
-        return flink.option(CHECKPOINT_DIR) is not None
+    if flink.option(CHECKPOINT_DIR) is not None:
+        return True
+    is_chosen = flink.option(CHECKPOINT_STORAGE) is not None
     if flink.is_embedded:
-        if flink.option(CHECKPOINT_RETENTION) is not None:
+        if flink.option(CHECKPOINT_RETENTION) is not None and not is_chosen:
             _LOG.warning(_SMALL, job_name, "")
         return False
     try:
         own = set(_keys_of_cluster(flink))
     except (OSError, ValueError, KeyError, TypeError) as exc:
-        _LOG.warning(_SMALL, job_name, _UNKNOWN % exc)
+        if not is_chosen:
+            _LOG.warning(_SMALL, job_name, _UNKNOWN % exc)
         return False
-    if own.isdisjoint(name for key in _PLACES for name in names_of(key)):
+    if not is_chosen and own.isdisjoint(name for key in _PLACES for name in names_of(key)):
         _LOG.warning(_SMALL, job_name, "")
     return not own.isdisjoint(names_of(CHECKPOINT_DIR))
 

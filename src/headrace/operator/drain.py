@@ -10,6 +10,7 @@ from pathlib import Path
 
 from py4j.protocol import Py4JError, Py4JJavaError
 from pyflink.common import JobClient
+from pyflink.common.completable_future import CompletableFuture
 from pyflink.java_gateway import get_gateway
 
 from headrace.operator.environment import FlinkEnvironment
@@ -46,7 +47,7 @@ class Drain:
 
     def __init__(self, flink: FlinkEnvironment, job_name: str) -> None:
         self._job_name = job_name
-        self._is_over = False
+        self._cancel: CompletableFuture | None = None
         self._order: SavepointStop | None = None
         self._failures = 0
         self._temporary: Path | None = None
@@ -65,16 +66,17 @@ class Drain:
         """
         if self._order is not None:
             self._look_at_order(self._order, client, am_uid)
-        if self._is_over or self._order is not None or not self._is_needed(client, am_uid):
+        if self._is_being_cancelled(client) or self._order is not None:
+            return
+        if not self._is_needed(client, am_uid):
             return
         if self._target is None:
-            self._is_over = True
             _LOG.warning(
                 "The ML cluster has ended before its unbounded input; the job is cancelled and "
                 "wait() raises. Set %s to a directory to have it drained, with its sinks.",
                 SAVEPOINT_DIR,
             )
-            client.cancel()
+            self._cancel = client.cancel()
             return
         _LOG.info("The ML cluster has ended before its unbounded input; draining the job")
         self._order = SavepointStop(
@@ -84,6 +86,15 @@ class Drain:
             drains=True,
             is_kept=False,
         )
+
+    def _is_being_cancelled(self, client: JobClient) -> bool:
+        """Whether it is; not where Flink has not done it, or another JobManager went on."""
+        if self._cancel is None or not self._cancel.done():
+            return self._cancel is not None
+        if state_of(client) != "RUNNING":
+            return True
+        self._cancel = None
+        return False
 
     def _look_at_order(self, order: SavepointStop, client: JobClient, am_uid: str) -> None:
         """Forget an order that has failed, so that another one is given where one is needed."""

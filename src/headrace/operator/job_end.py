@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 import time
 from dataclasses import dataclass
 from typing import Any
@@ -28,6 +29,11 @@ _LOG = logging.getLogger(__name__)
 _ENDED = ("FAILED", "CANCELED", "FINISHED")
 _STATUS_ACCUMULATOR = "headrace.status"
 _LEAST_S = 10.0  # between two requests of which the first was lost
+_UNKNOWN_S = 10.0  # a JobManager that has just taken over may not know its jobs yet
+_UNKNOWN = (
+    "Its cluster no longer knows it: the JobManager was started anew without high "
+    "availability, or the job ended longer ago than Flink's `jobstore.expiration-time`."
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,6 +90,7 @@ class JobEnd:
         self._am_uid = am_uid
         self._j_future: Any = None
         self._asked_at = 0.0
+        self._unknown_since: float | None = None
 
     def is_told(self, pause_ms: int) -> bool:
         """Wait `pause_ms` at most; return whether the job has ended, well or not.
@@ -97,6 +104,9 @@ class JobEnd:
         loss = _loss(j_future)
         if loss is None:
             return True
+        if is_of_unknown_job(loss):
+            return self._is_unknown_for_good(pause_ms)
+        self._unknown_since = None
         self._j_future = None
         is_at_once = time.monotonic() - self._asked_at < _LEAST_S
         state = None if is_at_once else state_of(self._client)
@@ -106,6 +116,16 @@ class JobEnd:
             "Flink did not tell for a while how job %s (%s) gets on: %s",
             *(self._job_name, state, cause_text(loss)),
         )
+        return False
+
+    def _is_unknown_for_good(self, pause_ms: int) -> bool:
+        now = time.monotonic()
+        if self._unknown_since is None:
+            self._unknown_since = now
+        if now - self._unknown_since >= _UNKNOWN_S:
+            return True  # `result` tells it
+        self._j_future = None
+        threading.Event().wait(pause_ms / 1000)
         return False
 
     def is_over(self, refusal: Py4JJavaError) -> bool:
@@ -133,6 +153,8 @@ class JobEnd:
             j_result = self._request().get()
         except Exception as exc:
             cause = cause_text(exc)
+            if isinstance(exc, Py4JJavaError) and is_of_unknown_job(exc):
+                cause = f"{_UNKNOWN} {cause}"
             if self._lack_of_slots and lacks_slots(exc):
                 cause = f"{cause}\n{self._lack_of_slots}"
             retained = None if is_cancelled(exc) else self._retained

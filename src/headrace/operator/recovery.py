@@ -9,7 +9,8 @@ from headrace.operator.failure import cause_text
 __all__ = ["recovery_error"]
 
 _PATHS = ("execution.state-recovery.path", "execution.savepoint.path")  # the older name
-_SIGNS = ("savepoint", "file system implementation", "FileNotFound")
+_NOT_FOUND = ("_metadata", "file system implementation", "FileNotFound")
+_SIGN = "savepoint"
 _UNMAPPED = "Cannot map checkpoint/savepoint state"
 _PLAN_AGAIN = (
     "State is found again by the name of the cluster ({name!r}), the names of its roles and "
@@ -36,11 +37,20 @@ def recovery_error(
     key = next((each for each in _PATHS if flink.option(each) is not None), None)
     if key is None or not isinstance(error, Exception):
         return None
-    cause = cause_text(error)
-    if not any(sign in cause for sign in _SIGNS):
+    cause, path = cause_text(error), str(flink.option(key))
+    if _SIGN not in cause and not _is_of(path, cause):
         return None
-    hint = _PLAN_AGAIN.format(name=job_name) if _UNMAPPED in cause else _NAME_ANOTHER
+    hint = ""
+    if _UNMAPPED in cause:
+        hint = f"{_PLAN_AGAIN.format(name=job_name)}. "
+    elif any(sign in cause for sign in _NOT_FOUND):
+        hint = f"{_NAME_ANOTHER}. "
     return PlanError(
-        f"The job cannot be restored from {key}={flink.option(key)!r}. {hint}. "
-        f"Flink says: {cause}"
+        f"The job cannot be restored from {key}={path!r}. {hint}Flink says: {cause}"
     )
+
+
+def _is_of(path: str, cause: str) -> bool:
+    """Whether the text is about what the option names, and no other file."""
+    scheme, _, rest = path.rpartition(":")
+    return rest in cause or (bool(scheme) and f"scheme '{scheme}'" in cause)

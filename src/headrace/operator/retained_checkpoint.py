@@ -13,6 +13,7 @@ __all__ = ["RETAINED_ON_FAILURE", "RetainedCheckpoint"]
 RETAINED_ON_FAILURE = "DELETE_ON_CANCELLATION"
 """Of `ExternalizedCheckpointRetention`: what is cancelled, or ends well, leaves none."""
 _NEVER = "NO_EXTERNALIZED_CHECKPOINTS"
+_SUBDIR = "execution.checkpointing.create-subdir"
 _NUMBERED = "chk-"
 _OF_CLUSTER = f"<{CHECKPOINT_DIR} of the cluster>"
 
@@ -25,37 +26,56 @@ class RetainedCheckpoint:
     Args:
         directory: What `execution.checkpointing.dir` says: a URI, or a path. None: what the
             cluster has set, which is not known here.
+        has_subdir: Whether each job has a directory of its own in it, with its id for a name.
     """
 
-    def __init__(self, directory: str | None) -> None:
+    def __init__(self, directory: str | None, *, has_subdir: bool = True) -> None:
         self._directory = _OF_CLUSTER if directory is None else directory.rstrip("/")
+        self._has_subdir = has_subdir
 
     @classmethod
     def of(cls, flink: FlinkEnvironment) -> RetainedCheckpoint | None:
         """Return that of a job with a directory for checkpoints; None where none stays."""
-        is_kept = (flink.option(CHECKPOINT_RETENTION) or _NEVER).upper() != _NEVER
-        return cls(flink.option(CHECKPOINT_DIR)) if is_kept else None
+        if (flink.option(CHECKPOINT_RETENTION) or _NEVER).upper() == _NEVER:
+            return None
+        has_subdir = (flink.option(_SUBDIR) or "true").lower() == "true"
+        return cls(flink.option(CHECKPOINT_DIR), has_subdir=has_subdir)
 
     def advice(self, job_id: str) -> str:
         """Return what a user can do with it, as a sentence; "" where there is none."""
-        of_job = f"{self._directory}/{job_id}"
-        folder = _local_path(of_job)
-        newest = f"{of_job}/{_NUMBERED}<number>, if one had completed"
-        if folder is not None and folder.is_dir():  # a directory of this host
-            complete = [each.parent.name for each in folder.glob(f"{_NUMBERED}*/_metadata")]
-            if not complete:
-                return ""
-            newest = f"{of_job}/{max(complete, key=_number)}"
+        folder = f"{self._directory}/{job_id}" if self._has_subdir else self._directory
+        complete = _complete_in(folder) if self._has_subdir else None
+        if complete == []:
+            return ""
+        newest = (
+            f"{_NUMBERED}<number>, if one had completed"
+            if complete is None
+            else max(complete, key=_number)
+        )
         return (
             "Its last checkpoint stays; a job goes on from it with the option "
-            f"`execution.state-recovery.path` set to {newest}."
+            f"`execution.state-recovery.path` set to {folder}/{newest}."
         )
+
+
+def _complete_in(uri: str) -> list[str] | None:
+    """Return the names of the complete checkpoints; None where they cannot be seen here."""
+    parts = urlsplit(uri)
+    if parts.scheme not in ("", "file"):
+        return None
+    try:
+        return [
+            each.name
+            for each in Path(unquote(parts.path)).iterdir()
+            if each.name.startswith(_NUMBERED) and "_metadata" in _names_in(each)
+        ]
+    except OSError:  # of another host, or of another user
+        return None
+
+
+def _names_in(folder: Path) -> set[str]:
+    return {each.name for each in folder.iterdir()}
 
 
 def _number(name: str) -> int:
     return int(name.removeprefix(_NUMBERED))
-
-
-def _local_path(uri: str) -> Path | None:
-    parts = urlsplit(uri)
-    return Path(unquote(parts.path)) if parts.scheme in ("", "file") else None

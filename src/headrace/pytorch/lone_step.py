@@ -25,7 +25,7 @@ class LoneStep:
     """Looks at the first ``step()`` of any optimizer of this process once the input is read.
 
     With several workers it warns: it may be meant. In a restored job it raises `PlanError` out
-    of ``step()``. A model may be trained on other data before.
+    of that ``step()`` and all behind it. A model may be trained on other data before.
 
     Thread model: the thread that steps.
 
@@ -59,7 +59,7 @@ class LoneStep:
     def _on_step(self, *_: Any) -> None:
         if self._has_looked or not self._is_reading():
             return
-        self._has_looked = True  # the hook stays: torch walks the hooks while this one runs
         require_not_restored(is_restored=self._is_restored)
+        self._has_looked = True  # the hook stays: torch walks the hooks while this one runs
         if self._workers > 1:
             _LOG.warning(_LONE, self._workers)

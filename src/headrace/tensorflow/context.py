@@ -350,7 +350,7 @@ class TFContext(TFKeepingContext):
                     return None
                 self.open_reader(rows=rows, epochs=self.epochs).at_once = at_once
                 if is_first:
-                    self._watch_steps()
+                    self._begin_iteration()
             columns = self._take_of_pass()
             if columns is None:
                 return None

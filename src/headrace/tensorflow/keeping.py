@@ -269,7 +269,7 @@ class TFKeepingContext(TrainingContext):
         if (is_by_itself or self._cluster.servers) and self._steps_at_once > 1:
             raise UsageError(_UNFINISHED)
 
-    def _watch_steps(self) -> None:
+    def _begin_iteration(self) -> None:
         """Say that an iteration of `ctx.dataset` begins, with what is to be stepped on it."""
         self._require_single_steps()  # not as late as the first checkpoint
         self._is_iterated_itself, self._has_new_iterator = self._has_new_iterator, False

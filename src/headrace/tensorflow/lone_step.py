@@ -13,6 +13,8 @@ __all__ = ["LoneStep"]
 class LoneStep:
     """Refuses every step of a Keras optimizer once the input is read.
 
+    XLA's steps cannot be seen when they are made: once one was compiled, the input is not read.
+
     A model may be trained on other data before, and rows may be only looked at. What changes
     weights by itself (`assign`, an optimizer of `tf.compat.v1`) is not seen.
 

@@ -34,7 +34,7 @@ def told(options: dict[str, str], error: BaseException) -> str | None:
     [
         (RuntimeError("Cannot find meta data file '_metadata' of a savepoint"), "chk-N"),
         (
-            RuntimeError("Could not find a file system implementation for scheme 'nowhere'"),
+            RuntimeError("Could not find a file system implementation for scheme 'file'"),
             "by a URI that the JobManager can read",
         ),
         (
@@ -51,8 +51,19 @@ def test_the_option_and_what_to_do_are_told(key: str, error: Exception, hint: st
     assert text.endswith(f"Flink says: RuntimeError: {error}")
 
 
+def test_what_flink_says_of_a_savepoint_stands_alone_where_nothing_else_is_known() -> None:
+    error = RuntimeError("Failed to rollback to checkpoint/savepoint: max parallelism mismatch")
+    text = told({PATH: "file:///saved"}, error)
+    assert text == (
+        f"The job cannot be restored from {PATH}='file:///saved'. "
+        f"Flink says: RuntimeError: {error}"
+    )
+
+
 def test_another_failure_is_not_one_of_the_restore() -> None:
     error = RuntimeError("Cannot find a savepoint")
     assert told({}, error) is None
+    elsewhere = RuntimeError("FileNotFoundException: /data/rows.csv")
+    assert told({PATH: "file:///saved"}, elsewhere) is None
     assert told({PATH: "file:///saved"}, RuntimeError("Could not acquire a slot")) is None
     assert told({PATH: "file:///saved"}, KeyboardInterrupt("savepoint")) is None

@@ -57,7 +57,8 @@ final class AmCoordinator implements OperatorCoordinator, CoordinationRequestHan
     private int lastAttempt;
     private int deployment;
     private boolean isDeployed;
-    private boolean hasGathered; // in this deployment or one before, in this JobManager or another
+    private boolean hasGathered; // in this deployment, or before it as far as is known here
+    private boolean hasRun; // as above, in this JobManager
     private final Map<String, Set<Integer>> endedInputs = new HashMap<>();
     private final Map<String, Integer> inputs = new HashMap<>();
     private String finishedSource;
@@ -185,6 +186,7 @@ final class AmCoordinator implements OperatorCoordinator, CoordinationRequestHan
         lastAttempt = Math.max(lastAttempt, changed.path("attempt").asInt(0));
         if (!GATHERING.equals(changed.path("state").asText(GATHERING))) {
             hasGathered = true;
+            hasRun = true;
             stopGatherTimer();
         }
     }
@@ -313,7 +315,8 @@ final class AmCoordinator implements OperatorCoordinator, CoordinationRequestHan
                         cluster.timeouts().gather(),
                         plannedRoles,
                         describeRegistered(),
-                        cluster.offer(),
+                        hasRun ? "" : cluster.offer(),
+                        hasRun,
                         hasGathered);
         context.failJob(hasGathered ? failure : new SuppressRestartsException(failure));
     }

@@ -21,7 +21,8 @@ public final class GatherTimeoutException extends Exception {
             Map<String, PlannedRole> plannedRoles,
             String registered,
             String offer,
-            boolean isBehindALoss) {
+            boolean hasRun,
+            boolean isRestartable) {
         super(
                 String.format(
                         "The nodes of cluster '%s' had not all registered%s after %s (limit set by"
@@ -29,14 +30,14 @@ public final class GatherTimeoutException extends Exception {
                                 + " parallelism of a role (%s), or more if another operator of the job has"
                                 + " a larger one.%s%s",
                         cluster,
-                        isBehindALoss ? " again" : "",
+                        hasRun ? " again" : "",
                         Timeouts.text(limit),
                         registered,
                         plannedRoles.values().stream().mapToInt(PlannedRole::parallelism).max().orElse(0),
                         plannedRoles.entrySet().stream()
                                 .map(each -> each.getKey() + ": " + each.getValue().parallelism())
                                 .collect(Collectors.joining(", ")),
-                        offer.isEmpty() || isBehindALoss ? "" : " Offered: " + offer + ".",
-                        isBehindALoss ? " The job's restart strategy decides whether it is tried once more." : ""));
+                        offer.isEmpty() ? "" : " Offered: " + offer + ".",
+                        isRestartable ? " The job's restart strategy decides whether it is tried once more." : ""));
     }
 }

@@ -90,7 +90,7 @@ public final class AmCoordinatorBehaviours {
             check(early == null, "a limit while it runs: " + early);
             for (int restart = 0; restart < 2; restart++) { // the second one was never deployed
                 scene.coordinator.subtaskReset(0, 1);
-                requireRestartable(scene.told.poll(PATIENCE_S, TimeUnit.SECONDS));
+                requireRestartable(scene.told.poll(PATIENCE_S, TimeUnit.SECONDS), " again");
             }
         }
     }
@@ -100,13 +100,13 @@ public final class AmCoordinatorBehaviours {
         try (Scene scene = new Scene(IMPATIENT, true)) {
             scene.coordinator.resetToCheckpoint(7, attempt);
             scene.coordinator.executionAttemptReady(0, 1, null);
-            requireRestartable(scene.told.poll(PATIENCE_S, TimeUnit.SECONDS));
+            requireRestartable(scene.told.poll(PATIENCE_S, TimeUnit.SECONDS), "");
         }
     }
 
-    private static void requireRestartable(String told) {
+    private static void requireRestartable(String told, String again) {
         check(told != null && told.startsWith(GatherTimeoutException.class.getName()), "told: " + told);
-        check(told.contains("had not all registered again after 1.0 s"), "told: " + told);
+        check(told.contains("had not all registered" + again + " after 1.0 s"), "told: " + told);
     }
 
     private static ClusterPlan cluster(int gatherS) {
