@@ -100,6 +100,8 @@ class JobEnd:
         """
         j_future = self._request()
         if not has_ended(j_future, pause_ms):
+            if time.monotonic() - self._asked_at > _UNKNOWN_S:
+                self._unknown_since = None  # it would have been refused by now
             return False
         loss = _loss(j_future)
         if loss is None:
