@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
@@ -14,7 +15,7 @@ RETAINED_ON_FAILURE = "DELETE_ON_CANCELLATION"
 """Of `ExternalizedCheckpointRetention`: what is cancelled, or ends well, leaves none."""
 _NEVER = "NO_EXTERNALIZED_CHECKPOINTS"
 _SUBDIR = "execution.checkpointing.create-subdir"
-_NUMBERED = "chk-"
+_NUMBERED = re.compile(r"chk-(\d+)")
 _OF_CLUSTER = f"<{CHECKPOINT_DIR} of the cluster>"
 
 
@@ -47,35 +48,23 @@ class RetainedCheckpoint:
         complete = _complete_in(folder) if self._has_subdir else None
         if complete == []:
             return ""
-        newest = (
-            f"{_NUMBERED}<number>, if one had completed"
-            if complete is None
-            else max(complete, key=_number)
-        )
+        number = "<number>, if one had completed" if complete is None else max(complete)
         return (
             "Its last checkpoint stays; a job goes on from it with the option "
-            f"`execution.state-recovery.path` set to {folder}/{newest}."
+            f"`execution.state-recovery.path` set to {folder}/chk-{number}."
         )
 
 
-def _complete_in(uri: str) -> list[str] | None:
-    """Return the names of the complete checkpoints; None where they cannot be seen here."""
+def _complete_in(uri: str) -> list[int] | None:
+    """Return the numbers of the complete checkpoints; None where they cannot be seen here."""
     parts = urlsplit(uri)
     if parts.scheme not in ("", "file"):
         return None
     try:
         return [
-            each.name
+            int(found[1])
             for each in Path(unquote(parts.path)).iterdir()
-            if each.name.startswith(_NUMBERED) and "_metadata" in _names_in(each)
+            if (found := _NUMBERED.fullmatch(each.name)) and (each / "_metadata").exists()
         ]
     except OSError:  # of another host, or of another user
         return None
-
-
-def _names_in(folder: Path) -> set[str]:
-    return {each.name for each in folder.iterdir()}
-
-
-def _number(name: str) -> int:
-    return int(name.removeprefix(_NUMBERED))

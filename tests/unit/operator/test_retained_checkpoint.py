@@ -26,6 +26,9 @@ def test_of_a_directory_of_this_host_the_newest_that_is_complete_is_named(
     folder = tmp_path / "with space"
     complete(folder, 9, 10)
     (folder / JOB / "chk-11").mkdir()
+    (folder / JOB / "chk-old").mkdir()
+    (folder / JOB / "chk-old" / "_metadata").touch()
+    (folder / JOB / "shared").mkdir()
     for given in (folder.as_uri(), f"{folder.as_uri()}/", str(folder)):
         told = RetainedCheckpoint(given).advice(JOB)
         assert told.endswith(f" set to {given.rstrip('/')}/{JOB}/chk-10.")
