@@ -88,8 +88,11 @@ class JobHandle:
     def status(self) -> JobStatus:
         """Ask the am operator's coordinator for the present status.
 
-        Returns the last one known, if the job has ended or Flink cannot answer now (it is
-        restarting the job, for example).
+        Returns:
+            The last one known, if the job has ended or Flink cannot answer now (it is
+            restarting the job, for example).
+
+        Source: docs/lifecycle.md, section 4.
         """
         return self._present_status() or self._last_status
 

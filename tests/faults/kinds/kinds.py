@@ -59,18 +59,16 @@ class Kind:
 
 
 def _process_gets(number: signal.Signals) -> Callable[[Trial], Strike]:
-    def strike(trial: Trial) -> Strike:
-        pid = trial.worker().pid
-        at_s = time.monotonic()
-        os.kill(pid, number)
-        return Strike(at_s)
-
-    return strike
+    return _gets(number, lambda trial: trial.worker().pid)
 
 
 def _node_gets(number: signal.Signals) -> Callable[[Trial], Strike]:
+    return _gets(number, lambda trial: trial.worker().parent)
+
+
+def _gets(number: signal.Signals, victim: Callable[[Trial], int]) -> Callable[[Trial], Strike]:
     def strike(trial: Trial) -> Strike:
-        pid = trial.worker().parent
+        pid = victim(trial)
         at_s = time.monotonic()
         os.kill(pid, number)
         return Strike(at_s)
