@@ -29,7 +29,7 @@ cloudpickle.register_pickle_by_value(sys.modules[__name__])
 
 _NUMBERS = 1_250_000  # of 8 bytes
 _LEAVES_BYTES = 4 << 20  # enough for work directories, too little for a state
-_CASES = [Case("pytorch", 2, 6_000, 100_000), Case("tensorflow", 1, 3_000, 100_000)]
+_CASES = [Case("pytorch", 2, 32_000, 100_000), Case("tensorflow", 1, 16_000, 100_000)]
 
 
 class Filling:

@@ -22,7 +22,7 @@ from tests.waiting import until
 from .ordeal import Blow, Ordeal, killed, open_ordeal
 from .sight import members
 
-_ROWS = 16_000
+_ROWS = 64_000  # 200 s of slow steps: none of the blows may outlast them
 
 
 def crash(ordeal: Ordeal) -> None:

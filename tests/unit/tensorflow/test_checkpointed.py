@@ -465,6 +465,7 @@ def _raiser(error: Exception) -> Callable[..., None]:
 _WITH_A_LOST_SERVER = """
 import os, subprocess, sys
 from pathlib import Path
+from time import monotonic
 import tensorflow as tf
 from headrace.errors import ServerLostError
 from headrace.role.taking import take_state
@@ -491,8 +492,9 @@ try:
 finally:
     process.kill()
     process.wait()
+deadline_s = monotonic() + 60
 try:
-    for _ in range(1_000):  # what is sent is not waited for
+    while monotonic() < deadline_s:  # what is sent is not waited for
         take_state("v", stateful, state)
 except ServerLostError as error:
     print(f"lost: {error}", flush=True)
