@@ -12,6 +12,9 @@ import pytest
 from benchmarks import goodput, recovery
 
 LONG = (
+    "hop",
+    "tfrecord",
+    "checkpoint_pause",
     "scoring",
     "tf_training",
     "round_trip",
@@ -36,11 +39,8 @@ LONG = (
 @pytest.mark.parametrize(
     "script",
     [
-        "hop",
         "columns",
         "data_parallel",
-        "tfrecord",
-        "checkpoint_pause",
         *(pytest.param(script, marks=pytest.mark.long) for script in LONG),
     ],
 )

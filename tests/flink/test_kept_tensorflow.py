@@ -67,7 +67,7 @@ def trains(turns: Turns) -> Any:
 @pytest.mark.parametrize(
     ("workers", "worker", "ranks"),
     [
-        pytest.param(1, "0", (0,), id="one worker"),
+        pytest.param(1, "0", (0,), id="one worker", marks=pytest.mark.long),
         pytest.param(2, UNEVEN, (0, 1), id="two workers"),
     ],
 )

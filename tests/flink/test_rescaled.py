@@ -61,7 +61,9 @@ def start(
 
 
 @pytest.mark.timeout(240)
-@pytest.mark.parametrize(("before", "after"), [(2, 3), (3, 1), (1, 2)])
+@pytest.mark.parametrize(
+    ("before", "after"), [(2, 3), (3, 1), pytest.param(1, 2, marks=pytest.mark.long)]
+)
 def test_a_training_goes_on_with_another_number_of_workers_and_every_row_once(
     make_t_env: MakeEnvironment, tmp_path: Path, before: int, after: int
 ) -> None:

@@ -138,7 +138,10 @@ def require_model_of(found: list[dict[str, Any]], folder: Path, result: JobResul
 @pytest.mark.timeout(300)  # five processes that import TensorFlow, or six
 @pytest.mark.parametrize(
     ("entry", "at_last"),
-    [pytest.param(steps_by_itself, 1, id="own loop"), pytest.param(fits, None, id="fit")],
+    [
+        pytest.param(steps_by_itself, 1, id="own loop", marks=pytest.mark.long),
+        pytest.param(fits, None, id="fit"),
+    ],
 )
 def test_a_model_goes_on_in_fewer_workers_and_in_more(
     make_t_env: MakeEnvironment, tmp_path: Path, entry: Any, at_last: int | None

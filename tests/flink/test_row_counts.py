@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 from pyflink.table import DataTypes, StreamTableEnvironment, Table
 
 from headrace.config import ExchangeConfig, RoleConfig
@@ -67,6 +68,7 @@ def test_none_one_and_about_a_batch_of_rows_come_back_in_order(
         assert status.nodes[f"echo_{rows}-0"].report["batches"] == -(-rows // BATCH_ROWS)
 
 
+@pytest.mark.long
 def test_ten_million_rows_pass_two_processes_and_none_is_lost_or_doubled(
     make_t_env: MakeEnvironment,
 ) -> None:

@@ -137,7 +137,7 @@ def test_what_is_raised_anywhere_in_the_loop_is_the_cause_of_the_failure(
         assert text in caught.value.cause
 
 
-@pytest.mark.parametrize("ps", [0, 1])
+@pytest.mark.parametrize("ps", [0, pytest.param(1, marks=pytest.mark.long)])
 def test_a_restart_from_a_checkpoint_is_refused_with_what_to_do(
     make_t_env: MakeEnvironment, tmp_path: Path, ps: int
 ) -> None:

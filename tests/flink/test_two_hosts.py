@@ -29,7 +29,12 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
 @pytest.mark.parametrize(
     ("is_of_the_master", "limit_s", "named"),
     [
-        (False, 3.0, r"worker-\d sent no heartbeat for 3\.\d s .*timeouts.heartbeat_timeout_s"),
+        pytest.param(  # test_two_hosts_kept.py cuts a worker with a state off in CI
+            False,
+            3.0,
+            r"worker-\d sent no heartbeat for 3\.\d s .*timeouts.heartbeat_timeout_s",
+            marks=pytest.mark.long,
+        ),
         (True, 60.0, r"heartbeat of TaskManager with id .* timed out"),
     ],
     ids=["a worker is cut off, headrace notices", "the master is cut off, Flink notices"],

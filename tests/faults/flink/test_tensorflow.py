@@ -201,6 +201,7 @@ def test_a_worker_that_always_fails_ends_the_job_after_its_lives_with_the_traceb
     assert [each["attempt"] for each in notes_of(tmp_path, "worker-1")] == [1, 1]
 
 
+@pytest.mark.long  # the batch job above loses both as well
 @pytest.mark.timeout(300)
 def test_in_stream_mode_a_killed_evaluator_or_tensorboard_costs_no_row(tmp_path: Path) -> None:
     folder = str(tmp_path)
@@ -248,7 +249,14 @@ def test_in_stream_mode_a_killed_evaluator_or_tensorboard_costs_no_row(tmp_path:
 
 
 @pytest.mark.timeout(200)
-@pytest.mark.parametrize(("ps", "victim"), [(1, "worker-1"), (1, "ps-0"), (0, "worker-1")])
+@pytest.mark.parametrize(
+    ("ps", "victim"),
+    [
+        pytest.param(1, "worker-1", marks=pytest.mark.long),
+        (1, "ps-0"),
+        pytest.param(0, "worker-1", marks=pytest.mark.long),
+    ],
+)
 def test_in_stream_mode_the_killed_process_is_the_cause_and_nobody_waits(
     tmp_path: Path, ps: int, victim: str
 ) -> None:
