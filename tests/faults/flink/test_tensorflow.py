@@ -254,6 +254,7 @@ def test_in_stream_mode_a_killed_evaluator_or_tensorboard_costs_no_row(tmp_path:
     [
         pytest.param(1, "worker-1", marks=pytest.mark.long),
         (1, "ps-0"),
+        pytest.param(1, "chief-0", marks=pytest.mark.long),
         pytest.param(0, "worker-1", marks=pytest.mark.long),
     ],
 )
@@ -282,10 +283,20 @@ def test_in_stream_mode_the_killed_process_is_the_cause_and_nobody_waits(
         rows = ctx.dataset(16, columns=["x", "y"], shapes={"x": (2,)})
         model.fit(rows.map(lambda row: (row["x"], row["y"])), verbose=0, callbacks=[Started()])
 
+    def lead(ctx: Any) -> None:
+        with ctx.parameter_servers():
+            build_model()
+        live_until_ended()
+
     t_env = make_environment(parallelism=2)
     add_numbers(t_env, 1_000_000)
     plan = headrace.tensorflow.train(
-        split_rows(t_env, "MOD(id, 2)"), entry, workers=2, ps=ps, name="stream"
+        split_rows(t_env, "MOD(id, 2)"),
+        entry,
+        workers=2,
+        ps=ps,
+        chief=lead if victim == "chief-0" else False,
+        name="stream",
     )
     job = plan.submit()
     until_job(
