@@ -188,8 +188,8 @@ def test_a_barrier_without_a_common_step_is_declined_at_once(
     )
     t_env.execute_sql(
         "CREATE TEMPORARY TABLE numbers (id BIGINT) WITH ('connector'='datagen', "
-        "'number-of-rows'='3000', 'fields.id.kind'='sequence', 'fields.id.start'='0', "
-        "'fields.id.end'='2999', 'rows-per-second'='300')"
+        "'number-of-rows'='6000', 'fields.id.kind'='sequence', 'fields.id.start'='0', "
+        "'fields.id.end'='5999', 'rows-per-second'='300')"
     )
     completed: set[int] = set()
 

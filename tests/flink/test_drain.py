@@ -257,6 +257,7 @@ def test_a_checkpoint_that_is_declined_leaves_the_job_training(
     make_t_env: MakeEnvironment, tmp_path: Path
 ) -> None:
     """With Flink's options as they are where nobody has set them."""
+    go = str(tmp_path / "go")
 
     def entry(ctx: Any) -> None:
         ctx.state["rows"] = 0
@@ -265,6 +266,8 @@ def test_a_checkpoint_that_is_declined_leaves_the_job_training(
                 work_for(3)  # a barrier waits behind this row, for longer than it may
             ctx.state["rows"] += len(batch["id"])
             ctx.report(rows=ctx.state["rows"])
+            while ctx.state["rows"] >= 40 and not Path(go).exists():
+                work_for(0.01)
 
     history = CheckpointHistory()
     t_env = make_t_env(
@@ -278,6 +281,7 @@ def test_a_checkpoint_that_is_declined_leaves_the_job_training(
     cluster.add_role("worker", RoleConfig(entry=entry), input=few)
     job = cluster.submit()
     assert "declined" in history.await_recovery(job, limit_s=LIMIT_S)
+    Path(go).touch()
     status = job.wait(timeout_s=LIMIT_S, show_progress=False).status
     assert (status.state, status.attempt) == ("FINISHED", 1)
     assert status.nodes["worker-0"].report == {"rows": 50}

@@ -16,7 +16,7 @@ from torch import nn
 
 import headrace.pytorch
 import headrace.tensorflow
-from headrace.errors import PlanError
+from headrace.errors import JobFailedError, PlanError
 from headrace.pytorch import TorchModel
 from tests.waiting import until
 
@@ -96,6 +96,8 @@ def test_each_version_is_the_model_of_its_checkpoint_also_behind_a_kill(
         assert reported()[1] is None, "one process exports"
     finally:
         job.cancel()
+    with pytest.raises(JobFailedError):
+        job.wait(timeout_s=LIMIT_S, show_progress=False)
 
 
 class Factor(nn.Module):

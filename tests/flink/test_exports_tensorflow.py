@@ -107,8 +107,9 @@ def test_each_keras_version_is_the_model_of_its_checkpoint_also_behind_a_kill(
         held.append([*objects_in(checkpoints, checkpoint_id)["model"].values()])
         for mine, theirs in zip(version, held[-1], strict=True):
             np.testing.assert_array_equal(mine.numpy(), theirs)
-    for one, next_one in pairwise(held):
-        assert not np.array_equal(one[0], next_one[0]), "a model at rest shows nothing"
+    moved = [not np.array_equal(one[0], other[0]) for one, other in pairwise(held)]
+    # Right behind the kill a barrier may come before the first row.
+    assert moved.count(False) <= 1, "a model at rest shows nothing"
 
     t_env = make_t_env()
     t_env.execute_sql(

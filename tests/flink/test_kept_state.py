@@ -179,9 +179,9 @@ def _count(job: JobHandle) -> float:
 
 
 def test_a_large_state_needs_no_directory_on_the_embedded_cluster(
-    make_t_env: MakeEnvironment, tmp_path: Path
+    make_t_env: MakeEnvironment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    before = _local_checkpoints()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))  # no other test makes any there
     rows = 4_000
     t_env = make_t_env(**CHECKPOINTS, **RETRIES, **NARROW)
     size_bytes = 20 << 20
@@ -203,16 +203,12 @@ def test_a_large_state_needs_no_directory_on_the_embedded_cluster(
         "worker", RoleConfig(entry=hold(size_bytes, local), exchange=SMALL), input=given
     )
     job = cluster.submit()
-    (made,) = _local_checkpoints() - before
+    (made,) = tmp_path.glob("headrace-checkpoints-*")
     Path(place).write_text(str(made))
     report = report_of(job)
     assert (report["rows"], report["wrong"]) == (rows, 0)
     assert (tmp_path / "death-0").exists()
-    assert _local_checkpoints() == before
-
-
-def _local_checkpoints() -> set[Path]:
-    return set(Path(tempfile.gettempdir()).glob("headrace-checkpoints-*"))
+    assert not list(tmp_path.glob("headrace-checkpoints-*"))
 
 
 def test_a_state_is_restored_from_a_directory_that_only_flink_can_read(

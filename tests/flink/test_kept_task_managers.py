@@ -28,7 +28,7 @@ from .system import Process, descendants
 
 Manager = subprocess.Popen[bytes]
 
-ROWS_PER_BLOW = 5_000
+ROWS_PER_BLOW = 16_000
 _HEARTBEAT_S = 5.0
 _SLACK_S = 5.0  # for a beat more, the word to the other TaskManager, and the end there
 _CLEAN_S = 5.0

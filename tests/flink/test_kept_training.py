@@ -121,7 +121,7 @@ def test_workers_that_are_killed_end_with_the_model_of_the_steps_that_count(
 def test_workers_that_are_killed_in_later_passes_go_on_there(
     make_t_env: MakeEnvironment, tmp_path: Path, worker: str, ranks: tuple[int, ...]
 ) -> None:
-    rows, epochs, workers = 600, 3, len(ranks)
+    rows, epochs, workers = 1_500, 3, len(ranks)
     t_env = make_t_env(workers, **CHECKPOINTS, **RETRIES, **NARROW, **in_dir(tmp_path / "cp"))
     turns = Turns(Killer(tmp_path, tmp_path / "cp", 2), *ranks)
     passes: list[int] = []

@@ -139,15 +139,15 @@ def test_a_killed_process_goes_back_to_the_checkpoint_and_every_row_comes_out_on
     limits = TimeoutConfig(stop_timeout_s=0.5, stop_grace_s=0.5)
     marks = tmp_path / "marks"
     cluster = ScriptedCluster(t_env, marks, am={"ends": 2}, timeouts=limits)
-    rows = numbers(t_env, 12_000, per_second=2000)
+    rows = numbers(t_env, 24_000, per_second=2000)
     out = cluster.add(parallelism=2, rows=rows, emits=True, dies_at=1500, dies_after_barriers=2)
     assert out is not None
     sink_sum(t_env, out, tmp_path / "out")
     cluster.submit().wait(timeout_s=90, show_progress=False)
     assert (marks / "died").exists()
     assert [each["deployment"] for each in cluster.starts("am")] == [0, 1]
-    assert cluster.counts("rows") < 12_000
-    assert read_ids(tmp_path / "out") == [*range(1, 12_001)]
+    assert cluster.counts("rows") < 24_000
+    assert read_ids(tmp_path / "out") == [*range(1, 24_001)]
 
 
 def test_a_control_record_that_has_waited_behind_rows_brings_no_older_master_back(
@@ -234,9 +234,9 @@ def test_a_checkpoint_that_the_process_does_not_acknowledge_is_declined_and_the_
     t_env = make_t_env(**CHECKPOINTS)
     limits = TimeoutConfig(checkpoint_hold_timeout_s=0.3, stop_grace_s=0.5)
     cluster = ScriptedCluster(t_env, tmp_path, am={"ends": 1}, timeouts=limits)
-    cluster.add(rows=numbers(t_env, 4000, per_second=2000), acknowledges=False)
+    cluster.add(rows=numbers(t_env, 20_000, per_second=2000), acknowledges=False)
     cluster.submit().wait(timeout_s=60, show_progress=False)
-    assert cluster.counts("rows") == 4000
+    assert cluster.counts("rows") == 20_000
     assert cluster.counts("barriers") > 1
     assert len(cluster.starts("am")) == 1
 

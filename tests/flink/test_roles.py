@@ -195,8 +195,9 @@ def test_a_worker_may_end_the_job_although_its_input_goes_on_for_ever(
 
 
 def test_a_wait_that_times_out_leaves_the_running_job_its_checkpoints(
-    make_t_env: MakeEnvironment,
+    make_t_env: MakeEnvironment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))  # no other test makes any there
     t_env = make_t_env(execution_checkpointing_interval="200 ms")
     t_env.execute_sql(
         "CREATE TEMPORARY TABLE slow (id BIGINT) WITH ('connector'='datagen', "
@@ -210,15 +211,14 @@ def test_a_wait_that_times_out_leaves_the_running_job_its_checkpoints(
     cluster = Cluster(t_env, name="goes-on")
     cluster.add_am_role()
     cluster.add_role("worker", RoleConfig(entry=entry), input=t_env.from_path("slow"))
-    before = set(Path(tempfile.gettempdir()).glob("headrace-drain-*"))
     job = cluster.submit()
     with pytest.raises(WaitTimeoutError):
         job.wait(timeout_s=1)
-    assert set(Path(tempfile.gettempdir()).glob("headrace-drain-*")) - before
+    assert list(tmp_path.glob("headrace-drain-*"))
     job.cancel()
     with pytest.raises(JobFailedError):
         job.wait(timeout_s=30)
-    assert not set(Path(tempfile.gettempdir()).glob("headrace-drain-*")) - before
+    assert not list(tmp_path.glob("headrace-drain-*"))
 
 
 def test_a_user_error_fails_the_job_with_its_traceback(t_env: StreamTableEnvironment) -> None:

@@ -38,7 +38,7 @@ _CHECKPOINT_S = 4
 _TIMEOUTS = TimeoutConfig(
     heartbeat_every_s=0.5,
     heartbeat_timeout_s=10.0,  # a process may be frozen until a checkpoint has failed
-    master_lost_timeout_s=4.0,
+    master_lost_timeout_s=10.0,
     collective_timeout_s=40.0,
 )
 _LOG = logging.getLogger(__name__)

@@ -199,7 +199,7 @@ def _am(fault: Fault) -> AMConfig:
         else _GATHER_S,
         heartbeat_every_s=0.2,
         heartbeat_timeout_s=3.0,
-        master_lost_timeout_s=5.0,
+        master_lost_timeout_s=10.0,
     )
     return AMConfig(
         max_restarts=0 if is_final else 1,

@@ -33,7 +33,7 @@ from tests.ports import free_ports
 
 cloudpickle.register_pickle_by_value(sys.modules[__name__])
 
-CASE = Case("tensorflow", 2, 16_000, 100_000)
+CASE = Case("tensorflow", 2, 64_000, 100_000)
 
 
 def show(folder: str) -> OnStep:

@@ -185,7 +185,7 @@ def test_servers_hold_each_row_once_after_kills_and_from_a_savepoint(
 ) -> None:
     (port,) = free_ports(1)
     seen_at = {"rest_port": str(port), "web_refresh__interval": "100"}  # ms: how old it may be
-    first = start(tmp_path, ps=1, per_second=200, **seen_at)
+    first = start(tmp_path, ps=1, per_second=50, **seen_at)
     with cancelled_on_failure(first):
         until_job(first, lambda: steps_of(first) > 0, "steps", START_S)
         for fault in faults:

@@ -40,13 +40,14 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
         },
         capture_output=True,
         text=True,
-        timeout=110,
+        timeout=280,
     )
     assert done.returncode == 0, done.stderr[-5000:]
     log = "\n".join(p.read_text() for p in folder.glob("*.log"))
     return {**json.loads(done.stdout.splitlines()[-1]), "log": log}
 
 
+@pytest.mark.timeout(300)  # it waits for all the jobs
 def test_segments_without_room_in_shared_memory_are_files_and_the_rows_are_right(
     run: dict[str, Any],
 ) -> None:

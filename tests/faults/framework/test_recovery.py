@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 QUICK = TimeoutConfig(
     heartbeat_every_s=0.1,
-    heartbeat_timeout_s=1.0,
+    heartbeat_timeout_s=2.0,
     master_lost_timeout_s=20.0,
     stop_grace_s=1.0,
     stop_timeout_s=5.0,
@@ -124,7 +124,7 @@ def test_a_silent_node_is_noticed_in_time_and_the_group_restarts_when_it_is_back
     for node in nodes:
         node.expect("process_started")
     os.kill(nodes[0].popen.pid, signal.SIGSTOP)
-    status = master.expect_state("RECOVERING", timeout_s=4.0)
+    status = master.expect_state("RECOVERING", timeout_s=8.0)
     assert "worker-0" in status["reason"]
     assert "timeouts.heartbeat_timeout_s" in status["reason"]
     os.kill(nodes[0].popen.pid, signal.SIGCONT)
@@ -269,7 +269,7 @@ def test_what_a_process_reported_before_the_master_was_lost_is_in_the_last_statu
 def test_a_master_that_stays_away_fails_the_node_with_the_setting(
     cluster: Cluster, wait_gone: Callable[..., None]
 ) -> None:
-    impatient = replace(QUICK, master_lost_timeout_s=0.5)
+    impatient = replace(QUICK, master_lost_timeout_s=2.0)
     master = cluster.master(parallelism=1)
     (node,) = cluster.nodes(sleeper(), 1, spec=NodeSpec(timeouts=impatient))
     pid = node.expect("process_started")["pid"]

@@ -184,7 +184,7 @@ def test_without_its_process_a_spare_node_starts_another(
 def test_a_process_that_never_loads_its_entry_is_given_up_after_the_limit(
     cluster: Cluster, tmp_path: Path, wait_gone: Wait
 ) -> None:
-    limits = {**{f: getattr(QUICK, f) for f in QUICK.__slots__}, "process_start_timeout_s": 2.0}
+    limits = {**{f: getattr(QUICK, f) for f in QUICK.__slots__}, "process_start_timeout_s": 6.0}
     spec = NodeSpec(timeouts=type(QUICK)(**limits))
     node, start = cluster.spare(Loaded(tmp_path, "hang"), spec)
     until(lambda: loaders(tmp_path), "loading")
@@ -198,7 +198,7 @@ def test_a_process_that_never_loads_its_entry_is_given_up_after_the_limit(
 def test_a_spare_whose_entry_hangs_while_it_is_loaded_does_not_stay_for_ever(
     cluster: Cluster, tmp_path: Path, wait_gone: Wait
 ) -> None:
-    limits = {**{f: getattr(QUICK, f) for f in QUICK.__slots__}, "process_start_timeout_s": 2.0}
+    limits = {**{f: getattr(QUICK, f) for f in QUICK.__slots__}, "process_start_timeout_s": 6.0}
     spec = NodeSpec(timeouts=type(QUICK)(**limits))
     node, _ = cluster.spare(Loaded(tmp_path, "hang"), spec)
     pid = node.expect("spare")["pid"]
@@ -206,7 +206,7 @@ def test_a_spare_whose_entry_hangs_while_it_is_loaded_does_not_stay_for_ever(
     assert ended["pid"] == pid
     wait_gone(pid)
     assert loaders(tmp_path) == {pid}
-    assert "has not loaded its entry within 2.0 s" in node.log
+    assert "has not loaded its entry within 6.0 s" in node.log
 
 
 @pytest.mark.parametrize(

@@ -66,7 +66,7 @@ def test_a_frozen_worker_ends_the_other_at_the_limit_with_the_name_of_the_settin
 
     error = failure_of(
         lambda ctx: train(ctx, on_batch=freeze),
-        timeouts=TimeoutConfig(collective_timeout_s=2.0, stop_grace_s=0.5),
+        timeouts=TimeoutConfig(collective_timeout_s=6.0, stop_grace_s=0.5),
     )
     assert error.node == "worker-0"
     assert "CollectiveError" in error.summary

@@ -39,7 +39,7 @@ from tests.fuzzing import (
 from .test_rpc import TOKEN, Served, fail, register
 from .test_rpc_strangers import METHODS, status_of, well_formed
 
-pytestmark = with_patience(40)
+pytestmark = with_patience(120)
 _CALL_S = 5.0
 _KNOWN = ((TOKEN_KEY, TOKEN),)
 _PING = b"12345678"

@@ -107,7 +107,7 @@ def run_all(
         (directory / name).mkdir()
     series = _Series(dict(scenarios), workers, directory)
     role = LocalRole(entry=series, parallelism=workers)
-    run_local({"worker": role}, timeouts=_LIMITS, timeout_s=110.0)
+    run_local({"worker": role}, timeouts=_LIMITS, timeout_s=280.0)
     return {
         name: RunResult(
             workers=tuple(

@@ -20,6 +20,8 @@ from headrace.role.state_format import decode_state
 from tests.unit.role.doubles import FakeLink, spec_in
 from tests.waiting import until
 
+pytestmark = pytest.mark.timeout(90)  # the first export imports torch's compiler
+
 SCHEMA = pa.schema([("x", pa.float32())])
 FACTS: dict[str, Any] = {
     "index": 0,

@@ -10,6 +10,8 @@ from torch import nn
 
 from headrace.pytorch.saving import save_atomically
 
+pytestmark = pytest.mark.timeout(90)  # the first export imports torch's compiler
+
 
 def test_a_module_is_saved_as_its_state_dict(tmp_path: Path) -> None:
     model = nn.BatchNorm1d(2)

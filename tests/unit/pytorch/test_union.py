@@ -27,7 +27,7 @@ from tests.unit.pytorch.scenarios import (
 )
 from tests.unit.pytorch.training import run
 
-pytestmark = pytest.mark.timeout(120)
+pytestmark = pytest.mark.timeout(300)
 
 SPLITS: Mapping[int, Mapping[str, list[float] | None]] = {
     2: {"even": None, "90-10": [0.9, 0.1], "100-0": [1.0, 0.0], "0-100": [0.0, 1.0]},

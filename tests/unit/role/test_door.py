@@ -89,13 +89,13 @@ def test_who_leaves_in_the_middle_of_the_word_is_not_let_in() -> None:
 
 
 def test_silent_guests_hold_nobody_up_and_are_closed_in_time() -> None:
-    with door(guest_s=0.3) as (it, address), ExitStack() as stack:
+    with door(guest_s=3.0) as (it, address), ExitStack() as stack:
         silent = [stack.enter_context(connect(address, WORD[:n])) for n in range(10)]
         begin = monotonic()
         with connect(address, WORD + b"rank"):
             assert admitted(it) == [b"rank"]
-        assert monotonic() - begin < 0.25
-        assert admitted(it, 0.5) == []
+        assert monotonic() - begin < 2.5
+        assert admitted(it, 4.0) == []
         assert all(is_closed(each) for each in silent)
 
 
