@@ -158,7 +158,7 @@ def test_another_job_goes_on_from_a_savepoint(
         make_t_env(**CHECKPOINTS, **in_dir(tmp_path / "cp")),
         count_rows(),
         rows=rows,
-        per_second=1_000,
+        per_second=300,
         out=out,
     )
     until(lambda: _count(first) > 2_000, "rows")

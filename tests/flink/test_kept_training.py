@@ -157,7 +157,7 @@ def test_another_job_goes_on_from_a_savepoint_of_two_workers(
 ) -> None:
     entry = trainer(rows=16, keeps=True)
     options = {**CHECKPOINTS, **in_dir(tmp_path / "cp")}
-    first = submit(make_t_env(2, **options), tmp_path, UNEVEN, entry, per_second=250)
+    first = submit(make_t_env(2, **options), tmp_path, UNEVEN, entry, per_second=60)
     until(lambda: _trained(first) > 500, "rows")
     j_format = get_gateway().jvm.org.apache.flink.core.execution.SavepointFormatType.CANONICAL
     folder = (tmp_path / "savepoints").as_uri()

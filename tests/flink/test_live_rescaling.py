@@ -27,7 +27,7 @@ from .test_operator_rows import CHECKPOINTS
 from .test_training import require_union
 from .training_jobs import STEPS, add_sink, read_rows, trainer
 
-ROWS = 12_000
+ROWS = 100_000  # more than are trained on before a stop, however slow the machine is
 LIMIT_S = 200.0
 ADAPTIVE = {
     "jobmanager_scheduler": "adaptive",

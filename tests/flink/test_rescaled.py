@@ -67,7 +67,7 @@ def start(
 def test_a_training_goes_on_with_another_number_of_workers_and_every_row_once(
     make_t_env: MakeEnvironment, tmp_path: Path, before: int, after: int
 ) -> None:
-    first = start(make_t_env, tmp_path, before, 250)
+    first = start(make_t_env, tmp_path, before, 60)
     until(lambda: first.status().rows_in > 500, "rows")
     stopped = first.stop(tmp_path / "saved", timeout_s=LIMIT_S)
     assert stopped.savepoint is not None
@@ -97,7 +97,7 @@ def test_values_of_each_process_are_refused_unless_they_are_merged(
 ) -> None:
     options = {**CHECKPOINTS, **UNCHAINED, **in_dir(tmp_path / "cp")}
     out = tmp_path / "out"
-    first = submit(make_t_env(1, **options), count_rows(), rows=9_000, per_second=500, out=out)
+    first = submit(make_t_env(1, **options), count_rows(), rows=9_000, per_second=100, out=out)
     until(lambda: first.status().rows_in > 0, "rows")
     stopped = first.stop(tmp_path / "saved", timeout_s=LIMIT_S)
 

@@ -148,7 +148,7 @@ def test_a_model_goes_on_in_fewer_workers_and_in_more(
 ) -> None:
     (port,) = free_ports(1)
     options = {**ADAPTIVE, **TWO_SLOTS, "rest_port": str(port)}
-    job = start(make_t_env, tmp_path, entry, (1, 3), 200, **options)
+    job = start(make_t_env, tmp_path, entry, (1, 3), 60, **options)
     url = f"http://localhost:{port}/jobs/{job.job_id}"
 
     def train_with(workers: int) -> None:

@@ -60,7 +60,7 @@ def test_a_job_goes_on_from_the_savepoint_of_its_stop_with_every_row_once(
 ) -> None:
     rows, out = 12_000, tmp_path / "out"
     options = {**CHECKPOINTS, **NARROW, **in_dir(tmp_path / "cp")}
-    first = submit(make_t_env(**options), count_rows(), rows=rows, per_second=1_000, out=out)
+    first = submit(make_t_env(**options), count_rows(), rows=rows, per_second=300, out=out)
     until(lambda: reported(first, "count") > 2_000, "rows")
     result = first.stop(tmp_path / "saved", drain=drain, timeout_s=LIMIT_S)
     savepoint = require_complete(result.savepoint, tmp_path / "saved")

@@ -86,7 +86,7 @@ def saved_in(folder: Path) -> dict[str, torch.Tensor]:
 @pytest.fixture(scope="module")
 def stopped(jvm: None, tmp_path_factory: pytest.TempPathFactory) -> Stopped:
     folder = tmp_path_factory.mktemp("stopped")
-    job = start(folder, per_second=250)
+    job = start(folder, per_second=60)
     until(lambda: job.status().rows_in > 500, "rows")
     result = job.stop(folder / "saved", timeout_s=LIMIT_S)
     return Stopped(
