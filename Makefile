@@ -55,7 +55,7 @@ test: java lint ## Everything that CI runs: lint, then all tests
 	$(BIN)/python -m pytest --durations=30 -n 2 --dist loadfile --no-loadscope-reorder -m "not long" \
 		tests/flink tests/faults tests/unit tests/conventions
 
-long: java ## What CI leaves out, in half an hour: variants that take minutes, the smallest runs of all benchmarks
+long: java ## What CI leaves out, in half an hour: longer variants, the smallest runs of most benchmarks
 	$(BIN)/python -m pytest --durations=30 -n 2 --dist loadfile --no-loadscope-reorder -m long tests
 
 lint: setup ## ruff, mypy and codespell

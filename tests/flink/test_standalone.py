@@ -110,7 +110,7 @@ def test_four_workers_on_two_task_managers_share_every_row(
     assert all("of four starts" in log for log in logs), "each runs workers, logs their output"
 
 
-@pytest.mark.long  # each test here looks for what its jobs have left
+@pytest.mark.long
 @pytest.mark.timeout(240)
 def test_ten_jobs_one_after_the_other_leave_nothing_in_the_task_managers(
     cluster: Standalone, tmp_path: Path
@@ -208,7 +208,7 @@ def test_a_handle_that_has_lost_the_job_manager_finds_its_job_again(
     assert_nothing_left(cluster)
 
 
-@pytest.mark.long  # test_tensorflow_batch.py runs two jobs at once in CI
+@pytest.mark.long
 @pytest.mark.timeout(240)
 def test_jobs_of_one_name_at_once_do_not_see_each_other(
     cluster: Standalone, tmp_path: Path, make_t_env: MakeEnvironment

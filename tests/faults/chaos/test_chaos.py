@@ -7,6 +7,8 @@ import signal
 import tempfile
 from pathlib import Path
 
+import pytest
+
 from tests.faults.chaos.jobs import Case, Places, submit
 from tests.faults.chaos.jvm_log import JvmLog
 from tests.faults.chaos.kills import Victims
@@ -17,6 +19,7 @@ from tests.faults.flink.ordeal import hinder
 CASE = Case("pytorch", 1, rows=16_000, rows_per_s=100_000)  # 100 s of slow steps
 
 
+@pytest.mark.timeout(300)
 def test_kills_of_each_kind_leave_an_exact_result_and_nothing_else() -> None:
     with tempfile.TemporaryDirectory(prefix="chaos-") as folder:
         places = Places(Path(folder))

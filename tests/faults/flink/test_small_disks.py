@@ -15,6 +15,7 @@ from headrace._environ import copy_environment
 
 from .small_disks import ROWS
 
+pytestmark = pytest.mark.timeout(300)  # whichever is first waits for all the jobs
 _ROOT = Path(__file__).resolve().parents[3]
 _SCRIPT = """set -e
 mount -t tmpfs -o size=1m tmpfs /dev/shm
@@ -47,7 +48,6 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     return {**json.loads(done.stdout.splitlines()[-1]), "log": log}
 
 
-@pytest.mark.timeout(300)  # it waits for all the jobs
 def test_segments_without_room_in_shared_memory_are_files_and_the_rows_are_right(
     run: dict[str, Any],
 ) -> None:
