@@ -86,6 +86,8 @@ def _measure_plain(repeats: int) -> list[float]:
         client = t_env.sql_query("SELECT id + 1 FROM numbers").execute_insert("nowhere")
         j_client = client.get_job_client()
         assert j_client is not None
+        # The cluster ends with its job, and then no longer says how that is.
+        ended = j_client.get_job_execution_result()
         job = FlinkJob(port, str(j_client.get_job_id()))
         try:
             ran = log.await_run(_SOURCE, 0.0, limit_s=_LIMIT_S)
@@ -98,9 +100,7 @@ def _measure_plain(repeats: int) -> list[float]:
                 seconds.append(ran - began)
                 print(f"Flink alone: {seconds[-1]:.2f} s", flush=True)
         finally:
-            ended = j_client.get_job_execution_result()
             j_client.cancel().result()
-            # The cluster ends with its job and then no longer says how that is.
             wait_until(ended.done, limit_s=_LIMIT_S, what="the end of the job")
     return seconds
 
