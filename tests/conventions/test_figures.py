@@ -11,8 +11,6 @@ from benchmarks.summary import BEGIN, END, README, summary_lines
 ROOT = Path(__file__).resolve().parents[2]
 OTHERS = {"chaos": "chaos", "kinds": "recovery_by_kind"}
 """Results of commands that are no script in `benchmarks/`, by the command: `make chaos`."""
-NOT_MEASURED: set[str] = set()
-"""Those that have not run as a whole on a quiet machine yet."""
 
 
 def test_every_script_has_a_result_with_what_was_promised() -> None:
@@ -22,7 +20,7 @@ def test_every_script_has_a_result_with_what_was_promised() -> None:
         path.stem: json.loads(path.read_text())
         for path in (ROOT / "benchmarks" / "results").glob("*.json")
     }
-    assert results.keys() == (scripts | {*OTHERS.values()}) - NOT_MEASURED
+    assert results.keys() == scripts | {*OTHERS.values()}
     assert [name for name, result in results.items() if not result.get("bars")] == []
 
 

@@ -29,7 +29,7 @@ from tests.flink.system import Process, descendants
 from tests.ports import free_ports
 from tests.waiting import until
 
-__all__ = ["Blow", "Ordeal", "killed", "open_ordeal"]
+__all__ = ["Blow", "Ordeal", "hinder", "killed", "open_ordeal"]
 
 cloudpickle.register_pickle_by_value(sys.modules[__name__])
 

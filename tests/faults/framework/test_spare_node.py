@@ -7,6 +7,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -184,8 +185,7 @@ def test_without_its_process_a_spare_node_starts_another(
 def test_a_process_that_never_loads_its_entry_is_given_up_after_the_limit(
     cluster: Cluster, tmp_path: Path, wait_gone: Wait
 ) -> None:
-    limits = {**{f: getattr(QUICK, f) for f in QUICK.__slots__}, "process_start_timeout_s": 6.0}
-    spec = NodeSpec(timeouts=type(QUICK)(**limits))
+    spec = NodeSpec(timeouts=replace(QUICK, process_start_timeout_s=6.0))
     node, start = cluster.spare(Loaded(tmp_path, "hang"), spec)
     until(lambda: loaders(tmp_path), "loading")
     (pid,) = loaders(tmp_path)
@@ -198,8 +198,7 @@ def test_a_process_that_never_loads_its_entry_is_given_up_after_the_limit(
 def test_a_spare_whose_entry_hangs_while_it_is_loaded_does_not_stay_for_ever(
     cluster: Cluster, tmp_path: Path, wait_gone: Wait
 ) -> None:
-    limits = {**{f: getattr(QUICK, f) for f in QUICK.__slots__}, "process_start_timeout_s": 6.0}
-    spec = NodeSpec(timeouts=type(QUICK)(**limits))
+    spec = NodeSpec(timeouts=replace(QUICK, process_start_timeout_s=6.0))
     node, _ = cluster.spare(Loaded(tmp_path, "hang"), spec)
     pid = node.expect("spare")["pid"]
     ended = node.expect("spare", until=lambda line: line["state"] == "ended")
