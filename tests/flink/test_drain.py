@@ -281,7 +281,7 @@ def test_a_checkpoint_that_is_declined_leaves_the_job_training(
     status = job.stop(tmp_path / "saved", timeout_s=LIMIT_S).status
     assert (status.state, status.attempt) == ("FINISHED", 1)
     assert status.nodes["worker-0"].report == {"rows": status.rows_in}
-    assert status.rows_in > 0
+    assert status.rows_in > 1, "rows behind the slow one"
 
 
 def test_each_job_of_a_program_has_directories_of_its_own(make_t_env: MakeEnvironment) -> None:

@@ -27,7 +27,7 @@ from .zookeeper import high_availability
 
 _HEARTBEAT_S = 5
 _SLOT_S = 10.0  # for how long a TaskManager keeps the slots of a JobManager that it has lost
-ROWS = 32_000
+ROWS = 32_000  # 100 s of slow steps: what happens to the job may not outlast them
 
 
 @pytest.fixture

@@ -28,13 +28,13 @@ from .system import Process, descendants
 
 Manager = subprocess.Popen[bytes]
 
-ROWS_PER_BLOW = 16_000
+ROWS_PER_BLOW = 16_000  # 50 s of slow steps: no blow may outlast its rows
 _HEARTBEAT_S = 5.0
 _SLACK_S = 5.0  # for a beat more, the word to the other TaskManager, and the end there
 _CLEAN_S = 5.0
 _GO_ON_S = 90.0
 _LOOK_S = 1.0
-NOTICE = {"heartbeat.interval": "500 ms", "heartbeat.timeout": f"{_HEARTBEAT_S * 1000:.0f} ms"}
+_NOTICE = {"heartbeat.interval": "500 ms", "heartbeat.timeout": f"{_HEARTBEAT_S * 1000:.0f} ms"}
 _TIMED_OUT = r"TaskManager with id \S+ timed out"
 _LOST = r"TaskManager with id \S+ is no longer reachable|[Cc]onnection .*task manager"
 
@@ -160,7 +160,7 @@ def two_task_managers(folder: Path) -> Iterator[Standalone]:
     """Start them, with two slots each; one that is frozen in the end goes on."""
     options = {
         "web.refresh-interval": "100",  # ms; how old an answer may be
-        **NOTICE,
+        **_NOTICE,
         "env.java.opts.taskmanager": (  # what it writes when it crashes is not for our folder
             f"-XX:ErrorFile={folder}/crash-%p.log -XX:-CreateCoredumpOnCrash"
         ),
@@ -245,7 +245,7 @@ def test_a_training_waits_longer_than_the_gather_limit_for_a_lost_task_manager(
     arguments = (places.folder, "pytorch", "--name", "kept", "--rows", str(rows))
     limit = ("--gather-timeout", str(limit_s))
     with (
-        standalone_cluster(tmp_path, slots=1, options={**NARROW, **NOTICE}) as cluster,
+        standalone_cluster(tmp_path, slots=1, options={**NARROW, **_NOTICE}) as cluster,
         cluster.started(*KEEP, *arguments, *limit) as program,
     ):
         job = cluster.wait_for_job("kept", "RUNNING")

@@ -16,7 +16,7 @@ from .test_live_rescaling import ADAPTIVE
 from .test_training import require_union
 from .training_jobs import read_rows
 
-ROWS = 32_000
+ROWS = 32_000  # 100 s of slow steps: what happens to the job may not outlast them
 _CLEAN_S = 5.0
 _TRAIN_S = 90.0
 _OPTIONS = {
