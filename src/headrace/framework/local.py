@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import shutil
 import sys
@@ -163,9 +164,9 @@ class LocalGroup:
 
     def close(self) -> None:
         """Kill what still runs and remove the files. Safe to repeat; bounded by seconds."""
-        loop = self._loop
-        if loop is not None and self._thread.is_alive():
-            loop.call_soon_threadsafe(self._kill)
+        if self._loop is not None:
+            with contextlib.suppress(RuntimeError):  # closed: every process has ended
+                self._loop.call_soon_threadsafe(self._kill)
             self._thread.join()
         for port in self._ports:
             port.close()
@@ -195,13 +196,15 @@ class LocalGroup:
 
     def _run(self) -> None:
         try:
-            asyncio.run(self._live())
+            results = asyncio.run(self._live())
         except BaseException as exc:  # noqa: BLE001 - handed to whoever waits
             self._result.set_exception(exc)
+        else:
+            self._result.set_result(results)
         finally:
             self._is_ready.set()
 
-    async def _live(self) -> None:
+    async def _live(self) -> list[LocalResult]:
         self._loop = asyncio.get_running_loop()
         for member in self._members:
             coordination = _LocalCoordination(member, self._rendezvous, self._stop)
@@ -223,20 +226,17 @@ class LocalGroup:
             elif not deciding:
                 self._stop()
         if first is not None:
-            self._result.set_exception(first)
-            return
-        self._result.set_result(
-            [
-                LocalResult(
-                    node=member.node,
-                    values=member.latest.values,
-                    rows_in=member.latest.rows_in,
-                    rows_out=member.latest.rows_out,
-                    was_stopped=ends[member.node].outcome is ProcessState.STOPPED,
-                )
-                for member in self._members
-            ]
-        )
+            raise first
+        return [
+            LocalResult(
+                node=member.node,
+                values=member.latest.values,
+                rows_in=member.latest.rows_in,
+                rows_out=member.latest.rows_out,
+                was_stopped=ends[member.node].outcome is ProcessState.STOPPED,
+            )
+            for member in self._members
+        ]
 
     async def _follow(self, member: _Member) -> tuple[_Member, LifeEnd]:
         assert member.life is not None
