@@ -53,6 +53,13 @@ def raise_on_sigterm() -> None:
     _Asked.read_fd, write_fd = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
     signal.set_wakeup_fd(write_fd, warn_on_full_buffer=False)
     signal.signal(signal.SIGTERM, on_sigterm)
+    os.register_at_fork(after_in_child=_leave_the_pipe)
+
+
+def _leave_the_pipe() -> None:
+    """In a forked process: its signals are its own, and the pipe is that of its parent."""
+    signal.set_wakeup_fd(-1)
+    _Asked.read_fd = None
 
 
 def require_no_stop() -> None:
@@ -69,6 +76,7 @@ def require_no_stop() -> None:
             numbers = os.read(_Asked.read_fd, _BYTES)
         except BlockingIOError:
             numbers = b""
-        _Asked.was_asked = signal.SIGTERM in numbers
+        if signal.SIGTERM in numbers:  # else another thread may have read it meanwhile
+            _Asked.was_asked = True
     if _Asked.was_asked:
         raise StopRequestedExit
