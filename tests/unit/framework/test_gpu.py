@@ -6,11 +6,16 @@ import os
 import signal
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 from headrace.errors import WaitTimeoutError
+from headrace.framework.jvm_lines import StartLine
+from headrace.framework.messages import StartProcess
 from headrace.framework.node.gpu import GpuLease, take_gpu
+from headrace.framework.node.life_planner import LifePlanner
+from headrace.framework.spec import NodeSpec
 from tests.unit.role.doubles import FakeClock
 
 OURS = [f"test-{os.getpid()}-{n}" for n in range(2)]
@@ -25,7 +30,9 @@ time.sleep(60)
 
 def take(assigned: list[str]) -> GpuLease:
     """What is free now."""
-    return take_gpu(assigned, 0, wait=lambda _: None)
+    lease = take_gpu(assigned, 0, wait=lambda _: None)
+    assert lease is not None
+    return lease
 
 
 def test_each_gets_the_first_that_is_free_and_a_free_one_is_found_again() -> None:
@@ -51,8 +58,37 @@ def test_when_none_is_free_it_waits_for_so_long_and_says_what_to_do() -> None:
 
 def test_one_that_becomes_free_meanwhile_is_taken() -> None:
     taken = take(OURS[:1])
-    with take_gpu(OURS[:1], 60, wait=lambda _: taken.close()) as lease:
+    lease = take_gpu(OURS[:1], 60, wait=lambda _: taken.close())
+    assert lease is not None
+    with lease:
         assert lease.index == OURS[0]
+
+
+def test_a_life_that_waits_for_a_gpu_leaves_it_to_the_next_life_of_its_node() -> None:
+    start = StartLine(
+        job_name="job",
+        role="worker",
+        index=0,
+        parallelism=1,
+        host="127.0.0.1",
+        work_dir="nowhere",
+        spec_path="nowhere/spec.json",
+        gpus=(OURS[0],),
+    )
+    planner = LifePlanner(start, NodeSpec(gpu="required"))
+    first, second = (
+        planner.plan(StartProcess(attempt=number, cluster={})) for number in (1, 2)
+    )
+    with ThreadPoolExecutor(2) as threads:
+        with take(OURS):
+            left = threads.submit(first.command)
+            assert "CUDA_VISIBLE_DEVICES" not in left.result(10).environment
+            waiting = threads.submit(second.command)
+            assert not waiting.done()
+        for command in (waiting.result(10), second.command()):
+            assert command.environment["CUDA_VISIBLE_DEVICES"] == OURS[0]
+    planner.close()
+    take(OURS[:1]).close()
 
 
 def test_the_death_of_a_process_frees_its_gpu() -> None:

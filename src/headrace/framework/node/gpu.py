@@ -51,9 +51,9 @@ def take_gpu(
     assigned: Sequence[str],
     limit_s: float,
     *,
-    wait: Callable[[float], object],
+    wait: Callable[[float], bool | None],
     clock: Callable[[], float] = time.monotonic,
-) -> GpuLease:
+) -> GpuLease | None:
     """Return the first GPU that is free. Blocks for `limit_s` at most.
 
     Flink assigns the same GPUs to every operator of a TaskManager, and a TaskManager may have
@@ -63,7 +63,7 @@ def take_gpu(
     Args:
         assigned: Indices of the GPUs, at least one.
         limit_s: Longest wait, in seconds.
-        wait: Waits for that many seconds.
+        wait: Waits for that many seconds; true ends the search, which returns None then.
         clock: Monotonic seconds.
 
     Raises:
@@ -85,7 +85,8 @@ def take_gpu(
                 hint="Each process needs one of its own: run fewer of them on a host, give it "
                 "more GPUs, or use device='cpu'",
             )
-        wait(_LOOK_EVERY_S)
+        if wait(_LOOK_EVERY_S):
+            return None
 
 
 def _try(index: str) -> GpuLease | None:

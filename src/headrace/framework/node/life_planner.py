@@ -54,11 +54,15 @@ class LifePlanner:
         self._ahead = ahead
         self._runner: Runner | None = None
         self._gpu: GpuLease | None = None  # from the first life to the end of the node
+        self._gpu_lock = threading.Lock()  # held while a life waits for one
+        self._superseded = threading.Event()  # of the latest life; set when another is planned
 
     def plan(self, directive: StartProcess) -> LifePlan:
         """Return the plan of one start. Loads nothing yet: the life does, on a thread."""
         start, spec = self._start, self._spec
         ahead, self._ahead = self._ahead, None
+        self._superseded.set()
+        superseded = self._superseded = threading.Event()
         own = Path(start.work_dir) / _directory_name(directive)
         process_spec = ProcessSpec(
             job_name=start.job_name,
@@ -92,7 +96,7 @@ class LifePlanner:
         )
         return LifePlan(
             spec=process_spec,
-            command=lambda: self._command(context),
+            command=lambda: self._command(context, superseded),
             environment={**inherited_environment(), **spec.environment},
             is_subreaper=True,
             sink=write_to_log,
@@ -102,13 +106,14 @@ class LifePlanner:
             else Path(archives),
         )
 
-    def _command(self, context: RunnerContext) -> RunnerCommand:
+    def _command(self, context: RunnerContext, superseded: threading.Event) -> RunnerCommand:
         if self._runner is None:
             self._runner = _build_runner(self._spec.runner, self._start.payload_path)
         command = self._runner.command(context)
-        return replace(command, environment={**self._gpu_variables(), **command.environment})
+        own = self._gpu_variables(superseded)
+        return replace(command, environment={**own, **command.environment})
 
-    def _gpu_variables(self) -> dict[str, str]:
+    def _gpu_variables(self, superseded: threading.Event) -> dict[str, str]:
         """Return what shows the process its GPU alone. May wait for one."""
         assigned = self._start.gpus
         if _VISIBLE in self._spec.environment:
@@ -124,9 +129,12 @@ class LifePlanner:
                 "in its configuration, and the factory of Flink's GPU plugin"
             )
             raise ConfigError(msg)
-        if self._gpu is None:
-            limit_s = self._spec.timeouts.process_start_timeout_s / 2
-            self._gpu = take_gpu(assigned, limit_s, wait=threading.Event().wait)
+        limit_s = self._spec.timeouts.process_start_timeout_s / 2
+        with self._gpu_lock:
+            if self._gpu is None:
+                self._gpu = take_gpu(assigned, limit_s, wait=superseded.wait)
+            if self._gpu is None:
+                return {}  # a later life waits for the GPU, and nobody for this command
         return {_VISIBLE: self._gpu.index, LEASED_GPU: self._gpu.index}
 
     def close(self) -> None:
