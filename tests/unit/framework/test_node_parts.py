@@ -75,6 +75,30 @@ def test_the_pump_ends_although_a_stranger_keeps_the_pipe_open() -> None:
     os.close(write_end)
 
 
+def test_a_sink_that_raises_is_left_alone_and_the_process_writes_on(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    read_end, write_end = os.pipe()
+    written: list[bytes] = []
+
+    def sink(lines: bytes) -> None:
+        written.append(lines)
+        msg = "I/O operation on closed file"
+        raise ValueError(msg)
+
+    pump = OutputPump(read_end, sink, name="test")
+    for number in range(3):
+        os.write(write_end, b"%d\n" % number)
+        while len(pump.last_lines) <= number:
+            os.sched_yield()
+    assert pump.finish(5)
+    os.close(write_end)
+    assert written == [b"0\n"]
+    assert pump.last_lines == ("0", "1", "2")
+    (record,) = caplog.records
+    assert "test: its lines go nowhere from now on: ValueError(" in record.getMessage()
+
+
 TOLD = Failure(kind="user_code", message="ValueError: boom", exit_code=1)
 
 

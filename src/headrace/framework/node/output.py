@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import select
 import threading
@@ -10,6 +11,7 @@ from collections.abc import Callable
 
 __all__ = ["LineTail", "OutputPump"]
 
+_LOG = logging.getLogger(__name__)
 _READ_BYTES = 65_536
 _LINE_BYTES = 65_536
 _TAIL_LINES = 50
@@ -60,7 +62,7 @@ class OutputPump:
 
     Thread model: the sink is called on the pump's thread and may block: then the writing
     process blocks as well, and nothing else. The thread ends at the end of the pipe, or at
-    `finish`.
+    `finish`. A sink that raises is not called again, and the process can write on.
 
     Args:
         pipe: Reading end; owned by the pump once it has been made.
@@ -73,7 +75,7 @@ class OutputPump:
         self, pipe: int, sink: Callable[[bytes], None], *, name: str, prefix: bytes = b""
     ) -> None:
         self._pipe = pipe
-        self._sink = sink
+        self._sink: Callable[[bytes], None] | None = sink
         self._tail = LineTail(prefix)
         self._lock = threading.Lock()
         self._wake_read, self._wake_write = os.pipe()
@@ -117,9 +119,7 @@ class OutputPump:
                     break  # asked to finish, and the pipe is empty
             with self._lock:
                 rest = self._tail.finish()
-            self._sink(rest)
-        except OSError:
-            return  # the sink's reader is gone, and soon this process
+            self._write(rest)
         finally:
             os.close(self._pipe)
             os.close(self._wake_read)
@@ -127,4 +127,13 @@ class OutputPump:
     def _forward(self, data: bytes) -> None:
         with self._lock:
             lines = self._tail.feed(data)
-        self._sink(lines)
+        self._write(lines)
+
+    def _write(self, lines: bytes) -> None:
+        if self._sink is None:
+            return
+        try:
+            self._sink(lines)
+        except Exception as exc:  # noqa: BLE001 - the sink may be the user's
+            self._sink = None
+            _LOG.warning("%s: its lines go nowhere from now on: %r", self._thread.name, exc)
