@@ -14,6 +14,7 @@ import pytest
 
 from headrace.config import TimeoutConfig
 from headrace.framework import NodeSpec, Runner, RunnerCommand, RunnerContext, dump_payload
+from tests.waiting import live_until_ended, until
 
 if TYPE_CHECKING:
     from tests.faults.framework.conftest import Child, Cluster
@@ -366,6 +367,26 @@ def test_a_runner_that_raises_fails_the_node_with_its_traceback(cluster: Cluster
     failure, _ = fails(cluster.node(spec=NodeSpec(runner=None), payload=payload))
     assert failure["kind"] == "environment"
     assert "KeyError: 'no idea'" in failure["traceback"]
+
+
+@pytest.mark.parametrize("how", ["stop", "end of file", "TERM"])
+def test_a_runner_that_never_returns_does_not_hold_the_end_of_its_node(
+    cluster: Cluster, tmp_path: Path, how: str
+) -> None:
+    class Endless(Runner):
+        def command(self, context: RunnerContext) -> RunnerCommand:
+            (tmp_path / "asked").touch()
+            live_until_ended()
+
+    node = cluster.node(spec=NodeSpec(runner=None), payload=dump_payload(runner=Endless))
+    until((tmp_path / "asked").exists)
+    if how == "stop":
+        node.send("stop", reason="enough")
+    elif how == "end of file":
+        node.close_stdin()
+    else:
+        os.kill(node.popen.pid, signal.SIGTERM)
+    assert node.wait(10) == 0
 
 
 def test_a_line_that_the_protocol_does_not_know_fails_the_node(cluster: Cluster) -> None:

@@ -12,7 +12,7 @@ import signal
 import traceback
 from io import FileIO
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, NoReturn
 
 from headrace.errors import HeadraceError, ProtocolError
 from headrace.framework.child import end_process, prepare_child, remove_work_dir
@@ -166,7 +166,7 @@ def _open_machine(spec: MasterSpec, start: StartLine) -> JobMachine:
     return JobMachine(machine, job)
 
 
-async def _main(to_jvm: BinaryIO) -> int:
+async def _main(to_jvm: BinaryIO) -> NoReturn:
     jvm = await JvmLink.open(to_jvm)
     loop = asyncio.get_running_loop()
     run = asyncio.create_task(_run(jvm), name="master")
@@ -183,13 +183,13 @@ async def _main(to_jvm: BinaryIO) -> int:
         jvm.send(FailLine(message=f"The master failed: {text}", is_restartable=False))
         exit_code = 1
     await jvm.flush(_FLUSH_S)
-    return exit_code
+    end_process(exit_code)  # the end of the loop would wait for threads
 
 
 def main() -> None:
     """Run the master process; does not return."""
     to_jvm = prepare_child("master")
-    end_process(asyncio.run(_main(to_jvm)))
+    asyncio.run(_main(to_jvm))
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ import asyncio
 import logging
 import signal
 import traceback
-from typing import BinaryIO
+from typing import BinaryIO, NoReturn
 
 from headrace.errors import HeadraceError, ProtocolError
 from headrace.framework.child import end_process, prepare_child, remove_work_dir
@@ -34,6 +34,7 @@ __all__ = ["main"]
 
 _LOG = logging.getLogger(__name__)
 _FLUSH_S = 0.2
+_GONE_S = 0.1  # the end of its pipes has come by then
 
 
 async def _run(jvm: JvmLink) -> int:
@@ -42,20 +43,15 @@ async def _run(jvm: JvmLink) -> int:
         return 0
     if isinstance(first, PrepareLine):
         jvm.watch(first.jvm_frozen_timeout_s)
-        try:
-            return await _run_spare(first, jvm)
-        finally:
-            remove_work_dir(first)
+        return await _run_spare(first, jvm)
     start = _require_start(first)
     jvm.watch(start.jvm_frozen_timeout_s)
-    try:
-        return await _run_node(start, jvm)
-    finally:
-        remove_work_dir(start)
+    return await _run_node(start, jvm)
 
 
 async def _run_spare(prepare: PrepareLine, jvm: JvmLink) -> int:
     """Make ready what a node of the role needs, and run as one when it is known which."""
+    line: FromJvm | None = None
     spare = SpareNode(prepare, jvm)
     try:
         line = await spare.wait()
@@ -66,14 +62,25 @@ async def _run_spare(prepare: PrepareLine, jvm: JvmLink) -> int:
         return await _run_node(start, jvm, spare.take())
     finally:
         await spare.close()
+        # A JVM that lives may start another node in the directory, and removes it itself.
+        if not isinstance(line, StartLine) and await jvm.is_gone(_GONE_S):
+            remove_work_dir(prepare)
 
 
 async def _run_node(start: StartLine, jvm: JvmLink, ahead: AheadProcess | None = None) -> int:
-    node = Node(start, read_node_spec(start.spec_path), jvm, SystemClock(), ahead)
-    loop = asyncio.get_running_loop()
-    loop.add_signal_handler(signal.SIGTERM, node.end, 0)
-    loop.add_signal_handler(signal.SIGCHLD, node.reap_orphans)
-    return await node.run()
+    try:
+        try:
+            node = Node(start, read_node_spec(start.spec_path), jvm, SystemClock(), ahead)
+        except BaseException:
+            if ahead is not None:
+                await ahead.end()
+            raise
+        loop = asyncio.get_running_loop()
+        loop.add_signal_handler(signal.SIGTERM, node.end, 0)
+        loop.add_signal_handler(signal.SIGCHLD, node.reap_orphans)
+        return await node.run()
+    finally:
+        remove_work_dir(start)
 
 
 def _require_start(line: FromJvm) -> StartLine:
@@ -84,7 +91,7 @@ def _require_start(line: FromJvm) -> StartLine:
     raise ProtocolError(msg)
 
 
-async def _main(to_jvm: BinaryIO) -> int:
+async def _main(to_jvm: BinaryIO) -> NoReturn:
     jvm = await JvmLink.open(to_jvm)
     try:
         exit_code = await _run(jvm)
@@ -95,14 +102,14 @@ async def _main(to_jvm: BinaryIO) -> int:
         jvm.send(FailLine(message=f"The node failed: {text}", is_restartable=False))
         exit_code = 1
     await jvm.flush(_FLUSH_S)
-    return exit_code
+    end_process(exit_code)  # the end of the loop would wait for threads: a runner's, a GPU's
 
 
 def main() -> None:
     """Run the node process; does not return."""
     to_jvm = prepare_child("node")
     become_subreaper()
-    end_process(asyncio.run(_main(to_jvm)))
+    asyncio.run(_main(to_jvm))
 
 
 if __name__ == "__main__":
