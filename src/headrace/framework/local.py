@@ -164,14 +164,14 @@ class LocalGroup:
 
     def close(self) -> None:
         """Kill what still runs and remove the files. Safe to repeat; bounded by seconds."""
-        if self._loop is not None:
-            with contextlib.suppress(RuntimeError):  # closed: every process has ended
-                self._loop.call_soon_threadsafe(self._kill)
-            self._thread.join()
-        for port in self._ports:
-            port.close()
-        if self._directory is not None:
-            shutil.rmtree(self._directory, ignore_errors=True)
+        try:
+            if self._thread.ident is not None:
+                self._end_thread()
+        finally:  # also if somebody interrupts the wait
+            for port in self._ports:
+                port.close()
+            if self._directory is not None:
+                shutil.rmtree(self._directory, ignore_errors=True)
 
     def __enter__(self) -> LocalGroup:
         try:
@@ -188,6 +188,13 @@ class LocalGroup:
         trace: TracebackType | None,
     ) -> None:
         self.close()
+
+    def _end_thread(self) -> None:
+        self._is_ready.wait()
+        if self._loop is not None:
+            with contextlib.suppress(RuntimeError):  # closed: every process has ended
+                self._loop.call_soon_threadsafe(self._kill)
+        self._thread.join()
 
     def _reserve_port(self) -> int:
         port = ReservedPort()
