@@ -59,15 +59,23 @@ class FrameConnection:
         self._outgoing += encode(frame)
 
     def try_flush(self) -> bool:
-        """Send what the socket takes now; return whether all has left. Does not block."""
+        """Send what the socket takes now; return whether all has left. Does not block.
+
+        Nothing is sent twice: a stop, which a signal handler may raise as the system call
+        returns, finds nothing that it could send again. What is queued is so little that the
+        system takes all or nothing of it, so no frame is cut then.
+        """
         while self._outgoing:
+            data, self._outgoing = self._outgoing, bytearray()
             try:
-                sent_bytes = self._socket.send(self._outgoing)
+                sent_bytes = self._socket.send(data)
             except BlockingIOError:
+                self._outgoing = data
                 return False
             except OSError as exc:
+                self._outgoing = data
                 raise _lost(exc) from exc
-            del self._outgoing[:sent_bytes]
+            self._outgoing = data[sent_bytes:]
         return True
 
     def try_read(self) -> Sequence[Frame]:
