@@ -124,7 +124,17 @@ class SuccessorLoader(Generic[_T]):
                 exc,
             )
             return True
-        if not version.is_served(self._path):
+        try:
+            is_served = version.is_served(self._path)
+        except OSError as exc:
+            _LOG.warning(
+                "Whether the new version of %s was loaded whole cannot be told, the former one "
+                "goes on scoring. It is looked for again. %s",
+                self._path,
+                exc,
+            )
+            return False
+        if not is_served:
             return False
         self._removed = 0
         self._known = version

@@ -45,6 +45,9 @@ class ModelVersion:
 
         Args:
             path: Where it was found.
+
+        Raises:
+            OSError: The file system does not say whether it has been removed.
         """
         return self.stands or (self.place != path and not self.place.exists())
 
@@ -53,7 +56,7 @@ def version_at(path: Path) -> ModelVersion | None:
     """Return the version of a file, or of all files in a directory.
 
     Links to files are followed, and the path itself; links to directories below it are not.
-    None: nothing is there, or it changes this moment.
+    None: nothing is there, links lead in a circle, or it changes this moment.
     """
     try:
         place = path.resolve(strict=True)
@@ -64,7 +67,7 @@ def version_at(path: Path) -> ModelVersion | None:
         files = []
         for folder, _, names in os.walk(place):
             files += [_file(each, each.stat()) for each in map(Path(folder).joinpath, names)]
-    except OSError:
+    except (OSError, RuntimeError):  # the other is what a circle was before Python 3.13
         return None
     return ModelVersion(tuple(sorted(files)), place) if files else None
 

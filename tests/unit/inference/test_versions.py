@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import shutil
@@ -11,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from headrace.inference.successor import SuccessorLoader
-from headrace.inference.version import version_at
+from headrace.inference.version import ModelVersion, version_at
 from tests.waiting import until
 
 SOON_S = 0.02
@@ -69,6 +70,13 @@ def test_a_link_that_points_elsewhere_is_another_version(tmp_path: Path) -> None
     link.unlink()
     link.symlink_to("a")
     assert version_at(link) == first, "back to the former one"
+
+
+def test_links_in_a_circle_are_no_version(tmp_path: Path) -> None:
+    link = tmp_path / "current"
+    link.symlink_to("other")
+    (tmp_path / "other").symlink_to("current")
+    assert version_at(link) is None
 
 
 def test_each_new_version_is_taken_once_and_the_latest_counts(tmp_path: Path) -> None:
@@ -150,6 +158,46 @@ def test_what_changes_while_it_is_loaded_is_loaded_again(tmp_path: Path) -> None
         path.mkdir()
         (path / "file").write_text("four")
         until(lambda: successors.take() == "four", "the version that stayed")
+
+
+def test_a_file_system_that_fails_behind_a_load_is_told_and_the_next_version_counts(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    link = tmp_path / "current"
+
+    def lead_to(name: str) -> None:
+        put(tmp_path / name, name)
+        (tmp_path / "new").symlink_to(name)
+        (tmp_path / "new").replace(link)
+
+    def load(version: ModelVersion) -> str:
+        text = version.place.read_text()
+        if text == "two":
+            version.place.unlink()
+        return text
+
+    exists = Path.exists
+
+    def exists_or_fails(path: Path) -> bool:
+        if path == tmp_path / "two":
+            raise OSError(errno.EIO, os.strerror(errno.EIO), str(path))
+        return exists(path)
+
+    monkeypatch.setattr(Path, "exists", exists_or_fails)
+    lead_to("one")
+    with (
+        caplog.at_level(logging.WARNING),
+        SuccessorLoader(link, load, present=version_at(link), every_s=SOON_S) as successors,
+    ):
+        lead_to("two")
+        until(lambda: caplog.records, "the warning")
+        assert successors.take() is None
+        lead_to("three")
+        until(lambda: successors.take() == "three", "the version after it")
+    told = [record.getMessage() for record in caplog.records]
+    assert len(told) == 1
+    assert f"new version of {link} was loaded whole cannot be told" in told[0]
+    assert "Input/output error" in told[0]
 
 
 def test_the_block_does_not_end_before_a_load_has(tmp_path: Path) -> None:
