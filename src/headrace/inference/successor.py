@@ -16,6 +16,7 @@ __all__ = ["SuccessorLoader"]
 _LOG = logging.getLogger(__name__)
 _SETTLE_S = 1.0
 _CLOSE_S = 5.0
+_STOP_S = 1.0  # a third of the default `timeouts.stop_grace_s`
 _REMOVED = 3
 _T = TypeVar("_T")
 
@@ -30,7 +31,8 @@ class SuccessorLoader(Generic[_T]):
     one is tried at once, and a warning comes when that has happened several times running.
 
     Thread model: one daemon thread looks and loads; it begins with the `with` block and ends
-    with it, but for a load that takes longer than 5 s and is left to end with the process.
+    with it, but for a load that takes longer than 5 s, or than a second where an exception ends
+    the block: it is left to end with the process.
     `take` and `rejected` belong to the thread that scores and never wait for a load.
 
     Args:
@@ -77,7 +79,7 @@ class SuccessorLoader(Generic[_T]):
         traceback: TracebackType | None,
     ) -> None:
         self._is_closed.set()
-        self._thread.join(_CLOSE_S)
+        self._thread.join(_CLOSE_S if kind is None else _STOP_S)
 
     def take(self) -> _T | None:
         """Return the latest that is ready, once; None if there is none."""

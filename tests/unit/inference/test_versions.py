@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from headrace.framework.stopping import StopRequestedExit
+from headrace.inference import successor
 from headrace.inference.successor import SuccessorLoader
 from headrace.inference.version import ModelVersion, version_at
 from tests.waiting import until
@@ -214,3 +216,30 @@ def test_the_block_does_not_end_before_a_load_has(tmp_path: Path) -> None:
         assert is_loading.wait(5)
         threading.Timer(0.2, may_end.set).start()
     assert ended.is_set()
+
+
+def test_a_stop_does_not_wait_for_a_load(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(successor, "_CLOSE_S", 3600.0)
+    path = tmp_path / "model"
+    put(path, "one")
+    is_loading, may_end, ended = threading.Event(), threading.Event(), threading.Event()
+
+    def load(version: object) -> None:
+        is_loading.set()
+        may_end.wait()
+        ended.set()
+
+    loader = SuccessorLoader(path, load, present=None, every_s=SOON_S)
+
+    def score() -> None:
+        with loader:
+            assert is_loading.wait(5)
+            raise StopRequestedExit
+
+    with pytest.raises(StopRequestedExit):
+        score()
+    assert not ended.is_set()
+    may_end.set()
+    loader._thread.join()
