@@ -16,7 +16,7 @@ from headrace.role.exports import Servable
 from headrace.role.held_out import HELD_OUT
 from headrace.role.link import RoleLink
 from headrace.role.listening import open_listener
-from headrace.role.output_dir import path_below, replacing, require_writable
+from headrace.role.output_dir import path_below, put_in_place, replacing, require_writable
 from headrace.role.polled import EpochEnded, InputEnded, PollResult, ReadyBatch
 from headrace.role.reader import BatchReader
 from headrace.role.reporting import REPORT_EVERY_S, wait_patiently
@@ -46,6 +46,7 @@ __all__ = [
     "let_the_cause_go_first",
     "open_listener",
     "path_below",
+    "put_in_place",
     "replacing",
     "require_not_restored",
     "require_writable",

@@ -9,7 +9,7 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from headrace.role.output_dir import require_writable
+from headrace.role.output_dir import put_in_place, require_writable
 
 __all__ = ["ExportDirectory"]
 
@@ -92,9 +92,7 @@ class ExportDirectory:
             draft = place / f"{stem}{self._suffix}"
             write(draft)
             version = self._directory / draft.name
-            if version.is_dir():  # of another job; a directory cannot replace one in one step
-                version.replace(place / "former")
-            draft.replace(version)
+            put_in_place(draft, version, aside=place / "former")  # one of another job
             link = place / "link"
             link.symlink_to(version.name)
             link.replace(self.latest)

@@ -6,13 +6,13 @@ import os
 import socket
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
 from headrace.errors import ConfigError
 
-__all__ = ["path_below", "replacing", "require_writable"]
+__all__ = ["path_below", "put_in_place", "replacing", "require_writable"]
 
 
 def require_writable(directory: Path, *, setting: str = "output_dir") -> None:
@@ -69,4 +69,26 @@ def replacing(path: Path) -> Iterator[IO[bytes]]:
         part.replace(path)
     except BaseException:
         part.unlink(missing_ok=True)
+        raise
+
+
+def put_in_place(draft: Path, path: Path, *, aside: Path) -> None:
+    """Move a file or directory to `path`, and a directory that is there out of the way.
+
+    One directory cannot replace another in one step. If something comes between the two, such
+    as a stop, the former one is put back; nothing does that for a process that is killed.
+
+    Args:
+        draft: What is moved.
+        path: Where to.
+        aside: Where a former directory goes, on the same file system.
+    """
+    try:
+        if path.is_dir():
+            path.replace(aside)
+        draft.replace(path)
+    except BaseException:
+        if not path.exists():
+            with suppress(FileNotFoundError):
+                aside.replace(path)
         raise

@@ -11,6 +11,7 @@ import keras
 import tensorflow as tf
 
 from headrace.errors import ConfigError
+from headrace.role import put_in_place
 from headrace.tensorflow.ps_scope import is_on_server
 
 __all__ = ["copy_of", "save_atomically"]
@@ -51,9 +52,7 @@ def save_atomically(thing: Any, path: Path) -> None:
         else:
             _local(thing).export(str(draft), verbose=False)
         _sync(draft)
-        if path.is_dir():
-            path.replace(Path(place) / "former")
-        draft.replace(path)
+        put_in_place(draft, path, aside=Path(place) / "former")
 
 
 def _local(model: Any) -> Any:
