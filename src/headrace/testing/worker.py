@@ -11,7 +11,7 @@ import msgspec
 import pyarrow as pa
 
 from headrace.framework.process import ProcessSpec
-from headrace.role import RoleEntry, RoleLink
+from headrace.role import RoleEntry, RoleLink, replacing
 from headrace.testing.faults import Fault
 from headrace.testing.feed import TableFeed
 
@@ -75,8 +75,10 @@ class FedEntry:
         recorder = _Recorder(link)
         try:
             self.entry(spec, recorder, feed=feed, on_report=recorder.note)
-        finally:
             self._write(spec.node, recorder, feed)
+        except BaseException:  # a stop in the midst of writing too: there is one per process
+            self._write(spec.node, recorder, feed)
+            raise
 
     def _feed(self, index: int) -> TableFeed | None:
         if self.tables is None and self.output_schema is None:
@@ -91,10 +93,13 @@ class FedEntry:
     def _write(self, node: str, recorder: _Recorder, feed: TableFeed | None) -> None:
         notes = _Notes(recorder.rows_in, recorder.rows_out, recorder.history)
         if feed is not None and feed.output_schema is not None:
-            path = str(_rows_path(self.result_dir, node))
-            with pa.ipc.new_file(path, feed.output_schema) as writer:
+            with (
+                replacing(_rows_path(self.result_dir, node)) as file,
+                pa.ipc.new_file(file, feed.output_schema) as writer,
+            ):
                 writer.write_table(feed.output)
-        _notes_path(self.result_dir, node).write_bytes(msgspec.json.encode(notes))
+        with replacing(_notes_path(self.result_dir, node)) as file:  # last: all is there
+            file.write(msgspec.json.encode(notes))
 
 
 @dataclass
