@@ -24,12 +24,7 @@ from headrace.pytorch.schedule import Scheduler
 from headrace.pytorch.servable import ExportedForm, form_of
 from headrace.pytorch.settings import TorchSettings
 from headrace.pytorch.tensors import Column, TensorConverter
-from headrace.role import (
-    NullRule,
-    Servable,
-    TrainingContext,
-    require_not_restored,
-)
+from headrace.role import NullRule, Servable, TrainingContext, require_not_restored
 from headrace.role.dropping import drop_rows
 from headrace.role.rounds import Reduction
 
@@ -353,11 +348,16 @@ class TorchContext(TrainingContext):
         return form_of(model)
 
     def close(self, *, is_success: bool) -> None:
-        """End the process's part and leave the process group; see `TrainingContext.close`."""
+        """End the process's part and leave the process group; see `TrainingContext.close`.
+
+        Not behind an exception, where peers would tell of that before its cause was told.
+        """
+        leaves = self.world_size == 1
         try:
             super().close(is_success=is_success)
+            leaves = leaves or is_success
         finally:
-            if is_success or self.world_size == 1:
+            if leaves:
                 close_group()
 
     def _close_parts(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -206,3 +207,26 @@ def test_steps_and_saves_are_signs_that_the_process_gets_on(tmp_path: Path) -> N
     context.close(is_success=False)
     optimizer.step()
     assert len(link.reports) == 4, "the hook is gone"
+
+
+@pytest.mark.parametrize(("workers", "left"), [(1, ["state", "result"]), (2, ["result"])])
+def test_peers_do_not_lose_the_process_group_behind_an_exception(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, workers: int, left: list[str]
+) -> None:
+    """One worker has no peers, and leaves nothing to the next run in its process."""
+    closed: list[str] = []
+
+    def close(end: str, state: object) -> None:
+        monkeypatch.setattr("headrace.pytorch.context.close_group", lambda: closed.append(end))
+        spec = spec_in(tmp_path, index=0, parallelism=workers)
+        feed = MemoryFeed.of_table(build_table(8), output_schema=STEPS_SCHEMA)
+        context = TorchContext(spec=spec, link=FakeLink(), feed=feed)
+        context.use_settings(TorchSettings())
+        context.state["kept"] = state
+        assert sum(len(batch["x"]) for batch in context.batches()) == 8
+        context.close(is_success=True)
+
+    with pytest.raises(UsageError, match="pickle"):
+        close("state", threading.Lock())
+    close("result", 1)
+    assert closed == left
