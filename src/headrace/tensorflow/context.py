@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -42,6 +41,7 @@ __all__ = ["TFContext"]
 _A = TypeVar("_A")
 _M = TypeVar("_M")
 _SLICE_S = 0.02  # of a wait that holds the queue, while another thread may want to emit
+_LEFT = "The entry function has ended: ctx.dataset gives no more rows"
 
 
 class TFContext(TFKeepingContext):
@@ -61,7 +61,6 @@ class TFContext(TFKeepingContext):
     def __init__(self, **facts: Any) -> None:
         super().__init__(**facts)
         self._cluster = TFCluster(role=self.role, index=self.index, addresses=self.addresses)
-        self._turn = threading.RLock() if self._barriers is None else self._barriers.turn
         self._steps = ServedSteps(self) if self._cluster.servers else AloneSteps()
         self._scalars: ScalarWriter | None = None
         self._portions: Portions | None = None
@@ -389,6 +388,8 @@ class TFContext(TFKeepingContext):
         def take_turn(timeout_s: float) -> PollResult | None:
             require_no_stop()
             with self._turn:
+                if self._has_left:
+                    raise UsageError(_LEFT)
                 return poll(min(timeout_s, _SLICE_S))
 
         return super()._wait(take_turn)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -44,6 +45,8 @@ class TFKeepingContext(TrainingContext):
 
     def __init__(self, **facts: Any) -> None:
         super().__init__(**facts)
+        self._turn = threading.RLock() if self._barriers is None else self._barriers.turn
+        self._has_left = False
         self._generators.note_thread()
         self._dataset_passes = Passes(self._kept.restored_epoch)
         self._has_new_iterator = False
@@ -234,6 +237,11 @@ class TFKeepingContext(TrainingContext):
             super().close(is_success=False)
             raise
         super().close(is_success=is_success)
+
+    def _end(self, *, is_success: bool, has_ended_well: bool) -> None:
+        self._has_left = True  # an iterator that outlives the function takes no further turn
+        with self._turn:
+            super()._end(is_success=is_success, has_ended_well=has_ended_well)
 
     def _close_parts(self) -> None:
         super()._close_parts()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 from pathlib import Path
 from typing import Any
@@ -15,10 +16,13 @@ import tensorflow as tf
 from headrace import testing
 from headrace.errors import ConfigError, DataError, UsageError
 from headrace.exchange import Batch, End, MemoryFeed
-from headrace.tensorflow import TFContext
+from headrace.exchange.frames import EndFrame
+from headrace.tensorflow import TFContext, TFEntry
 from headrace.tensorflow.columns import plan_columns
 from headrace.tensorflow.dataset import Layout, build_dataset
+from tests.unit.exchange.peer import Peer
 from tests.unit.role.doubles import FakeLink, spec_in
+from tests.waiting import until
 
 pytestmark = [
     pytest.mark.timeout(60),  # the first test waits for TensorFlow
@@ -338,6 +342,27 @@ def test_timestamps_are_those_of_the_batch_that_was_taken_last(tmp_path: Path) -
         ([4, 5, 6, 7], [4, 5, 6, 7]),
         ([8, 9], [8, 9]),
     ]
+
+
+def test_an_iterator_that_outlives_the_function_lets_it_end(tmp_path: Path) -> None:
+    rows = pa.record_batch({"x": pa.array([0.5, 1.5, 2.5, 3.5], pa.float32())})
+    peer = Peer(tmp_path, input_schema=rows.schema, output_schema=rows.schema)
+    channel = peer.open_channel()
+    kept: list[Any] = []
+
+    def read(ctx: TFContext) -> None:
+        kept.append(iter(ctx.dataset(2).prefetch(2)))
+        assert next(kept[0])["x"].numpy().tolist() == [0.5, 1.5]
+        until(channel._use.locked, "the thread that reads ahead, in the memory queue")
+
+    peer.send_rows(rows)
+    with contextlib.closing(peer):
+        TFEntry(read)(spec_in(tmp_path), FakeLink(), feed=channel)
+        frames = [*iter(peer.next_frame, None)]
+        assert next(kept[0])["x"].numpy().tolist() == [2.5, 3.5]
+        with pytest.raises(tf.errors.OpError, match="The entry function has ended"):
+            next(kept[0])
+    assert frames[-1] == EndFrame()
 
 
 @pytest.mark.parametrize("rows", [3, 300, 5000])
