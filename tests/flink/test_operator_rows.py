@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import socket
 import time
@@ -235,10 +236,20 @@ def test_a_checkpoint_that_the_process_does_not_acknowledge_is_declined_and_the_
     limits = TimeoutConfig(checkpoint_hold_timeout_s=0.3, stop_grace_s=0.5)
     cluster = ScriptedCluster(t_env, tmp_path, am={"ends": 1}, timeouts=limits)
     cluster.add(rows=numbers(t_env, 20_000, per_second=2000), acknowledges=False)
+    log = Path(get_gateway().jvm.java.lang.System.getProperty("log.file"))
+    begin = log.stat().st_size
     cluster.submit().wait(timeout_s=60, show_progress=False)
     assert cluster.counts("rows") == 20_000
     assert cluster.counts("barriers") > 1
     assert len(cluster.starts("am")) == 1
+    # Flink keeps no order of a decline and an acknowledgement: the task must not send both.
+    text = log.read_bytes()[begin:].decode(errors="replace")
+    declined = set(
+        re.findall(r"Checkpoint (\d+): the process .* The checkpoint is declined", text)
+    )
+    failed = re.findall(r"asynchronous part of checkpoint (\d+) could not be completed", text)
+    assert declined
+    assert declined <= set(failed)
 
 
 @pytest.mark.parametrize("drain", [True, False])

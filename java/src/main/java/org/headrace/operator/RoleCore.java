@@ -221,8 +221,9 @@ final class RoleCore implements RoleNode.ProcessListener, AutoCloseable {
                                 + " than `execution.checkpointing.tolerable-failed-checkpoints` allows.",
                         checkpointId, node.label(), obstacle.get());
         LOG.warn("{} The checkpoint is declined.", text);
-        environment.declineCheckpoint(
-                checkpointId, new CheckpointException(text, CheckpointFailureReason.CHECKPOINT_DECLINED));
+        CheckpointException cause = new CheckpointException(text, CheckpointFailureReason.CHECKPOINT_DECLINED);
+        state.onCheckpointDeclined(checkpointId, cause);
+        environment.declineCheckpoint(checkpointId, cause);
     }
 
     /** Adds to a checkpoint what writes the state of the process into it, beside the task. */

@@ -2,6 +2,7 @@ package org.headrace.operator;
 
 import org.apache.flink.api.common.TaskInfo;
 import org.apache.flink.core.fs.CloseableRegistry;
+import org.apache.flink.runtime.checkpoint.CheckpointException;
 import org.apache.flink.runtime.execution.Environment;
 import org.apache.flink.runtime.state.CheckpointStreamFactory;
 import org.apache.flink.runtime.state.OperatorStateHandle;
@@ -21,6 +22,7 @@ import java.util.Arrays;
 import java.util.HashMap;
 import java.util.List;
 import java.util.Map;
+import java.util.concurrent.FutureTask;
 import java.util.concurrent.RunnableFuture;
 import java.util.function.Consumer;
 
@@ -53,6 +55,8 @@ final class RoleState implements AutoCloseable {
     private Consumer<StateFile> giveBack = file -> {};
     private StateFile latest; // null: none
     private long latestCheckpoint = NO_CHECKPOINT;
+    private long declinedCheckpoint = NO_CHECKPOINT; // the latest one
+    private CheckpointException whyDeclined;
     private StateFile last; // of every later checkpoint; null: the process goes on, or keeps no state
     private final AbortedCheckpoints aborted = new AbortedCheckpoints(); // not acknowledged, perhaps never
 
@@ -146,7 +150,18 @@ final class RoleState implements AutoCloseable {
     }
 
     /**
-     * What writes the state into a checkpoint, beside the task.
+     * A checkpoint must not complete, as the process has not handled all before its barrier. That Flink is told
+     * so is not enough: its JobManager may take the acknowledgement of the task, which follows, first.
+     */
+    void onCheckpointDeclined(long checkpointId, CheckpointException cause) {
+        declinedCheckpoint = checkpointId;
+        whyDeclined = cause;
+    }
+
+    /**
+     * What writes the state into a checkpoint, beside the task. For one that is declined it fails, with the cause
+     * that {@link #onCheckpointDeclined} was told: Flink's {@code AsyncCheckpointRunnable} does not acknowledge then,
+     * and declines with the reason of that cause, which counts once for each checkpoint.
      *
      * @param isUntouched whether no row has been handed to the process: then it is as it was started
      * @return null if the process keeps no state
@@ -155,6 +170,13 @@ final class RoleState implements AutoCloseable {
     RunnableFuture<SnapshotResult<OperatorStateHandle>> snapshot(
             long checkpointId, boolean isUntouched, CheckpointStreamFactory factory, CloseableRegistry registry)
             throws Exception {
+        if (declinedCheckpoint == checkpointId) {
+            CheckpointException cause = whyDeclined;
+            return new FutureTask<>(
+                    () -> {
+                        throw cause;
+                    });
+        }
         List<StatePart> parts = parts(checkpointId, isUntouched);
         if (parts.isEmpty()) {
             return null;

@@ -8,6 +8,8 @@ import org.apache.flink.api.common.TaskInfo;
 import org.apache.flink.api.common.TaskInfoImpl;
 import org.apache.flink.core.fs.CloseableRegistry;
 import org.apache.flink.core.fs.FSDataInputStream;
+import org.apache.flink.runtime.checkpoint.CheckpointException;
+import org.apache.flink.runtime.checkpoint.CheckpointFailureReason;
 import org.apache.flink.runtime.state.OperatorStateHandle;
 import org.apache.flink.runtime.state.SnapshotResult;
 import org.apache.flink.runtime.state.memory.MemCheckpointStreamFactory;
@@ -178,6 +180,20 @@ public final class RoleStateBehaviours {
             scene.mailbox.yieldUntil(() -> !scene.givenBack.isEmpty());
             checkEqual(scene.givenBack, List.of(file));
             checkClosed(file);
+        }
+    }
+
+    public static void aDeclinedCheckpointIsNotWrittenAndFailsWithItsReason() throws Exception {
+        CheckpointException slow = new CheckpointException("slow", CheckpointFailureReason.CHECKPOINT_DECLINED);
+        try (Scene scene = Scene.fresh()) {
+            scene.state.onHandled(RoleState.EVERY_CHECKPOINT, file("last"));
+            scene.state.onCheckpointDeclined(2, slow);
+            checkEqual(scene.written(1, HAD_ROWS), List.of("1 of 3: last"));
+            RunnableFuture<SnapshotResult<OperatorStateHandle>> declined = scene.begin(2, HAD_ROWS);
+            declined.run();
+            check(checkThrows(CheckpointException.class, declined::get) == slow, "another cause");
+            scene.begin(2, HAD_ROWS).cancel(true);
+            checkEqual(scene.written(3, HAD_ROWS), List.of("1 of 3: last"));
         }
     }
 
