@@ -10,6 +10,7 @@ import org.apache.flink.runtime.checkpoint.CheckpointFailureReason;
 import org.apache.flink.runtime.execution.Environment;
 import org.apache.flink.runtime.execution.SuppressRestartsException;
 import org.apache.flink.runtime.jobgraph.OperatorID;
+import org.apache.flink.runtime.jobgraph.tasks.TaskOperatorEventGateway;
 import org.apache.flink.runtime.operators.coordination.CoordinationRequest;
 import org.apache.flink.runtime.operators.coordination.CoordinationResponse;
 import org.apache.flink.runtime.state.CheckpointStreamFactory;
@@ -184,9 +185,8 @@ final class RoleCore implements RoleNode.ProcessListener, AutoCloseable {
                             role.role(),
                             task.getIndexOfThisSubtask(),
                             task.getNumberOfParallelSubtasks());
-            environment
-                    .getOperatorCoordinatorEventGateway()
-                    .sendRequestToCoordinator(amOperator, new SerializedValue<CoordinationRequest>(ended));
+            TaskOperatorEventGateway gateway = environment.getOperatorCoordinatorEventGateway();
+            new InputEndReport(gateway, amOperator, wait, ended, () -> !node.isStopRequested()).send();
         }
     }
 
