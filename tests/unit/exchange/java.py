@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shutil
 import subprocess
+from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import IO
@@ -24,15 +25,17 @@ def classpath() -> str:
     return ":".join(map(str, sorted(jars)))
 
 
-def compile_into(directory: Path, *, package: str = "exchange") -> None:
-    """Compile a package and its tests, as the build does. Blocks for some seconds.
+def compile_into(directory: Path, packages: Sequence[str] = ("exchange",)) -> None:
+    """Compile packages and their tests, as the build does. Blocks for some seconds.
 
     Other packages than "exchange" need the rest of them, too.
     """
     main, tests = _SOURCES / "main" / _ROOT, _SOURCES / "test" / _ROOT
-    sources = [*(main / package).glob("*.java"), *(tests / package).glob("*.java")]
-    if package != "exchange":
-        sources = [*main.rglob("*.java"), *(tests / package).glob("*.java")]
+    sources = [path for package in packages for path in (tests / package).glob("*.java")]
+    if packages == ("exchange",):
+        sources += (main / "exchange").glob("*.java")
+    else:
+        sources += main.rglob("*.java")
         sources += [
             tests / "exchange" / f"{name}.java" for name in ("Behaviours", "TestMailbox")
         ]

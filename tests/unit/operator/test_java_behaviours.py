@@ -1,4 +1,4 @@
-"""What the operators and the am's coordinator do in the JVM; stated and run in Java."""
+"""What operators, children and the am's coordinator do in the JVM; stated and run in Java."""
 
 from __future__ import annotations
 
@@ -10,18 +10,20 @@ import pytest
 
 from tests.unit.exchange import java
 
-pytestmark = pytest.mark.timeout(200)  # the first test of a package compiles and runs all of it
+pytestmark = pytest.mark.timeout(200)  # the first test compiles all of them
 
-BEHAVIOURS = [(at, *each) for at in ("am", "operator") for each in java.behaviours(at)]
+PACKAGES = ("am", "operator", "process")
+BEHAVIOURS = [(at, *each) for at in PACKAGES for each in java.behaviours(at)]
 Failures: TypeAlias = dict[tuple[str, str], str]
 
 
 @pytest.fixture(scope="module")
 def failures_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Failures]:
+    classes = tmp_path_factory.mktemp("classes")
+    java.compile_into(classes, PACKAGES)
+
     @cache
     def run(package: str) -> Failures:
-        classes = tmp_path_factory.mktemp(package)
-        java.compile_into(classes, package=package)
         return java.run_behaviours(classes, package)
 
     return run

@@ -13,7 +13,7 @@ import java.util.regex.Pattern;
 /**
  * How a child ended.
  *
- * @param exitCode its exit code; empty if it never started
+ * @param exitCode its exit code; empty if it never started, or was killed as nobody could serve it
  * @param lastLines the last lines that it wrote to stderr, oldest first
  * @param cause why it could not be started; null otherwise
  */
@@ -56,7 +56,7 @@ public record ChildExit(OptionalInt exitCode, List<String> lastLines, Throwable 
     /**
      * The exception to throw for this end. A child that could not be started (no such interpreter,
      * requirements that pip cannot install after Flink's own retries) fails the job for good; one that the
-     * machine had no memory, process numbers or open files for, or whose files could not be copied or written,
+     * machine had no memory, threads, process numbers or open files for, or whose files could not be copied or written,
      * does not.
      *
      * @param text the failure text
@@ -70,6 +70,9 @@ public record ChildExit(OptionalInt exitCode, List<String> lastLines, Throwable 
 
     private static boolean isOfScarcity(Throwable cause) {
         for (Throwable each = cause; each != null; each = each.getCause()) {
+            if (each instanceof OutOfMemoryError) { // no thread is one
+                return true;
+            }
             Matcher start = each instanceof IOException ? NOT_STARTED.matcher(String.valueOf(each.getMessage())) : null;
             if (start != null && start.lookingAt()) {
                 return SCARCITIES.contains(start.group(1));

@@ -25,6 +25,7 @@ import java.util.concurrent.Callable;
 import java.util.concurrent.ConcurrentHashMap;
 import java.util.concurrent.CountDownLatch;
 import java.util.concurrent.LinkedBlockingQueue;
+import java.util.concurrent.ThreadFactory;
 import java.util.concurrent.TimeUnit;
 
 /**
@@ -50,7 +51,7 @@ public final class ChildProcess implements AutoCloseable {
         /** The child wrote a line. */
         void onLine(ObjectNode line);
 
-        /** The child has ended or could not be started. Called once, as the last call. */
+        /** The child has ended, or could not be started or served. Called once, as the last call. */
         void onExit(ChildExit exit);
     }
 
@@ -58,6 +59,7 @@ public final class ChildProcess implements AutoCloseable {
     private final Callable<ProcessBuilder> command;
     private final Listener listener;
     private final Duration stopGrace;
+    private final ThreadFactory threads;
 
     private final LinkedBlockingQueue<String> outgoing = new LinkedBlockingQueue<>();
     private final Deque<String> lastLines = new ArrayDeque<>();
@@ -83,11 +85,22 @@ public final class ChildProcess implements AutoCloseable {
      */
     public ChildProcess(
             String label, String threadName, Callable<ProcessBuilder> command, Listener listener, Duration stopGrace) {
+        this(label, threadName, command, listener, stopGrace, Thread::new);
+    }
+
+    ChildProcess(
+            String label,
+            String threadName,
+            Callable<ProcessBuilder> command,
+            Listener listener,
+            Duration stopGrace,
+            ThreadFactory threads) {
         this.label = label;
         this.threadName = threadName;
         this.command = command;
         this.listener = listener;
         this.stopGrace = stopGrace;
+        this.threads = threads;
     }
 
     /** Starts the child in the background. Never blocks; a failure comes to the listener. */
@@ -191,23 +204,43 @@ public final class ChildProcess implements AutoCloseable {
                 if (isClosed) {
                     return;
                 }
-                process = builder.start();
-                started = process;
+                started = builder.start();
+                process = started;
             }
-        } catch (Exception | LinkageError e) {
-            synchronized (lock) {
-                if (isClosed) {
-                    return;
-                }
-            }
-            listener.onExit(new ChildExit(OptionalInt.empty(), List.of(), e));
+            LOG.info("[{}] started as process {}", label, started.pid());
+            daemon("stderr", () -> readStderr(started.getErrorStream())).start();
+            daemon("stdin", () -> writeStdin(started)).start();
+        } catch (Throwable e) { // an Error, too, such as a lack of threads: nobody else would tell
+            onFailedStart(e);
             return;
         }
-        LOG.info("[{}] started as process {}", label, started.pid());
-        started.onExit().thenRunAsync(() -> reportExit(started), run -> daemon("exit", run).start());
-        daemon("stderr", () -> readStderr(started.getErrorStream())).start();
-        daemon("stdin", () -> writeStdin(started)).start();
+        started.onExit().thenRunAsync(() -> reportExit(started), this::runAtExit);
         readStdout(started.getInputStream());
+    }
+
+    /** A child that was started and that nobody can serve is killed; it has not been told yet what to do. */
+    private void onFailedStart(Throwable cause) {
+        Process unserved;
+        synchronized (lock) {
+            unserved = process;
+            if (isClosed && unserved == null) {
+                return;
+            }
+        }
+        if (unserved != null) {
+            unserved.destroyForcibly();
+        }
+        outgoing.add(END_OF_LINES);
+        listener.onExit(new ChildExit(OptionalInt.empty(), List.of(), cause));
+    }
+
+    /** Where there is no thread for it, the one that has seen the end does it. */
+    private void runAtExit(Runnable report) {
+        try {
+            daemon("exit", report).start();
+        } catch (OutOfMemoryError e) {
+            report.run();
+        }
     }
 
     private void readStdout(InputStream stdout) {
@@ -279,7 +312,8 @@ public final class ChildProcess implements AutoCloseable {
     }
 
     private Thread daemon(String what, Runnable run) {
-        Thread thread = new Thread(run, threadName + " " + what);
+        Thread thread = threads.newThread(run);
+        thread.setName(threadName + " " + what);
         thread.setDaemon(true);
         return thread;
     }
