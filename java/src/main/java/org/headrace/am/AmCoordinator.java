@@ -19,6 +19,7 @@ import org.slf4j.LoggerFactory;
 import java.nio.ByteBuffer;
 import java.time.Duration;
 import java.util.ArrayList;
+import java.util.EnumMap;
 import java.util.HashMap;
 import java.util.HashSet;
 import java.util.List;
@@ -63,10 +64,8 @@ final class AmCoordinator implements OperatorCoordinator, CoordinationRequestHan
     private final Map<String, Integer> inputs = new HashMap<>();
     private String finishedSource;
     private String masterRecord = "";
-    private boolean isDrainRequested;
     private Long sourceEndedNs; // null: it goes on
-    private ScheduledFuture<?> hold;
-    private int holds; // so far: the number of the latest
+    private final Map<AmRequest.Kind, Hold> holds = new EnumMap<>(AmRequest.Kind.class); // by what began them
 
     AmCoordinator(Context context, ClusterPlan cluster, Map<String, PlannedRole> plannedRoles) {
         this.context = context;
@@ -130,17 +129,18 @@ final class AmCoordinator implements OperatorCoordinator, CoordinationRequestHan
                 return CompletableFuture.completedFuture(
                         AmRequest.answer(question.deployment() == deployment ? masterRecord : ""));
             case DRAIN:
-                isDrainRequested = finishedSource != null;
-                return CompletableFuture.completedFuture(AmRequest.answer(String.valueOf(isDrainRequested)));
+                if (finishedSource != null) {
+                    hold(question);
+                }
+                return CompletableFuture.completedFuture(AmRequest.answer(String.valueOf(finishedSource != null)));
             case DRAIN_FAILED:
-                isDrainRequested = false;
-                endSourceIfInputsAreOver();
+                release(AmRequest.Kind.DRAIN);
                 return CompletableFuture.completedFuture(AmRequest.answer(""));
             case HOLD:
-                hold(question.seconds());
+                hold(question);
                 return CompletableFuture.completedFuture(AmRequest.answer(String.valueOf(closingMs())));
             case RELEASE:
-                release();
+                release(AmRequest.Kind.HOLD);
                 return CompletableFuture.completedFuture(AmRequest.answer(""));
             default:
                 throw new IllegalArgumentException("Unknown request " + question);
@@ -201,9 +201,8 @@ final class AmCoordinator implements OperatorCoordinator, CoordinationRequestHan
         endedInputs.clear();
         inputs.clear();
         finishedSource = null;
-        isDrainRequested = false;
         sourceEndedNs = null;
-        endHold();
+        Set.copyOf(holds.keySet()).forEach(this::endHold);
         if (isDeployed || gatherTimer == null) {
             isDeployed = false;
             startGatherTimer();
@@ -224,7 +223,7 @@ final class AmCoordinator implements OperatorCoordinator, CoordinationRequestHan
      */
     private void endSourceIfInputsAreOver() {
         boolean isOver = plannedRoles.entrySet().stream().allMatch(each -> isOver(each.getKey(), each.getValue()));
-        if (finishedSource != null && isOver && !isDrainRequested && hold == null) {
+        if (finishedSource != null && isOver && holds.isEmpty()) {
             String source = finishedSource;
             finishedSource = null;
             sourceEndedNs = System.nanoTime();
@@ -232,18 +231,21 @@ final class AmCoordinator implements OperatorCoordinator, CoordinationRequestHan
         }
     }
 
-    private void hold(int seconds) {
-        endHold();
+    /** Keeps the control stream open for a client, which may die: never for longer than it has said. */
+    private void hold(AmRequest question) {
+        endHold(question.kind());
         if (timers != null) {
-            int number = ++holds;
-            hold = timers.schedule(failing(() -> onHoldTimeout(number)), seconds, TimeUnit.SECONDS);
+            Hold hold = new Hold();
+            Runnable end = failing(() -> onHoldTimeout(question.kind(), hold));
+            hold.timer = timers.schedule(end, question.seconds(), TimeUnit.SECONDS);
+            holds.put(question.kind(), hold);
         }
     }
 
     /** A timer that had fired and waited here while its hold was renewed, ends nothing. */
-    private synchronized void onHoldTimeout(int number) {
-        if (hold != null && number == holds) {
-            release();
+    private synchronized void onHoldTimeout(AmRequest.Kind kind, Hold hold) {
+        if (holds.get(kind) == hold) {
+            release(kind);
         }
     }
 
@@ -267,15 +269,15 @@ final class AmCoordinator implements OperatorCoordinator, CoordinationRequestHan
         };
     }
 
-    private synchronized void release() {
-        endHold();
+    private void release(AmRequest.Kind kind) {
+        endHold(kind);
         endSourceIfInputsAreOver();
     }
 
-    private void endHold() {
+    private void endHold(AmRequest.Kind kind) {
+        Hold hold = holds.remove(kind);
         if (hold != null) {
-            hold.cancel(false);
-            hold = null;
+            hold.timer.cancel(false);
         }
     }
 
@@ -362,5 +364,9 @@ final class AmCoordinator implements OperatorCoordinator, CoordinationRequestHan
     private static ObjectNode emptyStatus() {
         ObjectNode empty = Lines.parse("{\"restarts\":0,\"registered\":0,\"expected\":null,\"reason\":null,\"nodes\":{}}");
         return empty.put("state", GATHERING).put("attempt", 0);
+    }
+
+    private static final class Hold {
+        private ScheduledFuture<?> timer;
     }
 }

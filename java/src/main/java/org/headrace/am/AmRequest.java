@@ -35,7 +35,7 @@ public record AmRequest(Kind kind, int deployment, int seconds) implements Coord
         MASTER,
         /**
          * Whether the client has to drain the job: "true" if the ML cluster has ended and an input goes
-         * on; the control stream then stays open until the drain.
+         * on; the control stream then stays open until the drain, for {@code seconds} at most, as the client may die.
          */
         DRAIN,
         /** Flink has not drained the job: the control stream may end. */

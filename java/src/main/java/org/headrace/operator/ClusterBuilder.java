@@ -51,6 +51,7 @@ import java.util.concurrent.TimeoutException;
 public final class ClusterBuilder {
 
     private static final long REQUEST_MS = 10_000;
+    private static final int DRAIN_S = 600; // a savepoint may wait for a checkpoint, by default as long as this
     private static final String BOUNDS = "$internal.job-resource-requirements";
 
     private final ClusterPlan cluster;
@@ -234,13 +235,14 @@ public final class ClusterBuilder {
     }
 
     /**
-     * Asks whether the job has to be drained because its ML cluster has ended and an input goes on.
-     * Blocks at most 10 s.
+     * Asks whether the job has to be drained because its ML cluster has ended and an input goes on. The job does
+     * not end by itself then, for ten minutes: after that a client that was lost holds nothing back. Blocks at most
+     * 10 s.
      *
      * @throws Exception if the job is not running or does not answer
      */
     public static boolean needsDrain(JobClient client, String amUid) throws Exception {
-        return Boolean.parseBoolean(ask(client, amUid, AmRequest.Kind.DRAIN));
+        return Boolean.parseBoolean(ask(client, amUid, new AmRequest(AmRequest.Kind.DRAIN, 0, DRAIN_S), REQUEST_MS));
     }
 
     /** Says that Flink has not drained the job: its control stream may end. Blocks and throws as {@link #needsDrain}. */

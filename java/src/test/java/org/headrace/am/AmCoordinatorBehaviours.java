@@ -9,6 +9,7 @@ import org.apache.flink.runtime.operators.coordination.CoordinatorStoreImpl;
 import org.apache.flink.runtime.operators.coordination.OperatorCoordinator;
 
 import org.headrace.plan.ClusterPlan;
+import org.headrace.plan.PlannedRole;
 
 import java.lang.reflect.Proxy;
 import java.util.Map;
@@ -20,6 +21,7 @@ import java.util.concurrent.TimeUnit;
 public final class AmCoordinatorBehaviours {
 
     private static final ClusterPlan CLUSTER = cluster(60);
+    private static final Map<String, PlannedRole> ENDLESS = Map.of("worker", new PlannedRole(1, true, true));
     private static final ClusterPlan IMPATIENT = cluster(1);
     private static final long CLOSING_MS = 8_000; // both and five seconds
     private static final long PATIENCE_S = 10;
@@ -47,6 +49,32 @@ public final class AmCoordinatorBehaviours {
             scene.endCluster();
             check(scene.told.isEmpty(), "it has ended: " + scene.told);
             checkEqual(scene.told.poll(PATIENCE_S, TimeUnit.SECONDS), "source ended");
+        }
+    }
+
+    public static void aDrainThatNobodyOrdersRunsOut() throws Exception {
+        try (Scene scene = new Scene(CLUSTER, true, ENDLESS)) {
+            checkEqual(scene.ask(AmRequest.Kind.DRAIN, 60), "false"); // the cluster has not ended
+            scene.endCluster();
+            checkEqual(scene.ask(AmRequest.Kind.DRAIN, 60), "true");
+            checkEqual(scene.ask(AmRequest.Kind.DRAIN, 1), "true"); // asked again: the later one counts
+            scene.endInput();
+            check(scene.told.isEmpty(), "it has ended: " + scene.told);
+            checkEqual(scene.told.poll(PATIENCE_S, TimeUnit.SECONDS), "source ended");
+            checkEqual(scene.ask(AmRequest.Kind.DRAIN, 60), "false");
+        }
+    }
+
+    public static void aDrainAndAHoldAreTakenBackEachByItself() throws Exception {
+        try (Scene scene = new Scene(CLUSTER, true, ENDLESS)) {
+            scene.endCluster();
+            scene.hold(60);
+            scene.ask(AmRequest.Kind.DRAIN, 60);
+            scene.endInput();
+            scene.ask(AmRequest.Kind.RELEASE, 0);
+            check(scene.told.isEmpty(), "it has ended: " + scene.told);
+            scene.ask(AmRequest.Kind.DRAIN_FAILED, 0);
+            checkEqual(scene.told.poll(), "source ended");
         }
     }
 
@@ -127,11 +155,15 @@ public final class AmCoordinatorBehaviours {
         }
 
         Scene(ClusterPlan cluster, boolean hasSource) {
+            this(cluster, hasSource, Map.of());
+        }
+
+        Scene(ClusterPlan cluster, boolean hasSource, Map<String, PlannedRole> roles) {
             CoordinatorStore store = new CoordinatorStoreImpl();
             if (hasSource) {
                 store.putIfAbsent(AmStream.listeningId(cluster), source());
             }
-            coordinator = new AmCoordinator(context(store), cluster, Map.of());
+            coordinator = new AmCoordinator(context(store), cluster, roles);
             coordinator.start();
         }
 
@@ -145,6 +177,10 @@ public final class AmCoordinatorBehaviours {
 
         void endCluster() {
             coordinator.handleEventFromOperator(0, 0, new AmEvents.ClusterFinished("execution"));
+        }
+
+        void endInput() {
+            coordinator.handleCoordinationRequest(new InputEnded(0, "worker", 0, 1));
         }
 
         @Override
