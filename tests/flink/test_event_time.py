@@ -17,7 +17,7 @@ from pyflink.table import DataTypes, Schema, StreamTableEnvironment, Table
 from headrace.config import ExchangeConfig, RoleConfig
 from headrace.errors import JobFailedError
 from headrace.operator import Cluster, chained_role
-from tests.waiting import until
+from tests.waiting import until, work_for
 
 from .conftest import MakeEnvironment
 
@@ -165,21 +165,27 @@ def test_records_of_a_data_stream_keep_their_timestamps_and_get_those_that_are_e
     assert read_counts(tmp_path / "out") == expected
 
 
+@pytest.mark.parametrize("returns", [False, True], ids=["reads on", "returns"])
 def test_an_idle_input_holds_back_no_watermark_behind_its_process(
-    make_t_env: MakeEnvironment, tmp_path: Path
+    make_t_env: MakeEnvironment, tmp_path: Path, returns: bool
 ) -> None:
+    """One that returns has not read that its input is idle."""
     folder = str(tmp_path)
+    idle_s = 3
 
     def echo(ctx: Any) -> None:
-        for batch in ctx.arrow_batches(rows=1):
+        for number, batch in enumerate(ctx.arrow_batches(rows=1), 1):
             ctx.emit(batch)
+            if returns and number == 3:
+                work_for(idle_s + 2)
+                break
 
     def collect(ctx: Any) -> None:
         for batch in ctx.arrow_batches(rows=1):
             with (Path(folder) / "windows").open("a") as lines:
                 lines.write(f"{batch.column('w')[0]} {batch.column('n')[0]}\n")
 
-    t_env = make_t_env(table_exec_source_idle__timeout="3 s")
+    t_env = make_t_env(table_exec_source_idle__timeout=f"{idle_s} s")
     write_events(tmp_path / "quiet", [0, 1, 2])
     write_events(tmp_path / "lively", [*range(60)])
     endless = ", 'source.monitor-interval'='100 ms'"

@@ -43,6 +43,7 @@ final class RoleQueue implements QueueListener, AutoCloseable {
     private final MailboxWait wait;
     private final RoleMetrics metrics;
     private final RoleOutput output;
+    private final TimeInProcess time;
     private final RoleState state;
     private final Path socketPath;
     private final MemoryQueue queue;
@@ -57,8 +58,6 @@ final class RoleQueue implements QueueListener, AutoCloseable {
     private Throwable lost;
     private CompletableFuture<Void> lostTimer;
     private Exception failure;
-    private WatermarkStatus pendingStatus;
-    private long marker; // of idleness; below zero, where no checkpoint id is
     private long writtenBarrier = Long.MIN_VALUE;
     private long handledBarrier = Long.MIN_VALUE;
     private long declinedBarrier = Long.MIN_VALUE;
@@ -79,6 +78,7 @@ final class RoleQueue implements QueueListener, AutoCloseable {
         this.wait = wait;
         this.metrics = metrics;
         this.output = output;
+        time = new TimeInProcess(output);
         this.state = state;
         timeouts = cluster.timeouts();
         label = node.label();
@@ -130,7 +130,10 @@ final class RoleQueue implements QueueListener, AutoCloseable {
     void writeWatermark(long timestamp) {
         if (isProcessDone()) {
             output.emitWatermark(timestamp);
-        } else if (lost == null) {
+            return;
+        }
+        time.onWatermark(timestamp);
+        if (lost == null) {
             queue.writeWatermark(timestamp);
         }
     }
@@ -213,6 +216,9 @@ final class RoleQueue implements QueueListener, AutoCloseable {
     void onProcessFinished() {
         isProcessFinished = true;
         cancelLostTimer();
+        if (!isConnected) {
+            time.release();
+        }
         if (role.inputType() != null) {
             queue.discardInput();
         }
@@ -228,12 +234,12 @@ final class RoleQueue implements QueueListener, AutoCloseable {
      * process, so a marker goes through the queue behind them; see {@link #onBarrierAck}.
      */
     void onStatus(WatermarkStatus status) {
-        pendingStatus = null;
         if (status.isActive() || isProcessDone() || !hasRows) {
-            output.emitStatus(status);
-        } else if (lost == null) {
-            pendingStatus = status;
-            marker--;
+            time.pass(status);
+            return;
+        }
+        long marker = time.hold(status);
+        if (lost == null) {
             queue.writeBarrier(marker);
         }
     }
@@ -278,10 +284,7 @@ final class RoleQueue implements QueueListener, AutoCloseable {
             state.onHandled(checkpointId, offered);
         }
         handledBarrier = Math.max(handledBarrier, checkpointId);
-        if (checkpointId == marker && pendingStatus != null) {
-            output.emitStatus(pendingStatus);
-            pendingStatus = null;
-        }
+        time.onAnswer(checkpointId);
     }
 
     @Override
@@ -293,6 +296,7 @@ final class RoleQueue implements QueueListener, AutoCloseable {
     public void onOutputEnd() {
         isOutputEnded = true;
         state.onProcessEnd();
+        time.release();
     }
 
     /**
@@ -302,7 +306,11 @@ final class RoleQueue implements QueueListener, AutoCloseable {
     @Override
     public void onConnectionLost(Throwable cause) {
         isConnected = false;
-        if (role.inputType() == null || isStopping || isProcessFinished || isOutputEnded) {
+        if (role.inputType() == null) {
+            return;
+        }
+        if (isStopping || isProcessFinished || isOutputEnded) {
+            time.release();
             return;
         }
         LOG.warn("{} lost its process; waiting for the master to fail the job with the cause", label, cause);
