@@ -76,14 +76,15 @@ def test_a_drain_waits_for_later_passes_that_report_nothing(
         batches = 0
         for _ in ctx.batches(rows=16, epochs=3):
             batches += ctx.epoch == 0
-            work_for(3.0 / batches if ctx.epoch else 0.02)
+            work_for(6.0 / batches if ctx.epoch else 0.02)
         ctx.report(trained=1)
 
-    job = submit(make_t_env(**RARELY, **NARROW, **in_dir(tmp_path / "cp")), entry)
+    t_env = make_t_env(**RARELY, **NARROW, **in_dir(tmp_path / "cp"))
+    job = submit(t_env, entry, timeouts=replace(HASTY, stop_timeout_s=5))
     until(lambda: job.status().rows_in > 100, "rows")
     begin = time.monotonic()
     result = job.stop(tmp_path / "saved", timeout_s=LIMIT_S)
-    assert time.monotonic() - begin > 5, "two passes of three seconds each"
+    assert time.monotonic() - begin > 11, "two passes of six seconds each"
     require_complete(result.savepoint, tmp_path / "saved")
     node = result.status.nodes["worker-0"]
     assert (node.state, node.report) == ("finished", {"trained": 1})

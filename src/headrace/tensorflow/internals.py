@@ -74,7 +74,9 @@ def wait_for_servers() -> None:
     """Wait until other processes have done all that this one has sent them.
 
     Operations on a variable of another process are sent without waiting. Has no limit of its
-    own: a server that is frozen is killed by its node after `timeouts.heartbeat_timeout_s`.
+    own: a server that is frozen is killed by its node after `timeouts.heartbeat_timeout_s`. Of
+    the loss of a server TensorFlow tells once, whoever asks next; who asks later waits until
+    the end of the group ends this process.
 
     Raises:
         tf.errors.OpError: A server has ended, or an operation failed there.
