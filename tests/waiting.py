@@ -6,13 +6,14 @@ The functions travel to the processes of a job by value.
 from __future__ import annotations
 
 import sys
+import threading
 import time
 from collections.abc import Callable
 from typing import NoReturn, TypeVar
 
 import cloudpickle
 
-__all__ = ["always", "live_until_ended", "until", "until_settled", "work_for"]
+__all__ = ["always", "live_until_ended", "pause_for", "until", "until_settled", "work_for"]
 
 cloudpickle.register_pickle_by_value(sys.modules[__name__])
 
@@ -70,8 +71,13 @@ def always(holds: Callable[[], object], what: str, *, for_s: float) -> None:
         _look_away()
 
 
+def pause_for(seconds: float) -> None:
+    """Take so long, as a user's function that waits for something: no core is busy."""
+    threading.Event().wait(seconds)
+
+
 def work_for(seconds: float) -> None:
-    """Be as busy as a user's function that takes so long."""
+    """Be as busy as a user's function that takes so long; `pause_for` spares the core."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         sum(range(1000))

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from tests.waiting import work_for
+from tests.waiting import pause_for
 
 cloudpickle.register_pickle_by_value(sys.modules[__name__])
 
@@ -56,7 +56,7 @@ class Killer:
 
     def look(self) -> None:
         if self.deaths < self.times:
-            work_for(0.03)  # else the rows are used up before there are checkpoints
+            pause_for(0.03)  # else the rows are used up before there are checkpoints
         self.seen |= self.taken() - self.before
         if len(self.seen) > 1 and self.deaths < self.times:
             Path(self.folder, f"death-{self.deaths}").touch()
@@ -78,7 +78,7 @@ class Turns:
         if deaths < self.killer.times and ctx.rank == self.ranks[deaths % len(self.ranks)]:
             self.killer.look()
         elif deaths < self.killer.times:
-            work_for(0.03)
+            pause_for(0.03)
 
 
 def count_rows(killer: Killer | None = None) -> Any:
@@ -222,7 +222,7 @@ def count_files_before_a_checkpoint(size_bytes: int) -> Any:
         ctx.state["large"] = np.zeros(size_bytes // 8)
         for number, _ in enumerate(ctx.batches(rows=16)):
             if number == 3:
-                work_for(0.5)
+                pause_for(0.5)
                 ctx.report(files=count_state_files())
 
     return entry
@@ -257,7 +257,7 @@ def be_slow_once(folder: Path, seconds: float) -> Any:
             ctx.state["rows"] += len(batch["id"])
             if ctx.state["rows"] > 500 and not Path(mark).exists():
                 Path(mark).touch()
-                work_for(seconds)
+                pause_for(seconds)
         ctx.report(rows=ctx.state["rows"])
 
     return entry

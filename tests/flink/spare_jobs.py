@@ -10,7 +10,7 @@ from typing import Any
 import cloudpickle
 
 from headrace.role import RoleEntry
-from tests.waiting import work_for
+from tests.waiting import pause_for
 
 cloudpickle.register_pickle_by_value(sys.modules[__name__])
 
@@ -40,7 +40,7 @@ def count_until_told(folder: Path, framework: str = "") -> Any:
                 draft.replace(Path(directory, f"begun-{os.getpid()}"))
                 is_first = False
             if not Path(directory, "go").exists():
-                work_for(0.1)
+                pause_for(0.1)
 
     return entry
 

@@ -27,7 +27,7 @@ from headrace.operator.environment import open_environment
 from headrace.operator.local_checkpoints import LocalCheckpoints
 from headrace.operator.stop import SavepointStop, has_ended, savepoint_uri, state_of
 from headrace.role import RoleContext, RoleEntry
-from tests.waiting import always, until, work_for
+from tests.waiting import always, pause_for, until
 
 from .checkpoint_history import CheckpointHistory
 from .conftest import MakeEnvironment
@@ -76,7 +76,7 @@ def test_a_drain_waits_for_later_passes_that_report_nothing(
         batches = 0
         for _ in ctx.batches(rows=16, epochs=3):
             batches += ctx.epoch == 0
-            work_for(6.0 / batches if ctx.epoch else 0.02)
+            pause_for(6.0 / batches if ctx.epoch else 0.02)
         ctx.report(trained=1)
 
     t_env = make_t_env(**RARELY, **NARROW, **in_dir(tmp_path / "cp"))
@@ -143,7 +143,7 @@ def test_the_loss_of_a_process_during_a_stop_is_the_jobs_failure_however_long_it
             os.kill(os.getpid(), signal.SIGKILL)
         for _ in range(2):
             with suppress(StopRequestedExit):
-                work_for(6)
+                pause_for(6)
 
     t_env = make_t_env(
         2, **RARELY, **NARROW, **in_dir(tmp_path / "cp"), restart__strategy_type="none"
@@ -263,7 +263,7 @@ def test_a_checkpoint_that_is_declined_leaves_the_job_training(
         ctx.state["rows"] = 0
         for batch in ctx.batches(rows=1):
             if ctx.state["rows"] == 0:
-                work_for(3)  # a barrier waits behind this row, for longer than it may
+                pause_for(3)  # a barrier waits behind this row, for longer than it may
             ctx.state["rows"] += len(batch["id"])
             ctx.report(rows=ctx.state["rows"])
 

@@ -17,7 +17,7 @@ from pyflink.table import DataTypes, Schema, StreamTableEnvironment, Table
 from headrace.config import ExchangeConfig, RoleConfig
 from headrace.errors import JobFailedError
 from headrace.operator import Cluster, chained_role
-from tests.waiting import until, work_for
+from tests.waiting import pause_for, until
 
 from .conftest import MakeEnvironment
 
@@ -177,7 +177,7 @@ def test_an_idle_input_holds_back_no_watermark_behind_its_process(
         for number, batch in enumerate(ctx.arrow_batches(rows=1), 1):
             ctx.emit(batch)
             if returns and number == 3:
-                work_for(idle_s + 2)
+                pause_for(idle_s + 2)
                 break
 
     def collect(ctx: Any) -> None:

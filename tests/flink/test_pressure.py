@@ -16,7 +16,7 @@ from pyflink.table import DataTypes, StreamTableEnvironment, Table
 from headrace.config import ExchangeConfig, RoleConfig
 from headrace.errors import JobFailedError
 from headrace.operator import Cluster, chained_role
-from tests.waiting import live_until_ended, until, until_settled, work_for
+from tests.waiting import live_until_ended, pause_for, until, until_settled
 
 from .conftest import MakeEnvironment
 
@@ -79,7 +79,7 @@ def test_a_hundred_rows_out_for_each_in_with_both_queues_full_and_a_slow_consume
             assert (ids == np.arange(expected, expected + len(ids))).all()
             expected += len(ids)
             if count < 20:
-                work_for(0.02)
+                pause_for(0.02)
         ctx.report(rows=expected)
 
     t_env = make_t_env()

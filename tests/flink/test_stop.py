@@ -18,7 +18,7 @@ from headrace.config import AMConfig, ExchangeConfig, TimeoutConfig
 from headrace.errors import StopError, UsageError, WaitTimeoutError
 from headrace.operator import JobHandle
 from headrace.operator.stop import has_ended, hold, state_of
-from tests.waiting import until, work_for
+from tests.waiting import pause_for, until
 
 from .conftest import MakeEnvironment
 from .kept_state import count_rows, expected_counts
@@ -254,7 +254,7 @@ def test_a_drain_waits_for_a_process_that_goes_on_with_its_rows(
         for batch in ctx.batches(rows=16):
             rows += len(batch["id"])
             ctx.report(rows=rows)
-            work_for(0.2)
+            pause_for(0.2)
 
     t_env = make_t_env(
         execution_checkpointing_interval="10 min", **NARROW, **in_dir(tmp_path / "cp")
@@ -280,7 +280,7 @@ def test_a_function_that_does_not_end_in_time_is_named(
     def entry(ctx: Any) -> None:
         for batch in ctx.batches(rows=16):
             ctx.report(count=len(batch["id"]))
-        work_for(60)
+        pause_for(60)
 
     t_env = make_t_env(**CHECKPOINTS, **in_dir(tmp_path / "cp"))
     cluster = Cluster(t_env, name="slow")

@@ -18,7 +18,7 @@ from pyflink.table import DataTypes
 import headrace.tensorflow
 from headrace.operator import JobHandle
 from tests.faults.flink.sight import members
-from tests.waiting import work_for
+from tests.waiting import pause_for
 
 from .conftest import MakeEnvironment
 from .system import mapped_files
@@ -54,7 +54,7 @@ TENSORFLOW = "/tensorflow/"
 
 def slow_is_the_second(index: int) -> None:
     if index == 1:
-        work_for(0.1)
+        pause_for(0.1)
 
 
 @pytest.mark.timeout(300)  # six processes, five of which import TensorFlow
@@ -247,7 +247,7 @@ def test_an_evaluator_stops_the_job_early(
         for step, _ in enumerate(steps, start=1):
             with ctx.checkpoint_path(step, keep=3) as path:
                 path.write_text("weights")
-            work_for(0.05)
+            pause_for(0.05)
 
     t_env = make_t_env(1)
     if mode == "stream":

@@ -12,7 +12,7 @@ from pyflink.table import DataTypes, StreamTableEnvironment, Table
 from headrace.config import ExchangeConfig, RoleConfig
 from headrace.operator import Cluster, chained_role
 from headrace.tensorflow import tfrecord
-from tests.waiting import work_for
+from tests.waiting import pause_for
 
 from .conftest import MakeEnvironment
 from .standalone import standalone_cluster
@@ -43,7 +43,7 @@ def fail_once(folder: Path) -> Any:
 
     def entry(ctx: Any) -> None:
         for batch in ctx.batches(rows=50):
-            work_for(0.02)
+            pause_for(0.02)
             with log.open("a") as lines:
                 lines.write(f"{os.getpid()} {batch['id'].min()}\n")
             is_half = batch["id"].max() >= ROWS // 2

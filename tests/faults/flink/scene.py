@@ -20,7 +20,7 @@ from tests.faults.flink.plan import Ending, Fault, Mode, Moment, Target, never_r
 from tests.faults.flink.task_managers import TaskManagers
 from tests.flink.jvm import make_environment
 from tests.ports import free_ports
-from tests.waiting import until, work_for
+from tests.waiting import pause_for, until
 
 __all__ = ["ROWS", "WORKERS", "Scene", "open_scene"]
 
@@ -230,7 +230,7 @@ def _stream_entry(folder: str, moment: str) -> Callable[[Any], None]:
                 hold()
             elif rows >= _SOME_ROWS and moment == "MIDDLE":
                 reach()
-                work_for(0.02)
+                pause_for(0.02)
         hold()
 
     return entry
@@ -244,11 +244,11 @@ def _batch_entry(folder: str, moment: str) -> Callable[[Any], None]:
 
         (Path(folder) / f"began-{ctx.index}-{ctx.attempt}").touch()
         if moment == "END":
-            work_for(0.4)
+            pause_for(0.4)
         (Path(folder) / f"reached-{ctx.index}").touch()
         until((Path(folder) / "go").exists, "leave to go on", _HOLD_S)
         if moment != "END":
-            work_for(0.4)
+            pause_for(0.4)
         (Path(folder) / f"done-{ctx.index}").touch()
 
     return entry

@@ -30,7 +30,7 @@ from tests.flink.system import Process, descendants, listening_ports
 from tests.flink.tensorflow_jobs import START_S, build_model, held, note, notes_of, until_job
 from tests.flink.test_board_role import page
 from tests.flink.training_jobs import add_numbers, split_rows
-from tests.waiting import live_until_ended, work_for
+from tests.waiting import live_until_ended, pause_for
 
 cloudpickle.register_pickle_by_value(sys.modules[__name__])
 
@@ -73,7 +73,7 @@ def count_on_servers(folder: str) -> Callable[[Any], None]:
                     path.mkdir()
                     saver.write(str(path / "state"))
                     (path / "upto").write_text(str(int(count)))  # others count on meanwhile
-            work_for(0.02)
+            pause_for(0.02)
 
     return entry
 
@@ -215,7 +215,7 @@ def test_in_stream_mode_a_killed_evaluator_or_tensorboard_costs_no_row(tmp_path:
                 with ctx.checkpoint_path(number, keep=5) as path:
                     path.touch()
                 ctx.report(step=number)
-                work_for(0.2)
+                pause_for(0.2)
         note(folder, ctx, rows=seen, total=total)
 
     rows = 200_000
@@ -278,7 +278,7 @@ def test_in_stream_mode_the_killed_process_is_the_cause_and_nobody_waits(
         class Started(keras.callbacks.Callback):  # type: ignore[misc] # Keras has no types
             def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
                 Path(folder, f"reached-{ctx.index}").touch()
-                work_for(0.01)
+                pause_for(0.01)
 
         rows = ctx.dataset(16, columns=["x", "y"], shapes={"x": (2,)})
         model.fit(rows.map(lambda row: (row["x"], row["y"])), verbose=0, callbacks=[Started()])

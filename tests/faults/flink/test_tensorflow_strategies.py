@@ -21,7 +21,7 @@ from tests.faults.flink.killing import (
 )
 from tests.flink.jvm import make_environment
 from tests.flink.tensorflow_jobs import held, note, notes_of, until_job
-from tests.waiting import work_for
+from tests.waiting import pause_for
 
 cloudpickle.register_pickle_by_value(sys.modules[__name__])
 
@@ -75,7 +75,7 @@ def coordinated(folder: str) -> Callable[[Any], None]:
             coordinator.join()
             asked += 20
             ctx.report(asked=asked, count=int(count.numpy()))
-            work_for(0.02)
+            pause_for(0.02)
 
     return main
 
@@ -115,7 +115,7 @@ def mirrored(folder: str) -> Callable[[Any], None]:
                 with ctx.checkpoint_path(now) as path:
                     path.mkdir()
                     saver.write(str(path / "state"))
-            work_for(0.02)
+            pause_for(0.02)
 
     return main
 

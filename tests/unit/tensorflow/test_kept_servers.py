@@ -33,7 +33,7 @@ from tests.unit.tensorflow.kept_runs import (
     warnings_of,
 )
 from tests.unit.tensorflow.test_common_barrier import AT_LAST
-from tests.waiting import work_for
+from tests.waiting import pause_for
 
 pytestmark = [
     pytest.mark.timeout(400),  # the first test waits for the runs
@@ -132,7 +132,7 @@ class Training:
 
 def lag(ctx: Any) -> None:
     if ctx.index == 1:
-        work_for(0.02)
+        pause_for(0.02)
 
 
 @dataclass(frozen=True)

@@ -29,7 +29,7 @@ from headrace.tensorflow.served import ServedSteps
 from tests.unit.role.barrier_scripts import Rows, Script, ScriptFeed, Silence
 from tests.unit.role.test_common_barrier import Schedule, schedules
 from tests.unit.role.test_star import Meeting, spec
-from tests.waiting import work_for
+from tests.waiting import pause_for
 
 _ROWS = 4
 _LIMITS = TimeoutConfig(checkpoint_hold_timeout_s=37.0, collective_timeout_s=600.0)
@@ -296,7 +296,7 @@ def test_a_wait_at_a_barrier_counts_from_that_barrier() -> None:
         other = pool.submit(lambda: meet_peers(spec(1, 2), meeting))
         keeper = meet_at_rest(spec(0, 2), meeting, lambda: None, _LIMITS)
         (connection,) = other.result()
-    work_for(1.5)
+    pause_for(1.5)
     barriers.begin_common(-1)
     barriers.reach(1)
     connection.close()
