@@ -41,7 +41,7 @@ __all__ = ["TFContext"]
 _A = TypeVar("_A")
 _M = TypeVar("_M")
 _SLICE_S = 0.02  # of a wait that holds the queue, while another thread may want to emit
-_LEFT = "The entry function has ended: ctx.dataset gives no more rows"
+_LEFT = "The entry function has ended: the input gives no more rows"
 
 
 class TFContext(TFKeepingContext):

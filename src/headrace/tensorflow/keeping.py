@@ -30,6 +30,7 @@ __all__ = ["TFKeepingContext"]
 
 _LOG = logging.getLogger(__name__)
 _TOLD = 20
+_TURN_S = 1.0
 """So many names are told of what is in no checkpoint."""
 
 
@@ -230,6 +231,7 @@ class TFKeepingContext(TrainingContext):
         Raises:
             UsageError: Keras has left rows of a pass out.
         """
+        self._has_left = True  # an iterator that outlives the function takes no further turn
         try:
             if is_success and not self._is_closed:
                 self._require_whole_pass(has_more=False)
@@ -239,9 +241,15 @@ class TFKeepingContext(TrainingContext):
         super().close(is_success=is_success)
 
     def _end(self, *, is_success: bool, has_ended_well: bool) -> None:
-        self._has_left = True  # an iterator that outlives the function takes no further turn
-        with self._turn:
+        self._has_left = True
+        # A turn is over soon, but for one that waits for servers or for room in the output:
+        # who fails or is stopped does not wait for what may never come.
+        has_turn = self._turn.acquire(timeout=-1 if has_ended_well else _TURN_S)
+        try:
             super()._end(is_success=is_success, has_ended_well=has_ended_well)
+        finally:
+            if has_turn:
+                self._turn.release()
 
     def _close_parts(self) -> None:
         super()._close_parts()
