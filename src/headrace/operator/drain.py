@@ -6,6 +6,7 @@ import atexit
 import logging
 import shutil
 import tempfile
+import time
 from pathlib import Path
 
 from py4j.protocol import Py4JError, Py4JJavaError
@@ -22,6 +23,7 @@ __all__ = ["Drain"]
 
 _LOG = logging.getLogger(__name__)
 _TRIES = 3
+_HOLD_EVERY_S = 60.0  # the am's coordinator holds for ten minutes behind each question
 _WITHOUT_CLUSTER = (
     "Its ML cluster has ended and its input goes on, so it drops rows: make the directory "
     "writable and call wait() again, stop() it with another directory, or cancel it."
@@ -49,6 +51,7 @@ class Drain:
         self._job_name = job_name
         self._cancel: CompletableFuture | None = None
         self._order: SavepointStop | None = None
+        self._next_hold = 0.0
         self._failures = 0
         self._temporary: Path | None = None
         self._target = flink.option(SAVEPOINT_DIR)
@@ -66,7 +69,10 @@ class Drain:
         """
         if self._order is not None:
             self._look_at_order(self._order, client, am_uid)
-        if self._is_being_cancelled(client) or self._order is not None:
+        if self._is_being_cancelled(client):
+            return
+        if self._order is not None:
+            self._hold_open(client, am_uid)
             return
         if not self._is_needed(client, am_uid):
             return
@@ -79,6 +85,7 @@ class Drain:
             self._cancel = client.cancel()
             return
         _LOG.info("The ML cluster has ended before its unbounded input; draining the job")
+        self._next_hold = time.monotonic() + _HOLD_EVERY_S
         self._order = SavepointStop(
             client._j_job_client,  # noqa: SLF001 (no public way to the format)
             job_name=self._job_name,
@@ -122,6 +129,12 @@ class Drain:
         self._failures = 0
         told = f"{_WITHOUT_CLUSTER} {cause}"
         raise order.error(told, job_state=state)
+
+    def _hold_open(self, client: JobClient, am_uid: str) -> None:
+        """Keep the control stream open for an order that waits for another checkpoint."""
+        if time.monotonic() >= self._next_hold:
+            self._next_hold = time.monotonic() + _HOLD_EVERY_S
+            self._is_needed(client, am_uid)
 
     def _take_back(self, client: JobClient, am_uid: str) -> None:
         """Let the job end with its input, should that end."""
