@@ -26,6 +26,7 @@ __all__ = ["JvmLink", "claim_stdout"]
 _LOG = logging.getLogger(__name__)
 _LINE_BYTES = 16 * 1024 * 1024
 _BACKLOG_BYTES = 1024 * 1024
+_FIRST_S = 60.0  # a JVM sends the first line as soon as it has started its child
 
 
 def claim_stdout() -> BinaryIO:
@@ -110,6 +111,18 @@ class JvmLink:
             msg = f"The JVM sent a line of more than {_LINE_BYTES} bytes"
             raise ProtocolError(msg) from exc
         return decode_from_jvm(line) if line.endswith(b"\n") else None
+
+    async def receive_first(self, within_s: float = _FIRST_S) -> FromJvm | None:
+        """Return the first line, or None when the JVM is gone, or has no thread to send it.
+
+        Raises:
+            ProtocolError: The line is not one of the protocol.
+        """
+        try:
+            return await asyncio.wait_for(self.receive(), within_s)
+        except asyncio.TimeoutError:
+            _LOG.warning("the JVM has sent nothing for %.1f s: this process ends", within_s)
+            return None
 
     async def is_gone(self, within_s: float) -> bool:
         """Say whether the JVM is gone, or goes within `within_s` seconds.

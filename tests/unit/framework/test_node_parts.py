@@ -7,12 +7,14 @@ import contextlib
 import os
 import socket
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from headrace.framework.failure import Failure
+from headrace.framework.jvm import JvmLink
 from headrace.framework.link_lines import (
     FromProcess,
     ReportLine,
@@ -97,6 +99,18 @@ def test_a_sink_that_raises_is_left_alone_and_the_process_writes_on(
     assert pump.last_lines == ("0", "1", "2")
     (record,) = caplog.records
     assert "test: its lines go nowhere from now on: ValueError(" in record.getMessage()
+
+
+def test_a_child_whose_jvm_sends_no_first_line_does_not_wait_for_ever(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async def wait() -> object:
+        transport: Any = None
+        link = JvmLink(asyncio.StreamReader(), transport, transport)
+        return await link.receive_first(0.05)
+
+    assert asyncio.run(wait()) is None
+    assert "the JVM has sent nothing for 0.1 s" in caplog.text
 
 
 TOLD = Failure(kind="user_code", message="ValueError: boom", exit_code=1)

@@ -45,7 +45,7 @@ _STOP_S = 0.2
 
 async def _run(jvm: JvmLink) -> None:
     """Serve until the JVM says stop or is gone; leave no directory without it."""
-    start = await jvm.receive()
+    start = await jvm.receive_first()
     if start is None:
         return
     if not isinstance(start, StartLine) or start.token is None:

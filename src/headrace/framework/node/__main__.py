@@ -38,7 +38,7 @@ _GONE_S = 0.1  # the end of its pipes has come by then
 
 
 async def _run(jvm: JvmLink) -> int:
-    first = await jvm.receive()
+    first = await jvm.receive_first()
     if first is None:
         return 0
     if isinstance(first, PrepareLine):
