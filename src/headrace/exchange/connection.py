@@ -62,8 +62,9 @@ class FrameConnection:
         """Send what the socket takes now; return whether all has left. Does not block.
 
         Nothing is sent twice: a stop, which a signal handler may raise as the system call
-        returns, finds nothing that it could send again. What is queued is so little that the
-        system takes all or nothing of it, so no frame is cut then.
+        returns, finds nothing that it could send again. What is queued then may be lost, as
+        all that a process that is stopped has not handed over. It is so little that the
+        system takes all or nothing of it, so no frame is cut.
         """
         while self._outgoing:
             data, self._outgoing = self._outgoing, bytearray()

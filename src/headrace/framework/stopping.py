@@ -32,6 +32,7 @@ class _Asked:
     """The signals that have arrived, as the system wrote them into a pipe."""
 
     read_fd: int | None = None
+    write_fd: int | None = None
     was_asked = False
 
 
@@ -50,15 +51,17 @@ def raise_on_sigterm() -> None:
             return
         raise StopRequestedExit
 
-    _Asked.read_fd, write_fd = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
-    signal.set_wakeup_fd(write_fd, warn_on_full_buffer=False)
+    _Asked.read_fd, _Asked.write_fd = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+    signal.set_wakeup_fd(_Asked.write_fd, warn_on_full_buffer=False)
     signal.signal(signal.SIGTERM, on_sigterm)
     os.register_at_fork(after_in_child=_leave_the_pipe)
 
 
 def _leave_the_pipe() -> None:
     """In a forked process: its signals are its own, and the pipe is that of its parent."""
-    signal.set_wakeup_fd(-1)
+    taken_fd = signal.set_wakeup_fd(-1)
+    if taken_fd != _Asked.write_fd:  # a program that takes the descriptor for itself
+        signal.set_wakeup_fd(taken_fd)
     _Asked.read_fd = None
 
 

@@ -88,7 +88,7 @@ def put_in_place(draft: Path, path: Path, *, aside: Path) -> None:
             path.replace(aside)
         draft.replace(path)
     except BaseException:
-        if not path.exists():
-            with suppress(FileNotFoundError):
+        with suppress(OSError):  # what came is the cause
+            if not path.exists():
                 aside.replace(path)
         raise

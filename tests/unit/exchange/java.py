@@ -32,7 +32,7 @@ def compile_into(directory: Path, packages: Sequence[str] = ("exchange",)) -> No
     """
     main, tests = _SOURCES / "main" / _ROOT, _SOURCES / "test" / _ROOT
     sources = [path for package in packages for path in (tests / package).glob("*.java")]
-    if packages == ("exchange",):
+    if tuple(packages) == ("exchange",):
         sources += (main / "exchange").glob("*.java")
     else:
         sources += main.rglob("*.java")

@@ -67,6 +67,7 @@ class SpareNode:
         finally:
             line.cancel()
             ended.cancel()
+            await asyncio.wait({line, ended})  # nobody reads any more when this returns
 
     def take(self) -> AheadProcess | None:
         """Return the process, which is the caller's from now on."""

@@ -31,6 +31,7 @@ final class InputEndReport {
     private final MailboxWait wait;
     private final InputEnded ended;
     private final BooleanSupplier isNeeded;
+    private boolean isLossTold;
 
     /**
      * A report that is to be sent.
@@ -57,7 +58,10 @@ final class InputEndReport {
 
     private void onAnswer(Throwable failure) {
         if (failure != null && isNeeded.getAsBoolean()) {
-            LOG.warn("The am's coordinator did not answer that an input has ended, once more: {}", ended, failure);
+            if (!isLossTold) {
+                isLossTold = true;
+                LOG.warn("The am's coordinator did not answer that an input has ended; told again: {}", ended, failure);
+            }
             wait.after(
                     PAUSE,
                     () -> {
