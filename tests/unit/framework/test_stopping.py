@@ -66,6 +66,10 @@ except StopRequestedExit:
 )
 def test_a_process_is_asked_to_end_by_its_own_signal_alone(program: str, printed: str) -> None:
     done = subprocess.run(
-        [sys.executable, "-c", _BEGIN + program], capture_output=True, text=True, check=False
+        [sys.executable, "-c", _BEGIN + program],
+        capture_output=True,
+        text=True,
+        timeout=15,
+        check=False,
     )
     assert (done.stdout, done.stderr, done.returncode) == (printed, "", 0)
