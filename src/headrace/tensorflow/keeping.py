@@ -29,8 +29,8 @@ if TYPE_CHECKING:  # a program that plans a job needs no TensorFlow
 __all__ = ["TFKeepingContext"]
 
 _LOG = logging.getLogger(__name__)
-_TOLD = 20
 _TURN_S = 1.0
+_TOLD = 20
 """So many names are told of what is in no checkpoint."""
 
 
@@ -241,7 +241,7 @@ class TFKeepingContext(TrainingContext):
         super().close(is_success=is_success)
 
     def _end(self, *, is_success: bool, has_ended_well: bool) -> None:
-        self._has_left = True
+        self._has_left = True  # a stop comes here without `close`
         # A turn is over soon, but for one that waits for servers or for room in the output:
         # who fails or is stopped does not wait for what may never come.
         has_turn = self._turn.acquire(timeout=-1 if has_ended_well else _TURN_S)

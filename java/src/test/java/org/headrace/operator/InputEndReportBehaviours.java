@@ -1,6 +1,5 @@
 package org.headrace.operator;
 
-import static org.headrace.exchange.Behaviours.check;
 import static org.headrace.exchange.Behaviours.checkEqual;
 
 import org.apache.flink.runtime.jobgraph.OperatorID;
@@ -49,10 +48,6 @@ public final class InputEndReportBehaviours {
         scene.isNeeded = false; // in the pause
         scene.mailbox.yield();
         checkEqual(scene.told.size(), 1);
-        scene.report.send();
-        scene.answers.get(1).completeExceptionally(new TimeoutException("lost"));
-        scene.mailbox.yield();
-        check(!scene.mailbox.tryYield(), "there is more to do");
     }
 
     private static final class Scene implements TaskOperatorEventGateway {
